@@ -1,0 +1,101 @@
+"""The contract between a task pack and everything that uses one (docs/tasks.md walks through it).
+
+A pack is a folder `tasks/<name>/` with `task.toml` (what it is) and `task.py` (plain functions):
+
+    class Options(TaskOptions): ...                                   # the pack's own settings, with defaults
+    def rows(split: str, options: Options) -> list[Row]               # "train" or "heldout"
+    def parse(completion: str, row: Row) -> Parsed                    # one parser for training and for evaluation
+    def reward(completions: Sequence[str], rows: Sequence[Row]) -> list[float | None]
+
+Everything downstream (training, scoring, intervals, the report) works from `Row` and `Parsed` alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict
+
+Split = Literal["train", "heldout"]
+
+
+class Verdict(StrEnum):
+    """What became of one completion. The four are kept apart: they ask for different cures."""
+
+    ABSENT = "absent"  # no answer of the asked kind was found
+    UNPARSABLE = "unparsable"  # an answer is there, its syntax is broken
+    WRONG = "wrong"  # it parses, its content is not the expected one
+    CORRECT = "correct"  # it parses and its content equals the expected one
+
+
+class TaskOptions(BaseModel):
+    """Base of a pack's options: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of data: the prompt, the reference answer, and what is needed to judge an answer.
+
+    `prompt` holds the turns before the answer, `reference` the assistant's answer as text. `group` is the label by
+    which results are broken down (the format, in the pack `structured`). `expected` is the gold *value*, kept beside
+    the text, so that judging never depends on how the text was written. `metadata` is free and is logged.
+    """
+
+    id: str
+    prompt: tuple[Message, ...]
+    reference: str
+    group: str
+    expected: Any = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The whole conversation: prompt and reference answer."""
+        return (*self.prompt, Message("assistant", self.reference))
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """The judgement of one completion: its verdict, the parsed value (None unless it parses) and why it failed."""
+
+    verdict: Verdict
+    value: Any = None
+    error: str = ""
+
+    @property
+    def valid(self) -> bool:
+        """Syntactically valid: the answer was found and parses."""
+        return self.verdict in (Verdict.WRONG, Verdict.CORRECT)
+
+    @property
+    def correct(self) -> bool:
+        """Content correct: the parsed value equals the expected value."""
+        return self.verdict is Verdict.CORRECT
+
+
+class TaskModule(Protocol):
+    """What `task.py` provides."""
+
+    Options: type[TaskOptions]
+
+    def rows(self, split: Split, options: Any) -> list[Row]:
+        """Return the rows of a split, the same for the same options."""
+
+    def parse(self, completion: str, row: Row) -> Parsed:
+        """Judge one completion."""
+
+    def reward(self, completions: Sequence[str], rows: Sequence[Row]) -> list[float | None]:
+        """Return one reward per completion; None means not scorable, and is excluded, never counted as 0."""
