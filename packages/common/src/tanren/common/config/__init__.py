@@ -1,0 +1,8 @@
+"""Configuration: pydantic models, read from TOML recipes, environment variables and dotted flags, with their origins."""
+
+from ._load import Loaded, load_config
+from ._model import ConfigModel
+from ._sections import GenerationConfig, ModelConfig, TaskConfig
+from ._write import dump_toml
+
+__all__ = ["ConfigModel", "GenerationConfig", "Loaded", "ModelConfig", "TaskConfig", "dump_toml", "load_config"]

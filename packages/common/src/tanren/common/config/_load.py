@@ -1,0 +1,182 @@
+"""One way from recipe, environment variables and flags to a frozen configuration whose every value has an origin."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import tyro
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from tanren.common.errors import UserError
+
+C = TypeVar("C", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Loaded(Generic[C]):
+    """A configuration, where each of its values came from (dotted name -> origin), and the recipe's path."""
+
+    config: C
+    origins: Mapping[str, str]
+    recipe: Path | None
+
+    def values(self) -> dict[str, Any]:
+        """Return the configuration as nested JSON types."""
+        dumped: dict[str, Any] = self.config.model_dump(mode="json")
+        return dumped
+
+
+def load_config(
+    model: type[C],
+    *,
+    recipe: Path | None,
+    flags: Sequence[str],
+    environment: Mapping[str, str],
+    prefix: str,
+    prog: str,
+    description: str,
+) -> Loaded[C]:
+    """Merge default < recipe < environment variables < flags, and validate.
+
+    `prefix` begins the names of this command's environment variables: `TANREN_SFT__OPTIM__LR` sets `optim.lr`.
+    Raises UserError for an unknown key (with the nearest known one), a wrong type, an unreadable recipe.
+    """
+    values = {} if recipe is None else _read_toml(recipe)
+    origins = {name: f"recipe {recipe}" for name in _leaves(values)}
+    if recipe is not None:
+        _validate(model, values, f"recipe {recipe}")
+    for variable in sorted(name for name in environment if name.startswith(prefix)):
+        dotted = variable.removeprefix(prefix).lower().replace("__", ".")
+        text = environment[variable]
+        _set(values, dotted, text if _is_text(model, dotted) else _literal(text))
+        _validate(model, values, f"environment variable {variable}")
+        origins[dotted] = f"environment variable {variable}"
+    flags, free = _take_free_flags(flags, model)
+    for dotted, text in free.items():
+        _set(values, dotted, _literal(text))
+        origins[dotted] = f"flag --{dotted}"
+    base = _validate(model, values, f"recipe {recipe}" if recipe else "the defaults")
+    config = tyro.cli(model, default=base, args=list(flags), prog=prog, description=description)
+    for flag in flags:
+        name = flag.removeprefix("--").split("=", 1)[0].replace("-", "_")
+        if flag.startswith("--"):
+            name = _positive(name)
+            origins[name] = f"flag --{name}"
+    return Loaded(config, origins, recipe)
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.toml")], n=1)
+        hint = f"; {path.parent / near[0]} is there" if near else "; check the path"
+        raise UserError(f"the recipe cannot be read: no file {path}{hint}") from None
+    except IsADirectoryError:
+        raise UserError(f"the recipe cannot be read: {path} is a folder, expected a .toml file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"the recipe is not valid TOML: {path}: {error}; correct that place") from None
+
+
+def _leaves(values: Mapping[str, Any], path: str = "") -> Iterable[str]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{path}{key}.")
+        else:
+            yield f"{path}{key}"
+
+
+def _set(values: dict[str, Any], dotted: str, value: Any) -> None:
+    *tables, key = dotted.split(".")
+    for table in tables:
+        values = values.setdefault(table, {})
+    values[key] = value
+
+
+def _literal(text: str) -> Any:
+    """Read a flag's text as a TOML value (number, boolean, list), else take it as a string."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _is_text(model: type[BaseModel], dotted: str) -> bool:
+    """Whether the field takes text, so that `TANREN_SFT__MODEL__NAME=1` stays the text 1."""
+    *tables, key = dotted.split(".")
+    for table in tables:
+        annotation = model.model_fields[table].annotation if table in model.model_fields else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return False
+        model = annotation
+    return key in model.model_fields and model.model_fields[key].annotation in (str, str | None)
+
+
+def _take_free_flags(flags: Sequence[str], model: type[BaseModel]) -> tuple[list[str], dict[str, str]]:
+    """Split off flags below a free-form table (`--task.options.seed 3`), which the command line cannot know."""
+    tables = tuple(f"--{name}." for name in _free_tables(model))
+    kept: list[str] = []
+    free: dict[str, str] = {}
+    rest = list(flags)
+    while rest:
+        flag = rest.pop(0)
+        if not tables or not flag.startswith(tables):
+            kept.append(flag)
+            continue
+        name, equals, value = flag.partition("=")
+        if not equals:
+            if not rest:
+                raise UserError(f"flag {flag} has no value: write {flag} VALUE")
+            value = rest.pop(0)
+        free[name.removeprefix("--").replace("-", "_")] = value
+    return kept, free
+
+
+def _free_tables(model: type[BaseModel], path: str = "") -> Iterable[str]:
+    for name, field in model.model_fields.items():
+        annotation = field.annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            yield from _free_tables(annotation, f"{path}{name}.")
+        elif getattr(annotation, "__origin__", None) is dict:
+            yield f"{path}{name}"
+
+
+def _positive(name: str) -> str:
+    """The field that a flag sets: `tracking.no_mlflow` sets `tracking.mlflow`."""
+    head, dot, last = name.rpartition(".")
+    return f"{head}{dot}{last.removeprefix('no_')}"
+
+
+def _validate(model: type[C], values: Mapping[str, Any], source: str) -> C:
+    try:
+        return model.model_validate_json(json.dumps(values, default=str), strict=True)
+    except ValidationError as error:
+        raise UserError("\n".join(describe(detail, model, source) for detail in error.errors())) from None
+
+
+def describe(detail: ErrorDetails, model: type[BaseModel], source: str) -> str:
+    """Say one validation error in the house's form: where, found, expected, what to do."""
+    path = [str(part) for part in detail["loc"]]
+    key = ".".join(path)
+    if detail["type"] == "extra_forbidden":
+        known = _known_keys(model, path[:-1])
+        near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
+        do = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+        return f"{source}: unknown key {key!r}: {do}"
+    return f"{source}: {key}: found {detail['input']!r}: {detail['msg'][0].lower()}{detail['msg'][1:]}"
+
+
+def _known_keys(model: type[BaseModel], path: Sequence[str]) -> list[str]:
+    for part in path:
+        annotation = model.model_fields[part].annotation if part in model.model_fields else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        model = annotation
+    return list(model.model_fields)

@@ -1,0 +1,49 @@
+"""Sections that several commands share, so that one recipe means the same thing to each of them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import tyro
+from pydantic import Field
+
+from ._model import ConfigModel
+
+
+class ModelConfig(ConfigModel):
+    """Which model, in which precision, on which device."""
+
+    name: str = "builtin:smollm2-135m"
+    """`builtin:NAME`, a local folder, or a Hugging Face hub id."""
+
+    revision: str | None = None
+    """Branch, tag or commit of a hub model; not set means the hub's default branch (the commit is recorded)."""
+
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Precision of the frozen weights. auto: bfloat16 where the chip multiplies it natively, else float32."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: the first CUDA device where one is usable, else the CPU."""
+
+    threads: Annotated[int, Field(ge=0)] = 0
+    """CPU threads; 0 means all that this process may use. Bit-for-bit repeats need the same number."""
+
+
+class TaskConfig(ConfigModel):
+    """The task pack that makes the rows, and its options."""
+
+    name: str = "structured"
+    """A folder under tasks/, a path to a pack's folder, or the name of an installed pack."""
+
+    options: Annotated[dict[str, Any], tyro.conf.Suppress] = {}
+    """The pack's own options; as flags: `--task.options.NAME VALUE`."""
+
+
+class GenerationConfig(ConfigModel):
+    """How completions are generated for evaluation: greedy, in batches."""
+
+    max_new_tokens: Annotated[int, Field(ge=1)] = 256
+    """Longest completion, in tokens; a completion that reaches it is counted as cut."""
+
+    batch_size: Annotated[int, Field(ge=1)] = 32
+    """Prompts generated together."""

@@ -1,0 +1,121 @@
+"""What the commands that run a recipe have in common: `COMMAND [RECIPE.toml] [--flags]`, `--dry-run`, `schema`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from tanren.common.config import Loaded, load_config
+from tanren.common.errors import UserError
+from tanren.common.workspace import workspace_root
+
+
+@dataclass(frozen=True)
+class RecipeCommand:
+    """The fixed facts of a command."""
+
+    prog: str
+    model: type[BaseModel]
+    prefix: str
+    description: str
+    default_recipe: str | None = None
+    resumable: bool = False
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for."""
+
+    loaded: Loaded[Any]
+    dry_run: bool
+    as_json: bool
+    resume: str | None
+
+
+def read_arguments(command: RecipeCommand, arguments: Sequence[str]) -> Request | None:
+    """Read a command line; None if it was answered already (`schema`).
+
+    `--help` and a flag that is wrong end the process, with the exit codes 0 and 2.
+    """
+    if list(arguments) == ["schema"]:
+        json.dump(command.model.model_json_schema(), sys.stdout, indent=2, ensure_ascii=False)
+        sys.stdout.write("\n")
+        return None
+    rest = list(arguments)
+    dry_run, as_json = _take(rest, "--dry-run"), _take(rest, "--json")
+    resume = _take_value(rest, "--resume") if command.resumable else None
+    if as_json and not dry_run:
+        raise UserError("--json has no effect on a run; use it with --dry-run")
+    help_only = "-h" in rest or "--help" in rest
+    recipe = _take_recipe(rest)
+    if recipe is None and not help_only:
+        recipe = _default_recipe(command)
+    loaded = load_config(
+        command.model,
+        recipe=None if help_only else recipe,
+        flags=rest,
+        environment=os.environ,
+        prefix=command.prefix,
+        prog=f"{command.prog} [RECIPE.toml]",
+        description=_description(command),
+    )
+    return Request(loaded, dry_run, as_json, resume)
+
+
+def _description(command: RecipeCommand) -> str:
+    lines = [command.description, ""]
+    if command.default_recipe:
+        lines.append(f"Without RECIPE.toml: {command.default_recipe}.")
+    lines.append("--dry-run [--json] prints the resolved configuration and the plan, and does nothing.")
+    if command.resumable:
+        lines.append("--resume latest|RUN_DIRECTORY continues an interrupted run from its newest checkpoint.")
+    lines.append(f"'{command.prog} schema' prints the JSON schema of a recipe.")
+    lines.append(f"Precedence: flag, environment variable ({command.prefix}SECTION__KEY), recipe, default.")
+    return "\n\n".join(lines[:1] + lines[2:])
+
+
+def _take(arguments: list[str], flag: str) -> bool:
+    found = flag in arguments
+    while flag in arguments:
+        arguments.remove(flag)
+    return found
+
+
+def _take_value(arguments: list[str], flag: str) -> str | None:
+    for index, argument in enumerate(arguments):
+        if argument == flag:
+            if index + 1 == len(arguments) or arguments[index + 1].startswith("-"):
+                raise UserError(f"{flag} has no value: write {flag} latest or {flag} RUN_DIRECTORY")
+            del arguments[index]
+            return arguments.pop(index)
+        if argument.startswith(f"{flag}="):
+            return arguments.pop(index).partition("=")[2]
+    return None
+
+
+def _take_recipe(arguments: list[str]) -> Path | None:
+    """Take the recipe's path: the first argument if it is no flag, or one that ends in .toml and is no flag's value."""
+    for index, argument in enumerate(arguments):
+        after_flag = index > 0 and arguments[index - 1].startswith("--") and "=" not in arguments[index - 1]
+        if not argument.startswith("-") and (index == 0 or (argument.endswith(".toml") and not after_flag)):
+            return Path(arguments.pop(index)).expanduser()
+    return None
+
+
+def _default_recipe(command: RecipeCommand) -> Path | None:
+    if command.default_recipe is None:
+        return None
+    root = workspace_root()
+    if root is None:
+        raise UserError(
+            f"no recipe was named, and the default one ({command.default_recipe}) needs the workspace: start inside it, or write {command.prog} RECIPE.toml"
+        )
+    path = root / command.default_recipe
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

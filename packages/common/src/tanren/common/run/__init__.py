@@ -1,0 +1,19 @@
+"""The run directory: what a run leaves behind, written so that nothing is torn, overwritten or half there."""
+
+from ._directory import RunDirectory, create_run, open_run
+from ._environment import describe_environment
+from ._files import append_line, write_atomically
+from ._metrics import MetricsWriter, read_events, read_steps, write_steps_csv
+
+__all__ = [
+    "MetricsWriter",
+    "RunDirectory",
+    "append_line",
+    "create_run",
+    "describe_environment",
+    "open_run",
+    "read_events",
+    "read_steps",
+    "write_atomically",
+    "write_steps_csv",
+]

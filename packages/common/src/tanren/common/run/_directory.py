@@ -1,0 +1,161 @@
+"""Run directories: `runs/<recipe>-<time>/`, created once, never overwritten, resumed in place."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from tanren.common.errors import MachineError, UserError
+from tanren.common.workspace import sha256_of
+
+from ._files import write_atomically
+
+CHECKPOINT_PREFIX = "step-"
+# Kept in hand when a run starts: enough for its logs, so that a full disk is told before hours are spent.
+LEAST_FREE_BYTES = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """The paths of one run, and what may be done with them."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration with the origin of each value."""
+        return self.path / "config.toml"
+
+    @property
+    def environment(self) -> Path:
+        """What the run ran on."""
+        return self.path / "environment.json"
+
+    @property
+    def metrics(self) -> Path:
+        """The events of the run, one JSON object a line."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def summary(self) -> Path:
+        """Written last: its presence says that the run ended, and how."""
+        return self.path / "summary.json"
+
+    @property
+    def log(self) -> Path:
+        """What was printed."""
+        return self.path / "log.txt"
+
+    @property
+    def adapter(self) -> Path:
+        """The trained adapter in PEFT's format."""
+        return self.path / "adapter"
+
+    @property
+    def evaluation(self) -> Path:
+        """Tasks, predictions and scores."""
+        return self.path / "evaluation"
+
+    @property
+    def report(self) -> Path:
+        """The self-contained page."""
+        return self.path / "report.html"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of `step-N/` folders."""
+        return self.path / "checkpoints"
+
+    def checkpoint(self, step: int) -> Path:
+        """Return the folder of the checkpoint after optimizer step `step`."""
+        return self.checkpoints / f"{CHECKPOINT_PREFIX}{step}"
+
+    def checkpoint_steps(self) -> list[int]:
+        """Return the steps of the finished checkpoints, in order (sorted as numbers)."""
+        names = [path.name.removeprefix(CHECKPOINT_PREFIX) for path in self.checkpoints.glob(f"{CHECKPOINT_PREFIX}*")]
+        return sorted(int(name) for name in names if name.isdigit())
+
+    def keep_checkpoints(self, number: int) -> None:
+        """Delete all but the newest `number` checkpoints."""
+        for step in self.checkpoint_steps()[:-number]:
+            shutil.rmtree(self.checkpoint(step))
+
+    def write_json(self, path: Path, values: Mapping[str, Any]) -> None:
+        """Write a JSON file of this run, whole or not at all."""
+        write_atomically(path, json.dumps(values, indent=2, ensure_ascii=False, default=str) + "\n")
+
+    def read_config(self) -> dict[str, Any]:
+        """Return the recorded configuration as nested values."""
+        return tomllib.loads(self.config.read_text(encoding="utf-8"))
+
+    def adapter_sha256(self) -> str | None:
+        """Return the hash of the adapter's weights, where there are any."""
+        weights = self.adapter / "adapter_model.safetensors"
+        return sha256_of(weights) if weights.is_file() else None
+
+
+def create_run(folder: Path | None, runs: Path, name: str) -> RunDirectory:
+    """Create a new run directory: `folder` if the user named one, else `runs/<name>-<time>`.
+
+    Raises UserError if it exists (a run is never overwritten), MachineError if there is no room or no permission.
+    """
+    if folder is None:
+        stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
+        folder = runs.expanduser() / f"{name}-{stamp}"
+        attempt = 2
+        while folder.exists():  # two runs within one second
+            folder = runs.expanduser() / f"{name}-{stamp}-{attempt}"
+            attempt += 1
+    folder = folder.expanduser()
+    if folder.exists():
+        raise UserError(
+            f"the run directory {folder} exists; a run is never overwritten: name another one, delete it, or continue it with --resume {folder}"
+        )
+    try:
+        folder.mkdir(parents=True)
+    except (PermissionError, NotADirectoryError) as error:
+        raise UserError(f"the run directory {folder} cannot be made: {error.strerror}; name one that you may write to") from None
+    free = shutil.disk_usage(folder).free
+    if free < LEAST_FREE_BYTES:
+        folder.rmdir()
+        raise MachineError(
+            f"the disk is full: {free // 2**20} MiB are free at {folder.parent}, at least {LEAST_FREE_BYTES // 2**20} MiB are needed to start a run; free some space"
+        )
+    return RunDirectory(folder)
+
+
+def open_run(which: str, runs: Path, name: str) -> RunDirectory:
+    """Find the run to resume: `latest` (the newest of this recipe that is not finished) or a path.
+
+    Raises UserError if there is none, or if it has no checkpoint yet.
+    """
+    if which == "latest":
+        candidates = [path for path in runs.expanduser().glob(f"{name}-*") if (path / "config.toml").is_file()]
+        open_ones = [path for path in candidates if not _finished(path)]
+        if not open_ones:
+            found = f"{len(candidates)} runs of it, all finished" if candidates else "no run of it"
+            raise UserError(f"--resume latest: nothing to resume for {name!r} in {runs}: {found}; start without --resume")
+        run = RunDirectory(max(open_ones, key=os.path.getmtime))
+    else:
+        run = RunDirectory(Path(which).expanduser())
+        if not run.config.is_file():
+            raise UserError(f"--resume {which}: no run there (no config.toml); name a run directory or 'latest'")
+        if _finished(run.path):
+            raise UserError(f"--resume {which}: this run is finished (its summary.json says so); start a new one")
+    if not run.checkpoint_steps():
+        raise UserError(f"--resume: {run.path} has no checkpoint yet; start a new run without --resume")
+    return run
+
+
+def _finished(path: Path) -> bool:
+    try:
+        return bool(json.loads((path / "summary.json").read_text(encoding="utf-8"))["status"] == "done")
+    except FileNotFoundError:
+        return False

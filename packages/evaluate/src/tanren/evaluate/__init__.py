@@ -1,0 +1,1 @@
+"""Evaluation: generate, judge, compare with intervals, report: the command evaluate."""

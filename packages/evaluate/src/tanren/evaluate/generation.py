@@ -1,0 +1,114 @@
+"""Batched greedy generation with transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import GenerationConfig as HfGenerationConfig
+from transformers import StoppingCriteria, StoppingCriteriaList
+
+from tanren.common.attention import inference_attention
+from tanren.common.chat import prompt_hash, render_prompt
+from tanren.common.config import GenerationConfig
+from tanren.common.errors import UserError
+from tanren.common.task_contract import Row
+from tanren.evaluate.predictions import Prediction
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+class _Tick(StoppingCriteria):
+    """Calls back after every decoded token of a batch; never stops anything."""
+
+    def __init__(self, callback: Callable[[], None]) -> None:
+        self._callback = callback
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        del scores, kwargs
+        self._callback()
+        return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
+
+
+def generate(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[Row],
+    settings: GenerationConfig,
+    *,
+    on_token: Callable[[], None],
+    on_batch: Callable[[int, int], None],
+) -> list[Prediction]:
+    """Return one greedy prediction per row, in the order of `rows`.
+
+    Prompts of like length share a batch (padded on the left, the padding masked). `on_token` is called for every
+    decoding step, `on_batch` with the number of rows and of generated tokens after each batch.
+    """
+    texts = [render_prompt(tokenizer, row.prompt) for row in rows]
+    ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    for row, tokens in zip(rows, ids, strict=True):
+        if limit and len(tokens) + settings.max_new_tokens > limit:
+            raise UserError(
+                f"row {row.id}: the prompt of {len(tokens)} tokens and {settings.max_new_tokens} new ones exceed the model's {limit} positions; lower max_new_tokens or shorten the row"
+            )
+    order = sorted(range(len(rows)), key=lambda index: len(ids[index]))
+    done: dict[int, Prediction] = {}
+    was_training = model.training
+    model.eval()
+    with torch.inference_mode(), inference_attention(model):
+        for first in range(0, len(order), settings.batch_size):
+            batch = order[first : first + settings.batch_size]
+            completions = _decode_batch(model, tokenizer, [ids[index] for index in batch], settings, on_token)
+            for index, new in zip(batch, completions, strict=True):
+                stopped = bool(new) and new[-1] in _eos_ids(model, tokenizer)
+                done[index] = Prediction(
+                    id=rows[index].id,
+                    completion=tokenizer.decode(new, skip_special_tokens=True, clean_up_tokenization_spaces=False),
+                    prompt_hash=prompt_hash(texts[index]),
+                    finish_reason="stop" if stopped else "length",
+                    prompt_tokens=len(ids[index]),
+                    completion_tokens=len(new),
+                )
+            on_batch(len(batch), sum(len(new) for new in completions))
+    model.train(was_training)
+    return [done[index] for index in range(len(rows))]
+
+
+def _decode_batch(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[list[int]],
+    settings: GenerationConfig,
+    on_token: Callable[[], None],
+) -> list[list[int]]:
+    width = max(len(prompt) for prompt in prompts)
+    padding = tokenizer.pad_token_id
+    inputs = torch.tensor([[padding] * (width - len(prompt)) + prompt for prompt in prompts], device=model.device)
+    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=model.device)
+    eos = _eos_ids(model, tokenizer)
+    output = model.generate(  # type: ignore[operator]
+        input_ids=inputs,
+        attention_mask=mask,
+        # A configuration of our own: a checkpoint's generation_config.json may turn sampling on.
+        generation_config=HfGenerationConfig(
+            do_sample=False, max_new_tokens=settings.max_new_tokens, eos_token_id=eos, pad_token_id=padding, use_cache=True
+        ),
+        stopping_criteria=StoppingCriteriaList([_Tick(on_token)]),
+    )
+    return [_until_eos(row, eos) for row in output[:, width:].tolist()]
+
+
+def _until_eos(tokens: list[int], eos: Sequence[int]) -> list[int]:
+    """Return the tokens up to and with the first end-of-turn token; behind it stands only padding."""
+    end = next((index for index, token in enumerate(tokens) if token in eos), None)
+    return tokens if end is None else tokens[: end + 1]
+
+
+def _eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return every token that ends a turn: the tokenizer's, and those of the model's own generation settings."""
+    settings = model.generation_config.eos_token_id if model.generation_config is not None else None
+    ids = {tokenizer.eos_token_id, *(settings if isinstance(settings, list) else [settings])}
+    return sorted(token for token in ids if token is not None)

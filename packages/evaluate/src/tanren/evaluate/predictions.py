@@ -1,0 +1,104 @@
+"""Predictions and tasks as JSONL, joined by id. Scoring reads these files, so it can be repeated without a model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from tanren.common.errors import UserError
+from tanren.common.run import write_atomically
+from tanren.common.task_contract import Message, Row
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a candidate wrote for one task."""
+
+    id: str
+    completion: str
+    prompt_hash: str
+    finish_reason: Literal["stop", "length"]
+    prompt_tokens: int
+    completion_tokens: int
+
+
+def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
+    """Write predictions, whole or not at all."""
+    _write(path, (asdict(prediction) for prediction in predictions))
+
+
+def read_predictions(path: Path) -> list[Prediction]:
+    """Read predictions. Raises UserError with file and line for what is not a prediction."""
+    predictions = []
+    for number, record in _read(path):
+        try:
+            predictions.append(Prediction(**record))
+        except TypeError:
+            expected = ", ".join(Prediction.__dataclass_fields__)
+            found = ", ".join(record) if isinstance(record, dict) else type(record).__name__
+            raise UserError(f"{path}:{number}: not a prediction: found {found}; expected {expected}") from None
+    return predictions
+
+
+def write_tasks(path: Path, rows: Iterable[Row]) -> None:
+    """Write rows as tasks, with all that judging needs."""
+    _write(path, (asdict(row) for row in rows))
+
+
+def read_tasks(path: Path) -> list[Row]:
+    """Read tasks. Raises UserError with file and line for what is not a task."""
+    rows = []
+    for number, record in _read(path):
+        try:
+            prompt = tuple(Message(**message) for message in record.pop("prompt"))
+            rows.append(Row(prompt=prompt, **record))
+        except (TypeError, KeyError, AttributeError):
+            expected = ", ".join(Row.__dataclass_fields__)
+            raise UserError(f"{path}:{number}: not a task; expected an object with {expected}") from None
+    return rows
+
+
+def join(rows: Sequence[Row], predictions: Sequence[Prediction], where: str) -> list[tuple[Row, Prediction]]:
+    """Pair tasks with predictions by id, in the order of the tasks.
+
+    Raises UserError if an id is missing, doubled or unknown: a score over other items than the user thinks is worse than none.
+    """
+    by_id: dict[str, Prediction] = {}
+    doubled = []
+    for prediction in predictions:
+        if prediction.id in by_id:
+            doubled.append(prediction.id)
+        by_id[prediction.id] = prediction
+    known = {row.id for row in rows}
+    faults = {
+        "missing": [row.id for row in rows if row.id not in by_id],
+        "doubled": doubled,
+        "unknown": [identity for identity in by_id if identity not in known],
+    }
+    told = [f"{len(ids)} {kind} ids ({', '.join(ids[:3])}{', ...' if len(ids) > 3 else ''})" for kind, ids in faults.items() if ids]
+    if told:
+        raise UserError(f"{where}: predictions do not fit the {len(rows)} tasks: {'; '.join(told)}; score them with the tasks they were made for")
+    return [(row, by_id[row.id]) for row in rows]
+
+
+def _write(path: Path, records: Iterable[dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+
+
+def _read(path: Path) -> Iterable[tuple[int, Any]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"no file {path}; check the path") from None
+    # Not splitlines(): a completion may hold U+2028, which JSON leaves as it is.
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            yield number, json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path}:{number}: not JSON: {error.msg} at column {error.colno}") from None

@@ -1,0 +1,123 @@
+"""`report.html`: one self-contained page about a run, made from what its directory holds; no network, no scripts."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+
+from tanren.common.run import RunDirectory, read_events, read_steps, write_atomically
+from tanren.common.task_packs import load_pack
+from tanren.evaluate.evaluator import PREDICTIONS, TASKS
+from tanren.evaluate.predictions import read_predictions, read_tasks
+from tanren.evaluate.scoring import Judged, judge
+from tanren.evaluate.table import percent, points
+
+# Items shown per group: enough to see what changed, few enough to read.
+SHOWN_PER_GROUP = 2
+
+
+def write_report(run: RunDirectory) -> Any:
+    """Write the report of a run and return its path. Reads summary, metrics, environment, tasks and predictions."""
+    summary = json.loads(run.summary.read_text(encoding="utf-8"))
+    comparison = summary["evaluation"]
+    template = files("tanren.evaluate").joinpath("report.html.j2").read_text(encoding="utf-8")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"percent": percent, "points": points, "seconds": _seconds}
+    steps = read_steps(run.metrics)
+    page = environment.from_string(template).render(
+        run=run.path.name,
+        summary=summary,
+        comparison=comparison,
+        curve=_loss_curve(steps),
+        bars=_bars(comparison),
+        examples=_examples(run, comparison),
+        config=run.config.read_text(encoding="utf-8"),
+        environment=json.loads(run.environment.read_text(encoding="utf-8")),
+        phases=[event for event in read_events(run.metrics) if event["kind"] == "phase"],
+    )
+    write_atomically(run.report, page)
+    return run.report
+
+
+def _loss_curve(steps: Sequence[dict[str, Any]]) -> str:
+    """Return the loss and its running mean over the steps as SVG."""
+    if not steps:
+        return ""
+    figure, axes = _figure(7.2, 2.6)
+    x, losses = [step["step"] for step in steps], [step["loss"] for step in steps]
+    window = max(1, len(losses) // 10)
+    mean = [sum(losses[max(0, i + 1 - window) : i + 1]) / len(losses[max(0, i + 1 - window) : i + 1]) for i in range(len(losses))]
+    axes.plot(x, losses, color="#b8c4d6", linewidth=1, marker="." if len(x) < 3 else None, label="each step")
+    axes.plot(x, mean, color="#1f4e8c", linewidth=1.8, label=f"mean of {window} steps")
+    axes.set_xlabel("optimizer step")
+    axes.set_ylabel("loss (nats per token)")
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False)
+    return _svg(figure)
+
+
+def _bars(comparison: dict[str, Any]) -> str:
+    """Return content correct by group, before and after, with intervals, as SVG."""
+    if not comparison:
+        return ""
+    figure, axes = _figure(7.2, 2.6)
+    names = [comparison["first"], comparison["second"]]
+    groups = list(comparison["candidates"][names[0]]["by_group"])
+    for offset, name, colour in zip((-0.19, 0.19), names, ("#b8c4d6", "#1f4e8c"), strict=True):
+        shares = [comparison["candidates"][name]["by_group"][group]["correct"] for group in groups]
+        values = [100 * share["value"] for share in shares]
+        errors = [[100 * (s["value"] - s["low"]) for s in shares], [100 * (s["high"] - s["value"]) for s in shares]]
+        x = [index + offset for index in range(len(groups))]
+        axes.bar(x, values, width=0.36, color=colour, label=name, yerr=errors, ecolor="#555", capsize=2)
+    axes.set_xticks(range(len(groups)), groups)
+    axes.set_ylabel("content correct (%)")
+    axes.set_ylim(0, 105)
+    axes.legend(frameon=False, ncols=2, loc="upper left")
+    return _svg(figure)
+
+
+def _figure(width: float, height: float) -> Any:
+    """Return a figure of `width` x `height` inches and its axes; no display is needed."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots()
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _svg(figure: Any) -> str:
+    text = io.StringIO()
+    figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    svg = text.getvalue()
+    return svg[svg.index("<svg") :]
+
+
+def _examples(run: RunDirectory, comparison: dict[str, Any]) -> list[tuple[Judged, Judged]]:
+    """Return items with both candidates' answers: of each group, first what training mended, then what it did not."""
+    if not comparison:
+        return []
+    pack = load_pack(comparison["task"], run.read_config()["task"].get("options"))
+    rows = read_tasks(run.evaluation / TASKS)
+    first, second = (
+        judge(rows, read_predictions(run.evaluation / name / PREDICTIONS), pack.parse, name)
+        for name in (comparison["first"], comparison["second"])
+    )
+    shown: list[tuple[Judged, Judged]] = []
+    for group in dict.fromkeys(row.group for row in rows):
+        pairs = [pair for pair in zip(first, second, strict=True) if pair[0].row.group == group]
+        mended = [pair for pair in pairs if pair[1].parsed.correct and not pair[0].parsed.correct]
+        failed = [pair for pair in pairs if not pair[1].parsed.correct]
+        chosen = [*mended[:1], *failed[:1]]
+        chosen += [pair for pair in pairs if pair not in chosen]
+        shown += chosen[:SHOWN_PER_GROUP]
+    return shown
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.1f} s" if value < 60 else f"{int(value // 60)} min {value % 60:.0f} s"

@@ -1,0 +1,152 @@
+"""The configuration of train-sft. Its docstrings are the help, the JSON schema and the reference page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from tanren.common.config import ConfigModel, GenerationConfig, ModelConfig, TaskConfig
+
+Positive = Annotated[int, Field(ge=1)]
+
+
+class DataConfig(ConfigModel):
+    """Where the conversations come from, and what happens to rows that do not fit."""
+
+    file: Path | None = None
+    """A JSONL file of conversations ({"messages": [{"role", "content"}, ...]}) to train on instead of the task pack's rows."""
+
+    max_tokens: Positive = 1024
+    """Longest sample, in tokens."""
+
+    too_long: Literal["error", "drop", "cut-left", "cut-right"] = "error"
+    """What happens to a longer sample: stop, leave it out (counted and listed), or cut it on one side."""
+
+    fully_masked: Literal["error", "drop"] = "error"
+    """What happens to a sample without a single token to learn (cutting can cause that): stop, or leave it out (counted and listed)."""
+
+
+class LoraConfig(ConfigModel):
+    """Low-rank adapters (Hu et al. 2021, arXiv:2106.09685)."""
+
+    rank: Positive = 16
+    """Rank of the update."""
+
+    alpha: Annotated[float, Field(gt=0)] = 32.0
+    """The update is scaled by alpha / rank."""
+
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Dropout on the adapter's input."""
+
+    target_modules: list[str] | str = "all-linear"
+    """Names of the linear layers that get an adapter, or all-linear: every one but the output head."""
+
+
+class OptimConfig(ConfigModel):
+    """AdamW and its schedule."""
+
+    lr: Annotated[float, Field(gt=0)] = 2e-4
+    """Peak learning rate."""
+
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the rate falls after the warm-up."""
+
+    warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """Share of the steps in which the rate rises from 0."""
+
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Decoupled weight decay."""
+
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Decay of the mean of gradients."""
+
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    """Decay of the mean of squared gradients."""
+
+    max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
+    """Gradients are scaled down to this norm; 0 turns clipping off."""
+
+
+class TrainConfig(ConfigModel):
+    """How long, and in what portions."""
+
+    epochs: Annotated[float, Field(gt=0)] = 1.0
+    """Passes over the rows; max_steps overrides it."""
+
+    max_steps: Annotated[int, Field(ge=0)] = 0
+    """Optimizer steps; 0 means as many as the epochs take."""
+
+    rows_per_step: Positive = 8
+    """Rows per optimizer step. The loss is the mean over their supervised tokens, however they are packed."""
+
+    micro_batch_tokens: Positive = 2048
+    """Tokens packed into one forward and backward pass; memory grows with it, the result does not change."""
+
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third slower."""
+
+    log_every: Positive = 1
+    """Optimizer steps between two logged lines."""
+
+
+class CheckpointConfig(ConfigModel):
+    """Checkpoints for resuming; one is always written on Ctrl-C and SIGTERM."""
+
+    every_steps: Annotated[int, Field(ge=0)] = 50
+    """Optimizer steps between two checkpoints; 0 means none but the forced ones."""
+
+    keep: Positive = 2
+    """Newest checkpoints that are kept."""
+
+
+class EvaluationConfig(GenerationConfig):
+    """Evaluation on the pack's held-out rows, before and after training, by greedy decoding."""
+
+    enabled: bool = True
+    """Evaluate before and after; with data.file there are no held-out rows, so it must be off."""
+
+
+class TrackingConfig(ConfigModel):
+    """Experiment tracking beside metrics.jsonl."""
+
+    mlflow: bool = True
+    """Log to MLflow."""
+
+    mlflow_uri: str | None = None
+    """Tracking address; not set means a SQLite file, mlflow.db, in the runs folder."""
+
+    experiment: str = "tanren-sft"
+    """The MLflow experiment's name."""
+
+
+class OutputConfig(ConfigModel):
+    """Where the run directory goes."""
+
+    runs: Path = Path("runs")
+    """Folder of the run directories."""
+
+    run_dir: Path | None = None
+    """This run's directory; must not exist. Not set means <runs>/<name>-<time>."""
+
+
+class SftConfig(ConfigModel):
+    """Supervised fine-tuning with LoRA: model, data, training, evaluation, output."""
+
+    name: str = "sft"
+    """The recipe's name; run directories begin with it."""
+
+    seed: int = 3407
+    """Seed of everything random: order of rows, adapter initialisation, dropout."""
+
+    model: ModelConfig = ModelConfig()
+    task: TaskConfig = TaskConfig()
+    data: DataConfig = DataConfig()
+    lora: LoraConfig = LoraConfig()
+    optim: OptimConfig = OptimConfig()
+    train: TrainConfig = TrainConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    output: OutputConfig = OutputConfig()

@@ -1,0 +1,283 @@
+"""One run from plan to report, read from top to bottom.
+
+    rows -> samples -> model -> evaluate base -> LoRA training -> evaluate trained -> adapter, summary, report
+
+Nothing is written before the rows are known to be good; `summary.json` is written last and says how the run ended.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tanren.common.config import dump_toml
+from tanren.common.console import Console
+from tanren.common.errors import ExitCode, UserError
+from tanren.common.evaluators import Evaluator, find_evaluator, find_report_writer
+from tanren.common.run import MetricsWriter, RunDirectory, create_run, describe_environment, open_run, read_steps, write_atomically, write_steps_csv
+from tanren.sft.interruption import watch_for_interruption
+from tanren.sft.plan import Plan
+
+if TYPE_CHECKING:
+    from tanren.common.attention import AttentionChoice
+    from tanren.common.models import DevicePlan, LoadedModel
+    from tanren.sft.trainer import SftTrainer
+
+BASE, TRAINED = "base", "trained"
+# Settings that may differ between a run and its resumption: they do not touch the numbers.
+MAY_DIFFER_ON_RESUME = ("output.", "checkpoint.", "tracking.")
+
+
+def run_job(plan: Plan, *, resume: str | None) -> int:
+    """Run (or resume) the job; return the exit code. Raises UserError and MachineError with one message each."""
+    console = Console()
+    config = plan.config
+    console.line(f"train-sft {config.name}: {plan.source.name}, {len(plan.train_rows)} rows to train on, {len(plan.heldout_rows)} held out")
+    earlier = open_run(resume, config.output.runs, config.name) if resume else None
+    if earlier is not None:
+        _check_same_config(plan, earlier)
+    elif config.output.run_dir is not None and config.output.run_dir.expanduser().exists():
+        create_run(config.output.run_dir, config.output.runs, config.name)  # told now, not after a minute of loading
+    evaluator_class = find_evaluator() if plan.pack and config.evaluation.enabled else None
+
+    with console.phase("import", "torch, transformers, peft"):
+        import torch
+
+        from tanren.common import models
+        from tanren.common.attention import choose_training_attention
+        from tanren.common.chat import template_hash
+        from tanren.sft.packing import lay_out
+        from tanren.sft.samples import make_samples
+        from tanren.sft.trainer import SftTrainer
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    device = models.plan_device(config.model)
+    console.line(f"device: {device.device}, {device.dtype} ({device.reason}), {device.threads} CPU threads")
+
+    with console.phase("load tokenizer", _first_time(plan)):
+        tokenizer = models.load_tokenizer(plan.source)
+    with console.phase("render and tokenise", f"{len(plan.train_rows)} rows"):
+        samples, report = make_samples(tokenizer, plan.train_rows, config.data)
+    for line in report.lines():
+        console.line(line)
+    train = config.train
+    steps = lay_out(
+        samples, rows=plan.rows_to_train(len(samples)), rows_per_step=train.rows_per_step, budget=train.micro_batch_tokens, seed=config.seed
+    )
+
+    run = earlier or create_run(config.output.run_dir, config.output.runs, config.name)
+    metrics = MetricsWriter(run.metrics)
+    console.attach(metrics)
+    begun = time.time()
+    with run.log.open("a", encoding="utf-8") as console.log:
+        console.line(f"run directory: {run.path}")
+        with console.phase("load model", plan.source.name):
+            loaded = models.load_model(plan.source, device)
+        attention = choose_training_attention(loaded.model)
+        console.line(f"attention: {attention.kernel}: {attention.reason}")
+        if not attention.packs:
+            steps = lay_out(samples, rows=plan.rows_to_train(len(samples)), rows_per_step=train.rows_per_step, budget=1, seed=config.seed)
+        if earlier is None:
+            write_atomically(run.config, dump_toml(plan.loaded.values(), plan.loaded.origins))
+            run.write_json(run.environment, _environment(device, attention, loaded, template_hash(tokenizer)))
+
+        evaluator: Evaluator | None = None
+        if evaluator_class is not None and plan.pack is not None:
+            evaluator = evaluator_class(plan.pack, plan.heldout_rows, config.evaluation, console)
+            evaluator.evaluate(BASE, loaded.model, tokenizer, run.evaluation)
+
+        with console.phase("attach LoRA", f"rank {config.lora.rank} on {config.lora.target_modules}"):
+            model = _attach_lora(plan, loaded, attention)
+        tracker = _open_tracker(plan, run, console)
+        with watch_for_interruption(console) as interruption:
+            trainer = SftTrainer(
+                model=model, steps=steps, config=config, run=run, console=console, tracker=tracker, interruption=interruption, device=device.device
+            )
+            _train(trainer, run, console, len(steps), resumed=earlier is not None)
+        write_steps_csv(run.metrics, run.path / "metrics.csv")
+        if interruption.exit_code is not None and trainer.state.global_step < len(steps):
+            status = "interrupted" if interruption.exit_code is ExitCode.INTERRUPTED else "preempted"
+            tracker.finish({}, "KILLED")
+            run.write_json(run.summary, _summary(plan, run, console, status, begun, {}))
+            console.line(f"{status} after step {trainer.state.global_step} of {len(steps)}; continue with: train-sft RECIPE --resume {run.path}")
+            return interruption.exit_code
+
+        with console.phase("save adapter", str(run.adapter)):
+            _save_adapter(model, run, plan, loaded, template_hash(tokenizer))
+        comparison: Mapping[str, Any] = {}
+        if evaluator is not None:
+            evaluator.evaluate(TRAINED, model, tokenizer, run.evaluation)
+            comparison = evaluator.compare(BASE, TRAINED)
+        tracker.finish(_final_numbers(comparison), "FINISHED")
+        run.write_json(run.summary, _summary(plan, run, console, "done", begun, comparison))
+        if evaluator is not None:
+            with console.phase("write report"):
+                page = find_report_writer()(run)
+            console.text(evaluator.table(BASE, TRAINED))
+            console.line(_verdict(comparison))
+            console.line(f"report: {page}")
+        else:
+            console.line(f"adapter: {run.adapter}")
+    metrics.close()
+    return ExitCode.DONE
+
+
+def _first_time(plan: Plan) -> str:
+    """Say so when the packaged weights are converted first, which takes a while."""
+    from tanren.common.models._packaged import is_converted
+
+    if plan.source.kind == "packaged" and not is_converted(plan.source):
+        return f"{plan.source.name}; first use: converting the packaged weights (about 20 s, once)"
+    return plan.source.name
+
+
+def _check_same_config(plan: Plan, run: RunDirectory) -> None:
+    """Refuse to resume with other settings: the result would be neither the old run nor a new one."""
+    recorded, now = _flat(run.read_config()), _flat(plan.loaded.values())
+    differing = [
+        name
+        for name in sorted(recorded.keys() | now.keys())
+        if recorded.get(name) != now.get(name) and not name.startswith(MAY_DIFFER_ON_RESUME)
+    ]
+    if differing:
+        told = "\n".join(f"  {name}: the run has {recorded.get(name)!r}, now {now.get(name)!r}" for name in differing)
+        raise UserError(f"{run.path} cannot be resumed with other settings:\n{told}\nresume with the same recipe and flags (its config.toml is a recipe)")
+
+
+def _flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{path}{key}.") if isinstance(value, Mapping) else {f"{path}{key}": value}
+    return flat
+
+
+def _attach_lora(plan: Plan, loaded: LoadedModel, attention: AttentionChoice) -> Any:
+    """Wrap the model with a fresh adapter; its initialisation depends on the seed alone."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import set_seed
+
+    lora = plan.config.lora
+    set_seed(plan.config.seed)
+    loaded.model.set_attn_implementation(attention.kernel)
+    loaded.model.config.use_cache = False
+    # Recorded in the adapter as its base model: the name that can be resolved again, not a folder of this machine.
+    loaded.model.name_or_path = plan.source.name if plan.source.kind in ("packaged", "tiny") else plan.source.location
+    try:
+        model = get_peft_model(
+            loaded.model,
+            LoraConfig(
+                r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=lora.target_modules, task_type="CAUSAL_LM"
+            ),
+        )
+    except ValueError as error:
+        raise UserError(f"lora.target_modules {lora.target_modules!r}: {error}") from None
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert trainable, "an adapter without parameters"
+    return model
+
+
+def _open_tracker(plan: Plan, run: RunDirectory, console: Console) -> Any:
+    from tanren.sft.tracking import MlflowTracker, NoTracker
+
+    if not plan.config.tracking.mlflow:
+        return NoTracker()
+    with console.phase("open MLflow", "off with --tracking.no-mlflow"):
+        tracker = MlflowTracker(plan.config.tracking, plan.config.output.runs.expanduser(), run.path.name, plan.config)
+    console.line(f"MLflow: {tracker.uri} (look with: mlflow ui --backend-store-uri {tracker.uri})")
+    return tracker
+
+
+def _train(trainer: SftTrainer, run: RunDirectory, console: Console, steps: int, *, resumed: bool) -> None:
+    checkpoint: str | None = None
+    if resumed:
+        step = run.checkpoint_steps()[-1]
+        console.record("resume", {"step": step})
+        console.line(f"resuming after step {step} of {steps}")
+        checkpoint = str(run.checkpoint(step))
+    with console.phase("train", f"{steps} steps"), console.bar("train", steps, "step") as bar:
+        trainer.bar = bar
+        trainer.start_clock()
+        trainer.train(resume_from_checkpoint=checkpoint)
+
+
+def _environment(device: DevicePlan, attention: AttentionChoice, loaded: LoadedModel, template: str) -> dict[str, Any]:
+    return describe_environment() | {
+        "device": {"device": device.device, "dtype": device.dtype, "threads": device.threads, "reason": device.reason},
+        "attention": {"kernel": attention.kernel, "reason": attention.reason},
+        "model": loaded.provenance,
+        "chat_template_hash": template,
+    }
+
+
+def _save_adapter(model: Any, run: RunDirectory, plan: Plan, loaded: LoadedModel, template: str) -> None:
+    """Write the adapter aside and rename it; beside it, what it was trained on (the parent chain)."""
+    aside = run.path / ".adapter.partial"
+    model.save_pretrained(aside, save_embedding_layers=False)
+    aside.rename(run.adapter)
+    run.write_json(
+        run.adapter / "provenance.json",
+        {
+            "base_model": loaded.provenance,
+            "parents": [],
+            "adapter_sha256": run.adapter_sha256(),
+            "recipe": plan.config.name,
+            "chat_template_hash": template,
+        },
+    )
+
+
+def _summary(
+    plan: Plan, run: RunDirectory, console: Console, status: str, begun: float, comparison: Mapping[str, Any]
+) -> dict[str, Any]:
+    import resource
+
+    steps = read_steps(run.metrics)
+    tokens = sum(step["tokens"] for step in steps)
+    seconds = sum(step["seconds"] for step in steps)
+    # ru_maxrss is KiB on Linux, bytes on macOS; the larger of the two readings is never wrong by more than the unit.
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {
+        "status": status,
+        "name": plan.config.name,
+        "steps": steps[-1]["step"] if steps else 0,
+        "tokens": tokens,
+        "supervised_tokens": sum(step["supervised_tokens"] for step in steps),
+        "tokens_per_second": tokens / seconds if seconds else None,
+        "first_loss": steps[0]["loss"] if steps else None,
+        "last_loss": steps[-1]["loss"] if steps else None,
+        "seconds": round(time.time() - begun, 1),
+        "seconds_by_phase": {name: round(value, 2) for name, value in console.seconds.items()},
+        "peak_memory_gib": round(peak / (2**20 if _linux() else 2**30), 2),
+        "evaluation": dict(comparison),
+    }
+
+
+def _linux() -> bool:
+    import sys
+
+    return sys.platform.startswith("linux")
+
+
+def _final_numbers(comparison: Mapping[str, Any]) -> dict[str, float]:
+    if not comparison:
+        return {}
+    return {
+        f"heldout_{metric}_{name}": values["by_group"]["all"][metric]["value"]
+        for name, values in comparison["candidates"].items()
+        for metric in ("valid", "correct")
+    }
+
+
+def _verdict(comparison: Mapping[str, Any]) -> str:
+    difference = comparison["difference"]["all"]["correct"]
+    low, high = 100 * difference["low"], 100 * difference["high"]
+    said = "it learned" if low > 0 else "it got worse" if high < 0 else "no difference that the items could show"
+    return f"content correct: {100 * difference['value']:+.0f} points [{low:+.0f} to {high:+.0f}] on {difference['n']} held-out items: {said}"
+
+
+def read_summary(path: Path) -> dict[str, Any]:
+    """Return a run's summary."""
+    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return values

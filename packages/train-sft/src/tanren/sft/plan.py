@@ -1,0 +1,99 @@
+"""The plan of a run: everything that can be settled, checked and printed before torch is imported."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from dataclasses import dataclass
+
+from tanren.common.config import Loaded, dump_toml
+from tanren.common.conversations import read_conversations
+from tanren.common.errors import UserError
+from tanren.common.models._source import ModelSource, resolve_source
+from tanren.common.task_contract import Row
+from tanren.common.task_packs import TaskPack, load_pack
+from tanren.sft.config import SftConfig
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do."""
+
+    loaded: Loaded[SftConfig]
+    source: ModelSource
+    pack: TaskPack | None
+    train_rows: list[Row]
+    heldout_rows: list[Row]
+
+    @property
+    def config(self) -> SftConfig:
+        """The resolved configuration."""
+        return self.loaded.config
+
+    def rows_to_train(self, samples: int) -> int:
+        """Return how many rows are trained on, each epoch's counted, out of `samples` different ones."""
+        train = self.config.train
+        return train.max_steps * train.rows_per_step or max(1, round(samples * train.epochs))
+
+    def steps(self, samples: int) -> int:
+        """Return the number of optimizer steps for that many samples."""
+        return math.ceil(self.rows_to_train(samples) / self.config.train.rows_per_step)
+
+
+def make_plan(loaded: Loaded[SftConfig]) -> Plan:
+    """Settle model source, task pack and rows. Raises UserError for whatever does not fit together."""
+    config = loaded.config
+    _check_effects(loaded)
+    source = resolve_source(config.model.name, config.model.revision)
+    if config.data.file is not None:
+        return Plan(loaded, source, None, read_conversations(config.data.file), [])
+    pack = load_pack(config.task.name, config.task.options)
+    train_rows = pack.rows("train")
+    heldout_rows = pack.rows("heldout") if config.evaluation.enabled else []
+    if not train_rows:
+        raise UserError(f"the task pack {config.task.name} gave no training row; its options ask for none")
+    if config.evaluation.enabled and not heldout_rows:
+        raise UserError(f"the task pack {config.task.name} gave no held-out row to evaluate on; raise its option, or --evaluation.no-enabled")
+    both = {row.prompt for row in train_rows} & {row.prompt for row in heldout_rows}
+    if both:
+        raise UserError(f"the task pack {config.task.name} leaks: {len(both)} held-out prompts are also trained on")
+    return Plan(loaded, source, pack, train_rows, heldout_rows)
+
+
+def _check_effects(loaded: Loaded[SftConfig]) -> None:
+    """Refuse settings that would have no effect in this run."""
+    config, origins = loaded.config, loaded.origins
+    if config.data.file is not None:
+        named = [name for name in origins if name.startswith("task.")]
+        if named:
+            raise UserError(f"{named[0]} ({origins[named[0]]}) has no effect with data.file; remove one of the two")
+        if config.evaluation.enabled:
+            raise UserError(
+                "evaluation needs a task pack's held-out rows, and data.file replaces the pack; turn it off with --evaluation.no-enabled"
+            )
+    if config.train.max_steps and "train.epochs" in origins:
+        raise UserError(
+            f"train.epochs ({origins['train.epochs']}) has no effect with train.max_steps = {config.train.max_steps}; remove one of the two"
+        )
+    if not config.tracking.mlflow:
+        for name in ("tracking.mlflow_uri", "tracking.experiment"):
+            if name in origins:
+                raise UserError(f"{name} ({origins[name]}) has no effect with tracking.mlflow off; remove one of the two")
+
+
+def print_plan(plan: Plan, *, as_json: bool) -> None:
+    """Print the resolved configuration with origins, and what the run would do."""
+    facts = {
+        "model": plan.source.provenance(),
+        "train_rows": len(plan.train_rows),
+        "heldout_rows": len(plan.heldout_rows),
+        "steps": plan.steps(len(plan.train_rows)),
+    }
+    values = plan.loaded.values()
+    if as_json:
+        json.dump({"config": values, "origins": dict(plan.loaded.origins), "plan": facts}, sys.stdout, indent=2, ensure_ascii=False)
+        sys.stdout.write("\n")
+        return
+    sys.stdout.write(dump_toml(values, plan.loaded.origins))
+    sys.stdout.write("\n# The plan\n" + "".join(f"# {name}: {value}\n" for name, value in facts.items()))

@@ -1,0 +1,94 @@
+"""Rows to samples: rendered, tokenised, masked; what does not fit is an error or is dropped with a report."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from tanren.common.chat import Sample, make_sample
+from tanren.common.errors import UserError
+from tanren.common.task_contract import Row
+from tanren.sft.config import DataConfig
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# Dropped rows are listed one by one up to here; the counts are always complete.
+MOST_LISTED = 10
+
+
+@dataclass
+class SampleReport:
+    """What became of the rows."""
+
+    rows: int = 0
+    samples: int = 0
+    tokens: int = 0
+    supervised: int = 0
+    longest: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    cut: int = 0
+    listed: list[str] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """Return the report for people."""
+        share = 100 * self.supervised / max(1, self.tokens)
+        lines = [
+            f"{self.samples} samples from {self.rows} rows: {self.tokens} tokens, {self.supervised} of them learned "
+            f"({share:.0f} %), longest {self.longest}"
+        ]
+        if self.cut:
+            lines.append(f"{self.cut} samples were cut to data.max_tokens")
+        lines += [f"{count} rows dropped: {reason}" for reason, count in self.dropped.items()]
+        return lines + [f"  {entry}" for entry in self.listed]
+
+
+def make_samples(
+    tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], config: DataConfig
+) -> tuple[list[Sample], SampleReport]:
+    """Turn rows into samples. Raises UserError for a row that does not fit, unless the recipe says to drop or cut it."""
+    samples: list[Sample] = []
+    report = SampleReport(rows=len(rows))
+    for row in rows:
+        where = f"row {row.id}"
+        sample = make_sample(tokenizer, row.messages, row.id, where)
+        length = len(sample.input_ids)
+        if length > config.max_tokens:
+            if config.too_long == "error":
+                raise UserError(
+                    f"{where} is too long: {length} tokens, data.max_tokens is {config.max_tokens}; raise it, or set data.too_long to drop, cut-left or cut-right"
+                )
+            if config.too_long == "drop":
+                _drop(report, f"longer than {config.max_tokens} tokens", f"{where}: {length} tokens")
+                continue
+            sample = _cut(sample, config.max_tokens, left=config.too_long == "cut-left")
+            report.cut += 1
+        if not sample.supervised:
+            if config.fully_masked == "error":
+                cut = f" after {config.too_long} to {config.max_tokens} tokens" if length > config.max_tokens else ""
+                raise UserError(
+                    f"{where} has no token to learn{cut}: all {len(sample.input_ids)} labels are masked; raise data.max_tokens, correct the row, or set data.fully_masked to drop"
+                )
+            _drop(report, "no token to learn (every label is masked)", where)
+            continue
+        samples.append(sample)
+    if not samples:
+        raise UserError("no sample is left to train on:\n" + "\n".join(report.lines()))
+    report.samples = len(samples)
+    report.tokens = sum(len(sample.input_ids) for sample in samples)
+    report.supervised = sum(sample.supervised for sample in samples)
+    report.longest = max(len(sample.input_ids) for sample in samples)
+    return samples, report
+
+
+def _cut(sample: Sample, length: int, *, left: bool) -> Sample:
+    kept = slice(-length, None) if left else slice(length)
+    return replace(sample, input_ids=sample.input_ids[kept], loss_mask=sample.loss_mask[kept])
+
+
+def _drop(report: SampleReport, reason: str, entry: str) -> None:
+    report.dropped[reason] += 1
+    if len(report.listed) < MOST_LISTED:
+        report.listed.append(entry)

@@ -1,0 +1,82 @@
+"""Experiment tracking: MLflow beside metrics.jsonl, or nothing. metrics.jsonl stays the truth."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from tanren.common.config import ConfigModel
+from tanren.sft.config import TrackingConfig
+
+
+class Tracker(Protocol):
+    """Where a run's numbers also go."""
+
+    def log_step(self, step: int, values: Mapping[str, float]) -> None:
+        """Log one step."""
+
+    def finish(self, metrics: Mapping[str, float], status: str) -> None:
+        """Log final numbers and close; `status` is MLflow's: FINISHED, FAILED or KILLED."""
+
+
+class NoTracker:
+    """Tracks nothing."""
+
+    def log_step(self, step: int, values: Mapping[str, float]) -> None:
+        """Do nothing."""
+
+    def finish(self, metrics: Mapping[str, float], status: str) -> None:
+        """Do nothing."""
+
+
+class MlflowTracker:
+    """Logs to MLflow; the store is a SQLite file (MLflow's file store is deprecated)."""
+
+    def __init__(self, config: TrackingConfig, runs: Path, run_name: str, parameters: ConfigModel) -> None:
+        """Open or create the experiment and start a run."""
+        # Creating the database prints a line for each of its ~60 schema migrations.
+        for name in ("alembic", "mlflow.store.db.utils"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+        from mlflow import MlflowClient
+
+        runs.mkdir(parents=True, exist_ok=True)
+        self.uri = config.mlflow_uri or f"sqlite:///{(runs / 'mlflow.db').resolve()}"
+        self._client = MlflowClient(tracking_uri=self.uri)
+        experiment = self._client.get_experiment_by_name(config.experiment)
+        artifacts = None if config.mlflow_uri else (runs / "mlflow-artifacts").resolve().as_uri()
+        experiment_id = (
+            experiment.experiment_id
+            if experiment
+            else self._client.create_experiment(config.experiment, artifact_location=artifacts)
+        )
+        self._run_id = self._client.create_run(experiment_id, run_name=run_name).info.run_id
+        from mlflow.entities import Param
+
+        flat = _flat(parameters.model_dump(mode="json"))
+        self._client.log_batch(self._run_id, params=[Param(key, str(value)[:500]) for key, value in flat.items()])
+
+    def log_step(self, step: int, values: Mapping[str, float]) -> None:
+        """Log one step's numbers in one write."""
+        import time
+
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        self._client.log_batch(
+            self._run_id, metrics=[Metric(key, value, now, step) for key, value in values.items() if key != "step"]
+        )
+
+    def finish(self, metrics: Mapping[str, float], status: str) -> None:
+        """Log the evaluation's numbers and close the run."""
+        for key, value in metrics.items():
+            self._client.log_metric(self._run_id, key, value)
+        self._client.set_terminated(self._run_id, status)
+
+
+def _flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{path}{key}.") if isinstance(value, Mapping) else {f"{path}{key}": value}
+    return flat

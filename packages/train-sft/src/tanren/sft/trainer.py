@@ -1,0 +1,251 @@
+"""The trainer: transformers' Trainer with four narrow overrides.
+
+1. `training_step` runs one optimizer step: its micro-batches, packed without padding, one after the other. The loss is
+   the mean over the step's supervised tokens, so the packing does not change it.
+2. `_get_train_sampler` keeps the order that the plan laid out.
+3. `_save_checkpoint` writes aside and renames, and deletes old checkpoints by number.
+4. `log` writes full-precision numbers to the run's metrics instead of rounded ones to the terminal.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn.functional import cross_entropy
+from torch.utils.data import Dataset, Sampler, SequentialSampler
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from tanren.common.console import Bar, Console
+from tanren.common.errors import MachineError
+from tanren.common.run import RunDirectory
+from tanren.sft.config import SftConfig
+from tanren.sft.interruption import Interruption
+from tanren.sft.packing import MicroBatch, Step
+from tanren.sft.tracking import Tracker
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+
+class StepDataset(Dataset[Step]):
+    """One item per optimizer step."""
+
+    def __init__(self, steps: Sequence[Step]) -> None:
+        """Hold the steps."""
+        self._steps = steps
+
+    def __len__(self) -> int:
+        """Return the number of steps."""
+        return len(self._steps)
+
+    def __getitem__(self, index: int) -> Step:
+        """Return one step."""
+        return self._steps[index]
+
+
+def training_arguments(config: SftConfig, run: RunDirectory, *, device: str, steps: int) -> TrainingArguments:
+    """Return the Trainer's arguments: what it does itself is the optimizer, the schedule and the random state."""
+    optim = config.optim
+    return TrainingArguments(
+        output_dir=str(run.checkpoints),
+        per_device_train_batch_size=1,  # one item is one whole optimizer step
+        max_steps=steps,
+        learning_rate=optim.lr,
+        lr_scheduler_type={"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}[optim.schedule],
+        warmup_steps=round(optim.warmup_ratio * steps),
+        weight_decay=optim.weight_decay,
+        adam_beta1=optim.beta1,
+        adam_beta2=optim.beta2,
+        max_grad_norm=optim.max_grad_norm,
+        gradient_checkpointing=config.train.gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False},
+        logging_steps=config.train.log_every,
+        logging_nan_inf_filter=False,  # a NaN is shown, not averaged away
+        save_strategy="no",  # RunCallback asks for checkpoints
+        report_to=[],
+        disable_tqdm=True,
+        seed=config.seed,
+        use_cpu=device == "cpu",
+        remove_unused_columns=False,
+        dataloader_num_workers=0,
+    )
+
+
+class SftTrainer(Trainer):
+    """Trains on a laid-out sequence of steps and reports every one to the run directory."""
+
+    def __init__(
+        self,
+        *,
+        model: PeftModel | PreTrainedModel,
+        steps: Sequence[Step],
+        config: SftConfig,
+        run: RunDirectory,
+        console: Console,
+        tracker: Tracker,
+        interruption: Interruption,
+        device: str,
+    ) -> None:
+        """Prepare to train `model` on `steps`."""
+        self._steps, self._config, self._run, self._console, self._tracker = steps, config, run, console, tracker
+        self._losses: list[float] = []
+        self._clock = time.perf_counter()
+        self.bar: Bar | None = None
+        super().__init__(
+            model=model,
+            args=training_arguments(config, run, device=device, steps=len(steps)),
+            train_dataset=StepDataset(steps),
+            data_collator=_collate,
+            callbacks=[RunCallback(config, interruption)],
+        )
+        self.remove_callback(PrinterCallback)
+
+    def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler[int]:
+        del train_dataset
+        return SequentialSampler(self._steps)
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Return 0: a step holds no single batch to estimate from, and nothing here reads the figure."""
+        del inputs
+        return 0
+
+    def training_step(
+        self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        """Run the micro-batches of one optimizer step; return the mean loss over the step's supervised tokens."""
+        del num_items_in_batch
+        model.train()
+        step: Step = inputs["step"]
+        total = torch.zeros((), device=self.args.device)
+        for index, micro_batch in enumerate(step.micro_batches, start=1):
+            loss = packed_loss(model, micro_batch, self.args.device) / step.supervised
+            self.accelerator.backward(loss)
+            total += loss.detach().float()
+            if self.bar is not None:
+                self.bar.advance(self.state.global_step + index / len(step.micro_batches))
+        self._losses.append(float(total))
+        return total
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Record the steps since the last logged one, in full precision."""
+        del start_time
+        if "loss" not in logs or not self._losses:  # the Trainer's closing summary: the run writes its own
+            return
+        done = self.state.global_step
+        steps = self._steps[done - len(self._losses) : done]
+        seconds = time.perf_counter() - self._clock
+        tokens = sum(step.tokens for step in steps)
+        values = {
+            "step": done,
+            "loss": sum(self._losses) / len(self._losses),
+            "grad_norm": float(logs["grad_norm"]),
+            "lr": float(logs["learning_rate"]),
+            "tokens": tokens,
+            "supervised_tokens": sum(step.supervised for step in steps),
+            "seconds": seconds,
+            "tokens_per_second": tokens / seconds,
+        }
+        self._losses = []
+        self._console.record("step", values)
+        self._tracker.log_step(done, values)
+        if self.bar is not None:
+            left = (len(self._steps) - done) * seconds / len(steps)
+            facts = f"loss {values['loss']:.4f}  lr {values['lr']:.2e}  {values['tokens_per_second']:.0f} tokens/s"
+            self.bar.report(done, f"{facts}  {left:.0f} s left")
+        self._clock = time.perf_counter()
+
+    def start_clock(self) -> None:
+        """Begin to time the next step now."""
+        self._clock = time.perf_counter()
+
+    def _get_output_dir(self, trial: Any) -> str:
+        del trial
+        return str(self._staging)
+
+    @property
+    def _staging(self) -> Path:
+        return self._run.checkpoints / ".partial"
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        step = self.state.global_step
+        shutil.rmtree(self._staging, ignore_errors=True)
+        with self._console.phase("save checkpoint", f"step {step}"):
+            try:
+                super()._save_checkpoint(model, trial)
+                (self._staging / f"checkpoint-{step}").rename(self._run.checkpoint(step))
+            except Exception as error:
+                free = shutil.disk_usage(self._run.path).free
+                if free < 2**20 or isinstance(error, OSError):
+                    raise MachineError(
+                        f"the checkpoint of step {step} cannot be written to {self._run.checkpoints}: {error} ({free // 2**20} MiB free); "
+                        "free some space and continue with --resume; earlier checkpoints are whole"
+                    ) from error
+                raise
+            finally:
+                shutil.rmtree(self._staging, ignore_errors=True)
+        self._run.keep_checkpoints(self._config.checkpoint.keep)
+        self.start_clock()
+
+
+class RunCallback(TrainerCallback):
+    """Asks for checkpoints: every so many steps, and when a signal asked the run to stop."""
+
+    def __init__(self, config: SftConfig, interruption: Interruption) -> None:
+        """Remember what to watch."""
+        self._every, self._interruption = config.checkpoint.every_steps, interruption
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        """Decide after each optimizer step."""
+        del args, kwargs
+        if self._interruption.exit_code is not None:
+            control.should_save = control.should_training_stop = True
+        elif self._every and state.global_step % self._every == 0 and state.global_step < state.max_steps:
+            control.should_save = True
+        return control
+
+
+def packed_loss(model: torch.nn.Module, micro_batch: MicroBatch, device: torch.device | str) -> torch.Tensor:
+    """Return the summed cross entropy of a micro-batch's supervised tokens, in nats, as a float32 scalar.
+
+    The samples lie end to end in one row of tokens, (1, tokens), each with positions from 0. Logits are computed only
+    where the next token is learned: the output head over 49,152 words would be the largest product otherwise.
+    """
+    tokens, targets, predicting, positions = [], [], [], []
+    for sample in micro_batch.samples:
+        offset = len(tokens)
+        tokens += sample.input_ids
+        positions += range(len(sample.input_ids))
+        for index in range(1, len(sample.input_ids)):
+            if sample.loss_mask[index]:
+                predicting.append(offset + index - 1)
+                targets.append(sample.input_ids[index])
+    extra = {}
+    if len(micro_batch.samples) > 1 or _is_packed_attention(model):
+        extra["segments"] = tuple(len(sample.input_ids) for sample in micro_batch.samples)
+    logits = model(
+        input_ids=torch.tensor([tokens], device=device),
+        position_ids=torch.tensor([positions], device=device),
+        logits_to_keep=torch.tensor(predicting, device=device),
+        use_cache=False,
+        **extra,
+    ).logits[0]
+    return cross_entropy(logits.float(), torch.tensor(targets, device=device), reduction="sum")
+
+
+def _is_packed_attention(model: torch.nn.Module) -> bool:
+    from tanren.common.attention import SEGMENTS
+
+    return bool(model.config._attn_implementation == SEGMENTS)  # type: ignore[union-attr]
+
+
+def _collate(items: list[Step]) -> dict[str, Any]:
+    (step,) = items
+    return {"step": step}
