@@ -23,7 +23,8 @@ from tanren.sft.plan import Plan
 
 if TYPE_CHECKING:
     from tanren.common.attention import AttentionChoice
-    from tanren.common.models import DevicePlan, LoadedModel
+    from tanren.common.models.device import DevicePlan
+    from tanren.common.models.load import LoadedModel
     from tanren.sft.trainer import SftTrainer
 
 BASE, TRAINED = "base", "trained"
@@ -46,18 +47,19 @@ def run_job(plan: Plan, *, resume: str | None) -> int:
     with console.phase("import", "torch, transformers, peft"):
         import torch
 
-        from tanren.common import models
         from tanren.common.attention import choose_training_attention
         from tanren.common.chat import template_hash
+        from tanren.common.models.device import plan_device
+        from tanren.common.models.load import load_model, load_tokenizer
         from tanren.sft.packing import lay_out
         from tanren.sft.samples import make_samples
         from tanren.sft.trainer import SftTrainer
     torch.use_deterministic_algorithms(True, warn_only=True)
-    device = models.plan_device(config.model)
+    device = plan_device(config.model)
     console.line(f"device: {device.device}, {device.dtype} ({device.reason}), {device.threads} CPU threads")
 
     with console.phase("load tokenizer", _first_time(plan)):
-        tokenizer = models.load_tokenizer(plan.source)
+        tokenizer = load_tokenizer(plan.source)
     with console.phase("render and tokenise", f"{len(plan.train_rows)} rows"):
         samples, report = make_samples(tokenizer, plan.train_rows, config.data)
     for line in report.lines():
@@ -74,7 +76,7 @@ def run_job(plan: Plan, *, resume: str | None) -> int:
     with run.log.open("a", encoding="utf-8") as console.log:
         console.line(f"run directory: {run.path}")
         with console.phase("load model", plan.source.name):
-            loaded = models.load_model(plan.source, device)
+            loaded = load_model(plan.source, device)
         attention = choose_training_attention(loaded.model)
         console.line(f"attention: {attention.kernel}: {attention.reason}")
         if not attention.packs:
@@ -126,7 +128,7 @@ def run_job(plan: Plan, *, resume: str | None) -> int:
 
 def _first_time(plan: Plan) -> str:
     """Say so when the packaged weights are converted first, which takes a while."""
-    from tanren.common.models._packaged import is_converted
+    from tanren.common.models.packaged import is_converted
 
     if plan.source.kind == "packaged" and not is_converted(plan.source):
         return f"{plan.source.name}; first use: converting the packaged weights (about 20 s, once)"
@@ -162,8 +164,6 @@ def _attach_lora(plan: Plan, loaded: LoadedModel, attention: AttentionChoice) ->
     set_seed(plan.config.seed)
     loaded.model.set_attn_implementation(attention.kernel)
     loaded.model.config.use_cache = False
-    # Recorded in the adapter as its base model: the name that can be resolved again, not a folder of this machine.
-    loaded.model.name_or_path = plan.source.name if plan.source.kind in ("packaged", "tiny") else plan.source.location
     try:
         model = get_peft_model(
             loaded.model,
@@ -173,8 +173,8 @@ def _attach_lora(plan: Plan, loaded: LoadedModel, attention: AttentionChoice) ->
         )
     except ValueError as error:
         raise UserError(f"lora.target_modules {lora.target_modules!r}: {error}") from None
-    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    assert trainable, "an adapter without parameters"
+    # With a name, every checkpoint would ask the hub whether the vocabulary was resized; `_save_adapter` names it.
+    model.peft_config["default"].base_model_name_or_path = ""
     return model
 
 
@@ -213,6 +213,9 @@ def _environment(device: DevicePlan, attention: AttentionChoice, loaded: LoadedM
 
 def _save_adapter(model: Any, run: RunDirectory, plan: Plan, loaded: LoadedModel, template: str) -> None:
     """Write the adapter aside and rename it; beside it, what it was trained on (the parent chain)."""
+    # The name that can be resolved again, not a folder of this machine.
+    source = plan.source
+    model.peft_config["default"].base_model_name_or_path = source.location if source.kind in ("hub", "folder") else source.name
     aside = run.path / ".adapter.partial"
     model.save_pretrained(aside, save_embedding_layers=False)
     aside.rename(run.adapter)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from tanren.common.config import Loaded, dump_toml
 from tanren.common.conversations import read_conversations
 from tanren.common.errors import UserError
-from tanren.common.models._source import ModelSource, resolve_source
+from tanren.common.models.source import ModelSource, resolve_source
 from tanren.common.task_contract import Row
 from tanren.common.task_packs import TaskPack, load_pack
 from tanren.sft.config import SftConfig

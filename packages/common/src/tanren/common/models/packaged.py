@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tanren.common.models._source import ModelSource
+from tanren.common.models.source import ModelSource
 from tanren.common.workspace import cache_folder
 
 # Raised when the conversion writes something else, so that an older conversion is not taken for a newer one.

@@ -8,10 +8,10 @@ from typing import Any
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from tanren.common.errors import UserError
-from tanren.common.models._device import DevicePlan
-from tanren.common.models._packaged import converted_folder
-from tanren.common.models._source import ModelSource
-from tanren.common.models._tiny import tiny_model, tiny_tokenizer
+from tanren.common.models.device import DevicePlan
+from tanren.common.models.packaged import converted_folder
+from tanren.common.models.source import ModelSource
+from tanren.common.models.tiny import tiny_model, tiny_tokenizer
 
 
 @dataclass(frozen=True)
