@@ -102,7 +102,8 @@ def _examples(run: RunDirectory, comparison: dict[str, Any]) -> list[tuple[Judge
     """Return items with both candidates' answers: of each group, first what training mended, then what it did not."""
     if not comparison:
         return []
-    pack = load_pack(comparison["task"], run.read_config()["task"].get("options"))
+    task = run.read_config()["task"]
+    pack = load_pack(task["name"], task.get("options"))
     rows = read_tasks(run.evaluation / TASKS)
     first, second = (
         judge(rows, read_predictions(run.evaluation / name / PREDICTIONS), pack.parse, name)

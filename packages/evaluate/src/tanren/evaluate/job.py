@@ -1,0 +1,116 @@
+"""One evaluation from recipe to report."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tanren.common.config import Loaded, dump_toml
+from tanren.common.console import Console
+from tanren.common.errors import ExitCode, UserError
+from tanren.common.models.source import ModelSource, resolve_source
+from tanren.common.run import MetricsWriter, RunDirectory, create_run, describe_environment, write_atomically
+from tanren.common.task_contract import Row
+from tanren.common.task_packs import TaskPack
+from tanren.evaluate.config import EvaluateConfig
+from tanren.evaluate.evaluator import GenerationEvaluator
+from tanren.evaluate.report import write_report
+from tanren.evaluate.table import score_table
+
+BASE, ADAPTER = "base", "adapter"
+
+
+def run_job(loaded_config: Loaded[EvaluateConfig], pack: TaskPack, rows: Sequence[Row]) -> int:
+    """Generate with the base model and the adapter, score, compare, report; return the exit code."""
+    console = Console()
+    config = loaded_config.config
+    begun = time.time()
+    source = resolve_source(config.model.name, config.model.revision)
+    adapter = config.adapter.expanduser() if config.adapter else None
+    console.line(f"evaluate {config.name}: {source.name}{f' and {adapter}' if adapter else ''}, {len(rows)} held-out items")
+    if config.output.run_dir is not None and config.output.run_dir.expanduser().exists():
+        create_run(config.output.run_dir, config.output.runs, config.name)  # told now, not after a minute of loading
+    with console.phase("import", "torch, transformers"):
+        from tanren.common.chat import template_hash
+        from tanren.common.models.device import plan_device
+        from tanren.common.models.load import load_model, load_tokenizer
+    device = plan_device(config.model)
+    with console.phase("load model", source.name):
+        tokenizer = load_tokenizer(source)
+        base = load_model(source, device)
+    if adapter is not None:
+        check_provenance(adapter, base.provenance, template_hash(tokenizer), config, source)
+
+    run = create_run(config.output.run_dir, config.output.runs, config.name)
+    metrics = MetricsWriter(run.metrics)
+    console.attach(metrics)
+    with run.log.open("a", encoding="utf-8") as console.log:
+        console.line(f"run directory: {run.path}")
+        write_atomically(run.config, dump_toml(loaded_config.values(), loaded_config.origins))
+        facts = {"device": device.device, "dtype": device.dtype, "threads": device.threads, "reason": device.reason}
+        run.write_json(
+            run.environment,
+            describe_environment() | {"device": facts, "model": base.provenance, "chat_template_hash": template_hash(tokenizer)},
+        )
+        evaluator = GenerationEvaluator(pack, rows, config.generation, console)
+        evaluator.evaluate(BASE, base.model, tokenizer, run.evaluation)
+        comparison: Mapping[str, Any] = {}
+        if adapter is not None:
+            with console.phase("load adapter", str(adapter)):
+                from peft import PeftModel
+
+                candidate = PeftModel.from_pretrained(base.model, str(adapter))
+            evaluator.evaluate(ADAPTER, candidate, tokenizer, run.evaluation)
+            comparison = evaluator.compare(BASE, ADAPTER)
+        summary = {
+            "status": "done",
+            "name": config.name,
+            "steps": 0,
+            "seconds": round(time.time() - begun, 1),
+            "seconds_by_phase": {name: round(value, 2) for name, value in console.seconds.items()},
+            "evaluation": dict(comparison) or {"candidates": {BASE: json.loads((run.evaluation / BASE / "scores.json").read_text())}},
+        }
+        run.write_json(run.summary, summary)
+        _tell(console, evaluator, run, pack, compared=adapter is not None)
+    metrics.close()
+    return ExitCode.DONE
+
+
+def _tell(console: Console, evaluator: GenerationEvaluator, run: RunDirectory, pack: TaskPack, *, compared: bool) -> None:
+    if not compared:
+        scores = json.loads((run.evaluation / BASE / "scores.json").read_text(encoding="utf-8"))
+        console.text(score_table(pack.description.group, scores, BASE))
+        console.line(f"predictions and scores: {run.evaluation / BASE}")
+        return
+    with console.phase("write report"):
+        page = write_report(run)
+    console.text(evaluator.table(BASE, ADAPTER))
+    console.line(f"report: {page}")
+
+
+def check_provenance(
+    adapter: Path, base: Mapping[str, Any], template: str, config: EvaluateConfig, source: ModelSource
+) -> None:
+    """Refuse an adapter that was trained on other weights, or with another chat template.
+
+    An adapter without provenance.json (not made here) cannot be checked: that is said, and it is let through.
+    """
+    path = adapter / "provenance.json"
+    if not path.is_file():
+        return
+    recorded = json.loads(path.read_text(encoding="utf-8"))
+    identity = ("weights_sha256", "commit", "name")
+    key = next(key for key in identity if key in recorded["base_model"] or key in base)
+    if recorded["base_model"].get(key) != base.get(key):
+        raise UserError(
+            f"adapter {adapter} was trained on another base model: {key} {recorded['base_model'].get(key)!r}, but {source.name} has "
+            f"{base.get(key)!r}; set model.name (and model.revision) to the one it was trained on"
+        )
+    if recorded["chat_template_hash"] != template and not config.allow_other_template:
+        raise UserError(
+            f"adapter {adapter} was trained with the chat template {recorded['chat_template_hash']}, the model's is {template}; "
+            "its prompts would differ from training; evaluate all the same with --allow-other-template"
+        )
