@@ -1,7 +1,7 @@
 """The user's index, folder, proxy and certificate settings, as uv reads them.
 
-People and clusters set these for pip (PIP_*, pip.conf); uv reads UV_* alone. A UV_ setting wins over pip's for the same thing;
-wheel folders add up. Folders that do not exist are left out, because uv stops at them and pip does not.
+People and clusters set these for pip (PIP_*, pip.conf); uv reads UV_* alone. A UV_ setting wins over
+pip's for the same; wheel folders add up. Folders that do not exist are left out: uv stops at them, pip does not.
 """
 
 from __future__ import annotations
@@ -15,13 +15,15 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 # uv's own settings that would change or forbid what the lock says
-NOT_HANDED_ON = ("UV_PYTHON", "UV_SYSTEM_PYTHON", "UV_TARGET", "UV_PREFIX", "UV_REQUIRE_HASHES", "UV_CONSTRAINT", "UV_OVERRIDE",
-                 "UV_EXCLUDE_NEWER", "UV_NO_VERIFY_HASHES", "UV_RESOLUTION", "UV_PRERELEASE")  # fmt: skip
+NOT_HANDED_ON = {
+    *("UV_PYTHON", "UV_SYSTEM_PYTHON", "UV_TARGET", "UV_PREFIX", "UV_EXCLUDE_NEWER", "UV_RESOLUTION"),
+    *("UV_CONSTRAINT", "UV_OVERRIDE", "UV_REQUIRE_HASHES", "UV_NO_VERIFY_HASHES", "UV_PRERELEASE"),
+}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What to hand on: variables to set for uv, existing wheel folders, and whether the index is switched off."""
+    """What to hand on: variables for uv, existing wheel folders, and whether the index is switched off."""
 
     variables: dict[str, str] = field(default_factory=dict)
     folders: list[Path] = field(default_factory=list)
@@ -39,7 +41,9 @@ def pip_settings(environ: Mapping[str, str]) -> dict[str, str]:
     own = environ.get("PIP_CONFIG_FILE", "")
     settings: dict[str, str] = {}
     if own != os.devnull:
-        places = [Path(p, "pip") for p in environ.get("XDG_CONFIG_DIRS", "/etc/xdg").split(":") if p] + [Path("/etc")]
+        places = [Path(p, "pip") for p in environ.get("XDG_CONFIG_DIRS", "/etc/xdg").split(":") if p] + [
+            Path("/etc")
+        ]
         if not (own and Path(own).exists()):  # pip: an explicit file stands in for the user's
             places += [home / ".pip", Path(environ.get("XDG_CONFIG_HOME", home / ".config"), "pip")]
             places += [home / "Library/Application Support/pip"] if sys.platform == "darwin" else []
@@ -49,7 +53,11 @@ def pip_settings(environ: Mapping[str, str]) -> dict[str, str]:
         for section in ("global", "install"):
             if parser.has_section(section):
                 settings |= {key.replace("_", "-"): value for key, value in parser.items(section)}
-    names = {key.removeprefix("PIP_").lower().replace("_", "-"): value for key, value in environ.items() if key.startswith("PIP_")}
+    names = {
+        key.removeprefix("PIP_").lower().replace("_", "-"): value
+        for key, value in environ.items()
+        if key.startswith("PIP_")
+    }
     return settings | {key: value for key, value in names.items() if value}
 
 
@@ -77,7 +85,7 @@ def read(environ: Mapping[str, str]) -> Settings:
 
     hand_on(pip.get("index-url", ""), "UV_DEFAULT_INDEX", "UV_INDEX_URL")
     hand_on(" ".join(existing(pip.get("extra-index-url", "").split())), "UV_INDEX", "UV_EXTRA_INDEX_URL")
-    # Safe with several indexes because every file's hash is locked: whoever offers the locked file may deliver it.
+    # Safe with several indexes because every file's hash is locked: whoever has the file may deliver it.
     hand_on("unsafe-best-match", "UV_INDEX_STRATEGY")
     hand_on(pip.get("trusted-host", ""), "UV_INSECURE_HOST")
     hand_on(pip.get("timeout", pip.get("default-timeout", "")), "UV_HTTP_TIMEOUT", "UV_REQUEST_TIMEOUT")
@@ -85,11 +93,16 @@ def read(environ: Mapping[str, str]) -> Settings:
     hand_on(pip.get("client-cert", ""), "SSL_CLIENT_CERT")
     for name in ("HTTPS_PROXY", "HTTP_PROXY"):
         hand_on(pip.get("proxy", ""), name, name.lower(), "ALL_PROXY", "all_proxy")
-    links = existing(environ.get("UV_FIND_LINKS", "").replace(",", " ").split() + pip.get("find-links", "").split())
+    links = existing(
+        environ.get("UV_FIND_LINKS", "").replace(",", " ").split() + pip.get("find-links", "").split()
+    )
     if links or environ.get("UV_FIND_LINKS"):
         variables["UV_FIND_LINKS"] = ",".join(links)
     switched_off = {"1", "true", "yes", "on"}
-    no_index = pip.get("no-index", "").lower() in switched_off or environ.get("UV_NO_INDEX", "").lower() in switched_off
+    no_index = (
+        pip.get("no-index", "").lower() in switched_off
+        or environ.get("UV_NO_INDEX", "").lower() in switched_off
+    )
     if no_index:
         variables["UV_NO_INDEX"] = "1"
     folders = [folder for place in links if (folder := local_folder(place)) is not None]

@@ -1,9 +1,10 @@
-"""Makes the Python locks of the default environment, or checks them: `./pixiw run lock [--check] [--upgrade]`.
+"""Makes the Python locks of the default environment, or checks them: `./pixiw run lock [--check|--upgrade]`.
 
-What goes in: envs/default/requirements.in (pins, test tools), overrides.in, and the dependencies that
-packages/*/pyproject.toml declare. What comes out: envs/default/requirements.lock, the base, whose torch accepts PyTorch's CPU
-builds and the ordinary one; cuda-runtime.lock, what the ordinary Linux torch needs beside it; envs/uv.lock, the installer.
-No lock names an index, so each installs from any index, mirror or wheel folder. A version moves only with --upgrade.
+In: envs/default/requirements.in (pins, test tools), overrides.in, and the dependencies that
+packages/*/pyproject.toml declare. Out: envs/default/requirements.lock, the base, whose torch accepts PyTorch's
+CPU builds and the ordinary one; cuda-runtime.lock, what the ordinary Linux torch needs beside it; envs/uv.lock,
+the installer. No lock names an index: each installs from any index, mirror or wheel folder. A version moves only
+with --upgrade.
 """
 
 from __future__ import annotations
@@ -24,16 +25,18 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT = ROOT / "envs" / "default"
-ENTRY = re.compile(r"^(?P<name>[a-z0-9][a-z0-9._-]*)==(?P<version>[^ ;\\]+)(?: ; (?P<marker>[^\\]+?))?(?: \\)?$")
+ENTRY = re.compile(
+    r"^(?P<name>[a-z0-9][a-z0-9._-]*)==(?P<version>[^ ;\\]+)(?: ; (?P<marker>[^\\]+?))?(?: \\)?$"
+)
 HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
-# The parts of CUDA that torch's ordinary Linux wheel loads carry these names; split_cuda checks who asks for them.
+# What torch's ordinary Linux wheel loads of CUDA carries these names; split_cuda checks who asks for it.
 CUDA_PART = re.compile(r"^(nvidia-.+|cuda-.+|triton)$")
 INPUTS = "# inputs: sha256:"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One pinned package of a lock: its marker ('' for none), sha256 hashes, and who asks for it (where annotated)."""
+    """One pinned package: its marker ('' for none), sha256 hashes, and who asks for it (where annotated)."""
 
     name: str
     version: str
@@ -66,19 +69,23 @@ def parse(text: str) -> list[Entry]:
 
 
 def split_cuda(entries: list[Entry]) -> tuple[list[Entry], list[Entry]]:
-    """(base, CUDA runtime): a package is of the runtime if its name says so and only torch or the runtime asks for it."""
+    """(base, CUDA runtime), by name; an error where another package than torch asks for the runtime."""
     names = {entry.name for entry in entries if CUDA_PART.match(entry.name)}
     for entry in entries:
         others = set(entry.via) - names - {"torch"} if entry.name in names else set()
         if others:
-            raise ValueError(f"{entry.name} is asked for by {sorted(others)} too: it belongs to the base; narrow CUDA_PART")
+            raise ValueError(
+                f"{entry.name} is asked for by {sorted(others)} too: it belongs to the base; narrow CUDA_PART"
+            )
     return [e for e in entries if e.name not in names], [e for e in entries if e.name in names]
 
 
 def declared() -> dict[str, list[str]]:
     """The requirements that each of our packages declares, by its project name."""
     projects = [tomllib.loads(path.read_text()) for path in sorted(ROOT.glob("packages/*/pyproject.toml"))]
-    return {p["project"]["name"]: p["project"]["dependencies"] + p["build-system"]["requires"] for p in projects}
+    return {
+        p["project"]["name"]: p["project"]["dependencies"] + p["build-system"]["requires"] for p in projects
+    }
 
 
 def inputs_hash() -> str:
@@ -107,32 +114,52 @@ def problems() -> list[str]:
         if INPUTS + inputs_hash() not in path.read_text():
             found.append(f"{name}: made from other inputs than there are now: run `./pixiw run lock`")
         found += [f"{name}: {e.name}=={e.version} has no hash" for e in entries if not e.hashes]
-    base = {entry.name: entry for entry in locks[paths[0]]}
-    missing = set(cpu_hashes()) - set(base["torch"].hashes)
+    base = locks[paths[0]]
+    missing = set(cpu_hashes()) - {digest for e in base if e.name == "torch" for digest in e.hashes}
     found += [f"requirements.lock: torch lacks the CPU build's hash {digest}" for digest in sorted(missing)]
+    return found + unsatisfied(base)
+
+
+def unsatisfied(base: list[Entry]) -> list[str]:
+    """The requirements of our packages that the lock does not meet, on every Python that it serves."""
+    found: list[str] = []
     ours = declared()
-    for package, requirements in ours.items():
-        for text in requirements:
-            requirement = Requirement(text)
-            name = canonicalize_name(requirement.name)
-            if name in ours:
-                continue
-            if name not in base:
-                found.append(f"{package} needs {text}: not in requirements.lock")
-            elif not requirement.specifier.contains(base[name].version, prereleases=True):
-                found.append(f"{package} needs {text}: requirements.lock has {base[name].version}")
+    for package, text in ((package, text) for package, texts in ours.items() for text in texts):
+        requirement = Requirement(text)
+        versions = [e.version for e in base if e.name == canonicalize_name(requirement.name)]
+        if not versions and requirement.name not in ours:
+            found.append(f"{package} needs {text}: not in requirements.lock")
+        wrong = [v for v in versions if not requirement.specifier.contains(v, prereleases=True)]
+        found += [f"{package} needs {text}: requirements.lock has {version}" for version in wrong]
     return found
 
 
 def compile_lock(inputs: list[Path], previous: str, overrides: str) -> list[Entry]:
-    """Resolves for every supported Python and machine at once; `previous` versions are kept where they still fit."""
+    """Resolves for every supported Python and machine at once; keeps `previous` versions where they fit."""
     env = {k: v for k, v in os.environ.items() if k not in ("UV_FIND_LINKS", "UV_NO_INDEX")}
     with tempfile.TemporaryDirectory() as folder:
         out, override_file = Path(folder, "out.lock"), Path(folder, "overrides.txt")
         out.write_text(previous)
         override_file.write_text(overrides)
-        command = ["uv", "pip", "compile", "--universal", "--python-version", "3.11", "--generate-hashes", "--no-header"]
-        command += ["--annotation-style", "line", "--quiet", "--overrides", str(override_file), "--output-file", str(out)]
+        command = [
+            "uv",
+            "pip",
+            "compile",
+            "--universal",
+            "--python-version",
+            "3.11",
+            "--generate-hashes",
+            "--no-header",
+        ]
+        command += [
+            "--annotation-style",
+            "line",
+            "--quiet",
+            "--overrides",
+            str(override_file),
+            "--output-file",
+            str(out),
+        ]
         subprocess.run([*command, *map(str, inputs)], check=True, env=env, cwd=ROOT)
         return parse(out.read_text())
 
@@ -150,22 +177,38 @@ def make(upgrade: bool) -> None:
     """Regenerates the three locks."""
     lock, cuda, uv = DEFAULT / "requirements.lock", DEFAULT / "cuda-runtime.lock", ROOT / "envs" / "uv.lock"
     previous = "" if upgrade else "".join(path.read_text() for path in (lock, cuda) if path.exists())
-    never = "".join(f'{name} ; python_version < "0"\n' for name in declared())  # ours are installed from this folder
+    never = "".join(
+        f'{name} ; python_version < "0"\n' for name in declared()
+    )  # ours are installed from this folder
     sources = [DEFAULT / "requirements.in", *sorted(ROOT.glob("packages/*/pyproject.toml"))]
     entries = compile_lock(sources, previous, (DEFAULT / "overrides.in").read_text() + never)
     base, runtime = split_cuda(entries)
     torch = next(i for i, entry in enumerate(base) if entry.name == "torch")
     base[torch] = Entry(**{**vars(base[torch]), "hashes": tuple({*base[torch].hashes, *cpu_hashes()})})
-    write(lock, "The Python packages of the default environment, for CPython 3.11-3.13 on Linux and macOS.", base)
-    write(cuda, "What torch's ordinary Linux wheel needs beside it; not installed beside a CPU build.", runtime)
-    write(uv, "The installer that envs/sync.py bootstraps where the environment has none.", compile_lock([ROOT / "envs" / "uv.in"], "", ""))
+    write(
+        lock,
+        "The Python packages of the default environment, for CPython 3.11-3.13 on Linux and macOS.",
+        base,
+    )
+    write(
+        cuda, "What torch's ordinary Linux wheel needs beside it; not installed beside a CPU build.", runtime
+    )
+    write(
+        uv,
+        "The installer that envs/sync.py bootstraps where the environment has none.",
+        compile_lock([ROOT / "envs" / "uv.in"], "", ""),
+    )
 
 
 def main() -> int:
     """0 done or up to date; 1 checked and found wanting."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--check", action="store_true", help="only say whether the locks fit their inputs (no network)")
-    parser.add_argument("--upgrade", action="store_true", help="take the newest versions that the inputs allow")
+    parser.add_argument(
+        "--check", action="store_true", help="only say whether the locks fit their inputs (no network)"
+    )
+    parser.add_argument(
+        "--upgrade", action="store_true", help="take the newest versions that the inputs allow"
+    )
     arguments = parser.parse_args()
     if not arguments.check:
         make(arguments.upgrade)

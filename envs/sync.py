@@ -1,9 +1,10 @@
-"""Makes this environment's Python packages exactly the lock: the pixi task `sync`, on which every task that runs our code depends.
+"""Makes this environment's Python packages exactly the lock: the task `sync`, before all that runs our code.
 
-Nothing changed: the stamp in the environment's folder says so and this ends at once (so nothing heavy is imported before
-the stamp is read). Otherwise: the installer (uv, hash-pinned), the choice of torch's build, the lock (every file by sha256), our own
-packages (editable), and last the stamp: an interrupted sync has none and is done again by the next start.
-`--force` does it again in any case, after packages were changed by hand. Exit codes: 0, 2 the user's mistake, 3 the machine's.
+Nothing changed: the stamp in the environment's folder says so and this ends at once (so nothing heavy is
+imported before the stamp is read). Otherwise: the installer (uv, hash-pinned), the choice of torch's build,
+the lock (every file by sha256), our own packages (editable), and last the stamp: an interrupted sync has
+none, and the next start does it again. `--force` does it in any case, after packages were changed by hand.
+Exit codes: 0, 2 the user's mistake, 3 the machine's.
 """
 
 from __future__ import annotations
@@ -11,17 +12,19 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+from pathlib import Path
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+ROOT = Path(__file__).resolve().parent.parent
 STAMP = "tanren-sync.stamp"
 OUR_SOURCES = ("sync.py", "torch_build.py", "index_settings.py", "uv.lock")
 HEARTBEAT = 15  # s of silence before a line says that the work goes on
 
 
-class Stop(Exception):
+class Stop(Exception):  # noqa: N818 (it ends the command; most are not program errors)
     """Ends the sync with one message and an exit code, without a traceback."""
 
     def __init__(self, code: int, message: str) -> None:
+        """Keeps the exit code beside the message."""
         super().__init__(message)
         self.code = code
 
@@ -31,48 +34,50 @@ def say(message: str) -> None:
     print(f"sync: {message}", file=sys.stderr, flush=True)
 
 
-def lock_folder(root: str, name: str) -> str:
+def lock_folder(root: Path, name: str) -> Path:
     """The folder of the environment's lock; refuses an environment that has none."""
-    folder = os.path.join(root, "envs", name)
-    if not os.path.exists(os.path.join(folder, "requirements.lock")):
-        raise Stop(2, f"environment '{name}' has no Python lock yet (envs/{name}/requirements.lock): nothing was installed. Use `default`.")
+    folder = root / "envs" / name
+    if not (folder / "requirements.lock").exists():
+        missing = f"environment '{name}' has no Python lock yet (envs/{name}/requirements.lock)"
+        raise Stop(2, f"{missing}: nothing was installed. The environment `default` has one")
     return folder
 
 
-def package_folders(root: str) -> list[str]:
-    """Our own packages, in the order of their names."""
-    folder = os.path.join(root, "packages")
-    return [os.path.join(folder, n) for n in sorted(os.listdir(folder)) if os.path.exists(os.path.join(folder, n, "pyproject.toml"))]
+def our_projects(root: Path) -> list[Path]:
+    """The pyproject.toml of each of our own packages, in the order of their names."""
+    return sorted((root / "packages").glob("*/pyproject.toml"))
 
 
-def fingerprint(root: str, folder: str) -> str:
-    """What the environment's packages depend on, as one sha256: locks, our pyprojects, the interpreter, these scripts, the place."""
-    paths = [os.path.join(folder, n) for n in ("requirements.lock", "cuda-runtime.lock", "profile.toml")]
-    paths += [os.path.join(root, "envs", n) for n in OUR_SOURCES]
-    paths += [os.path.join(p, "pyproject.toml") for p in package_folders(root)]
+def fingerprint(root: Path, folder: Path) -> str:
+    """All that the packages depend on, as one sha256: locks, pyprojects, Python, these scripts, the place."""
+    paths = [folder / name for name in ("requirements.lock", "cuda-runtime.lock", "profile.toml")]
+    paths += [*(root / "envs" / name for name in OUR_SOURCES), *our_projects(root)]
     digest = hashlib.sha256(f"{sys.version}\n{root}\n{sys.prefix}\n".encode())
     for path in paths:
-        if os.path.exists(path):
-            with open(path, "rb") as file:
-                digest.update(f"{path}\n".encode() + file.read())
+        if path.exists():
+            digest.update(f"{path}\n".encode() + path.read_bytes())
     return digest.hexdigest()
 
 
-def stamped(prefix: str) -> str:
+def stamped(prefix: Path) -> str:
     """The fingerprint with which the last complete sync ended, or ''."""
-    try:
-        with open(os.path.join(prefix, STAMP), encoding="utf-8") as file:
-            return file.readline().strip()
-    except FileNotFoundError:
-        return ""
+    stamp = prefix / STAMP
+    return stamp.read_text(encoding="utf-8").partition("\n")[0] if stamp.exists() else ""
 
 
-def guard(root: str) -> None:
-    """Refuses an interpreter that is not this workspace's own: an exact sync would delete a user's packages."""
-    place = os.environ.get("CONDA_PREFIX") if os.path.isdir(os.path.join(sys.prefix, "conda-meta")) else os.environ.get("VIRTUAL_ENV")
-    ours = os.path.realpath(os.environ.get("PIXI_PROJECT_ROOT", "")) == os.path.realpath(root)
-    if not ours or not place or os.path.realpath(place) != os.path.realpath(sys.prefix):
-        raise Stop(2, f"{sys.executable} is not an environment of this workspace, and its packages would be replaced: use `./pixiw run sync`")
+def is_conda(prefix: Path) -> bool:
+    """Whether pixi made this environment (else it is a venv)."""
+    return (prefix / "conda-meta").is_dir()
+
+
+def guard(root: Path, prefix: Path) -> None:
+    """Refuses a Python that is not this workspace's own: an exact sync would delete a user's packages."""
+    active = os.environ.get("CONDA_PREFIX" if is_conda(prefix) else "VIRTUAL_ENV", "")
+    workspace = os.environ.get("PIXI_PROJECT_ROOT", "")
+    for found, wanted in ((active, prefix), (workspace, root)):
+        if not found or Path(found).resolve() != wanted.resolve():
+            fault = f"{prefix} is no environment of this workspace and would lose its packages"
+            raise Stop(2, f"{fault}: use `./pixiw run sync`")
 
 
 def run(what: str, command: list[str], environment: dict[str, str]) -> None:
@@ -85,7 +90,9 @@ def run(what: str, command: list[str], environment: dict[str, str]) -> None:
     say(what)
     start = time.monotonic()
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
-        with subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment, cwd=ROOT) as child:
+        with subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, env=environment, cwd=ROOT
+        ) as child:
             while True:
                 try:
                     code = child.wait(timeout=HEARTBEAT)
@@ -106,85 +113,101 @@ def reason(text: str) -> str:
     if "no space left" in words or "disk quota" in words:
         return "the disk is full; free some space and start again (nothing is lost)"
     if "hash" in words and ("mismatch" in words or "do not match" in words):
-        return "a downloaded file is not the one that was locked (sha256 differs); it was not installed. Look at the index or mirror"
-    network = ("failed to fetch", "error sending request", "dns", "connection", "timed out", "name resolution", "unreachable")
+        return (
+            "a file is not the one that was locked (sha256 differs) and was not installed: look at the index"
+        )
+    network = (
+        "failed to fetch",
+        "error sending request",
+        "dns",
+        "connection",
+        "timed out",
+        "name resolution",
+        "unreachable",
+    )
     if any(word in words for word in network):
-        return "the package index cannot be reached; check network, proxy, or the index and folder settings (PIP_* and UV_* are both read)"
+        return "the package index cannot be reached: look at network, proxy, and index settings (PIP_*, UV_*)"
     return "the installer says:"
 
 
-def installer(environment: dict[str, str]) -> str:
-    """The path of uv: the one that pixi.lock pins in a pixi environment; in another, bootstrapped by pip from envs/uv.lock."""
+def installer(root: Path, prefix: Path, environment: dict[str, str]) -> str:
+    """The path of uv: in a pixi environment pixi.lock pins it; in a venv pip installs envs/uv.lock."""
     import re  # noqa: PLC0415
     import subprocess  # noqa: PLC0415
 
-    uv = os.path.join(sys.prefix, "bin", "uv")
-    if os.path.isdir(os.path.join(sys.prefix, "conda-meta")):
-        if not os.path.exists(uv):
+    uv = prefix / "bin" / "uv"
+    if is_conda(prefix):
+        if not uv.exists():
             raise Stop(3, f"{uv} is missing: run `pixi install`")
-        return uv
-    with open(os.path.join(ROOT, "envs", "uv.lock"), encoding="utf-8") as file:
-        pinned = re.findall(r"^uv==(\S+)", file.read(), re.MULTILINE)[0]
-    if os.path.exists(uv):
+        return str(uv)
+    lock = root / "envs" / "uv.lock"
+    pinned = re.findall(r"^uv==(\S+)", lock.read_text(encoding="utf-8"), re.MULTILINE)[0]
+    if uv.exists():
         found = subprocess.run([uv, "--version"], capture_output=True, text=True, check=False).stdout.split()
         if found[1:2] == [pinned]:
-            return uv
+            return str(uv)
     # these would send the file elsewhere or forbid it
-    clean = {k: v for k, v in environment.items() if k not in ("PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_CONSTRAINT")}
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--require-hashes"]
-    run(f"installing uv {pinned} (the installer, 25 MB)", [*command, "-r", os.path.join(ROOT, "envs", "uv.lock")], clean)
-    return uv
+    clean = {
+        k: v
+        for k, v in environment.items()
+        if k not in ("PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_CONSTRAINT")
+    }
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    run(
+        f"installing uv {pinned} (the installer, 25 MB)",
+        [*command, "--require-hashes", "-r", str(lock)],
+        clean,
+    )
+    return str(uv)
 
 
-def synchronise(root: str, folder: str, wanted: str) -> None:
+def synchronise(root: Path, folder: Path, prefix: Path, wanted: str) -> None:
     """The slow path, under the environment's lock: installs, then writes the stamp."""
     import index_settings  # noqa: PLC0415
     import torch_build  # noqa: PLC0415
 
-    stamp = os.path.join(sys.prefix, STAMP)
-    if os.path.exists(stamp):
-        os.unlink(stamp)
-    name = os.path.basename(folder)
-    say(f"environment '{name}' ({sys.prefix}): packages are made to fit its lock")
+    stamp = prefix / STAMP
+    stamp.unlink(missing_ok=True)
+    say(f"environment '{folder.name}' ({prefix}): packages are made to fit its lock")
     settings = index_settings.read(os.environ)
-    uv = installer(dict(os.environ))
-    with open(os.path.join(folder, "requirements.lock"), encoding="utf-8") as file:
-        lock = file.read()
+    uv = installer(root, prefix, dict(os.environ))
     choice = torch_build.choose(folder, settings.folders, offline=settings.no_index)
     say(choice.why)
-    derived = os.path.join(sys.prefix, "tanren-requirements.lock")
-    with open(derived, "w", encoding="utf-8") as file:
-        file.write(torch_build.derive(lock, choice))
-    locks = [derived, os.path.join(folder, "cuda-runtime.lock")] if choice.cuda_runtime else [derived]
+    derived = prefix / "tanren-requirements.lock"
+    lock = (folder / "requirements.lock").read_text(encoding="utf-8")
+    derived.write_text(torch_build.derive(lock, choice), encoding="utf-8")
+    locks = [derived, folder / "cuda-runtime.lock"] if choice.cuda_runtime else [derived]
     environment = settings.environment(os.environ)
-    command = [uv, "pip", "sync", "--python", sys.executable, "--require-hashes", "--compile-bytecode", *locks]
-    count = torch_build.count(locks)
-    run(f"downloading and installing {count} packages: {choice.expect}", command, environment)
-    editables = [argument for package in package_folders(root) for argument in ("-e", package)]
-    command = [uv, "pip", "install", "--python", sys.executable, "--no-deps", "--no-build-isolation", *editables]
-    run(f"installing our own {len(editables) // 2} packages (editable)", command, environment)
-    with open(stamp + ".partial", "w", encoding="utf-8") as file:
-        file.write(f"{wanted}\ntorch: {choice.why}\n")
-    os.replace(stamp + ".partial", stamp)
+    command = [uv, "pip", "sync", "--python", sys.executable, "--require-hashes", "--compile-bytecode"]
+    what = f"downloading and installing {torch_build.count(locks)} packages: {choice.expect}"
+    run(what, [*command, *map(str, locks)], environment)
+    packages = [str(project.parent) for project in our_projects(root)]
+    command = [uv, "pip", "install", "--python", sys.executable, "--no-deps", "--no-build-isolation"]
+    command += [argument for package in packages for argument in ("-e", package)]
+    run(f"installing our own {len(packages)} packages (editable)", command, environment)
+    aside = stamp.with_suffix(".partial")
+    aside.write_text(f"{wanted}\n{choice.why}\n", encoding="utf-8")
+    aside.replace(stamp)
 
 
-def sync(root: str, force: bool = False) -> None:
+def sync(root: Path, force: bool = False) -> None:
     """Brings the environment of this interpreter in line with its lock, once at a time."""
+    prefix = Path(sys.prefix)
     folder = lock_folder(root, os.environ.get("PIXI_ENVIRONMENT_NAME", "default"))
-    guard(root)
+    guard(root, prefix)
     wanted = fingerprint(root, folder)
-    if stamped(sys.prefix) == wanted and not force:
+    if stamped(prefix) == wanted and not force:
         return
     import fcntl  # noqa: PLC0415
 
-    with open(os.path.join(sys.prefix, "tanren-sync.lock"), "w", encoding="utf-8") as lock:
+    with (prefix / "tanren-sync.lock").open("w", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             say("another start is installing into this environment; waiting for it")
             fcntl.flock(lock, fcntl.LOCK_EX)
-        if stamped(sys.prefix) != wanted or force:  # the other start may have done it
-            synchronise(root, folder, wanted)
+        if stamped(prefix) != wanted or force:  # the other start may have done it
+            synchronise(root, folder, prefix, wanted)
 
 
 def main() -> int:

@@ -1,7 +1,8 @@
-"""Chooses torch's build for a CPU environment, and derives the lock that the installer gets from the committed one.
+"""Chooses torch's build for a CPU environment, and derives the installer's lock from the committed one.
 
-In this order: PyTorch's CPU wheel from a wheel folder of the user; the same wheel from PyTorch's release address; the ordinary
-wheel with, on Linux, the CUDA packages without which it cannot be imported. The hashes of the CPU wheels stand in profile.toml.
+In this order: PyTorch's CPU wheel from a wheel folder of the user; the same from PyTorch's release address; the
+ordinary wheel and, on Linux, the CUDA packages without which it cannot be imported. The hashes of the CPU
+wheels stand in profile.toml.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PROBE = 4  # s: long enough for a slow proxy, short enough for a start without a network
-TORCH = re.compile(r"^torch==(?P<version>[0-9.]+)(?P<rest>(?: ;[^\\\n]*)? \\\n(?:    --hash=[^\n]*\n?)+)", re.MULTILINE)
+TORCH = re.compile(
+    r"^torch==(?P<version>[0-9.]+)(?P<rest>(?: ;[^\\\n]*)? \\\n(?:    --hash=[^\n]*\n?)+)", re.MULTILINE
+)
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A build of torch: its line in the lock ('' keeps the locked hashes), why it was taken and what to expect."""
+    """A build of torch: its line in the lock, its hash ('' keeps the locked ones), why it, what to expect."""
 
     requirement: str
     sha256: str
@@ -37,10 +40,10 @@ def machine_key() -> str:
     return f"cp{sys.version_info.major}{sys.version_info.minor}-{sys.platform}-{platform.machine()}"
 
 
-def choose(folder: str, wheel_folders: Sequence[Path], offline: bool, key: str = "") -> Choice:
+def choose(folder: Path, wheel_folders: Sequence[Path], offline: bool, key: str = "") -> Choice:
     """The build for this machine; `offline` leaves the release address out (the user forbade the index)."""
     key = key or machine_key()
-    profile = tomllib.loads(Path(folder, "profile.toml").read_text(encoding="utf-8"))
+    profile = tomllib.loads((folder / "profile.toml").read_text(encoding="utf-8"))
     builds = profile.get("torch-cpu", {})
     version = builds.get("version", "")
     sha256 = builds.get("sha256", {}).get(key, "")
@@ -51,7 +54,9 @@ def choose(folder: str, wheel_folders: Sequence[Path], offline: bool, key: str =
         for wheel in (wheel for place in wheel_folders for wheel in sorted(place.glob(pattern))):
             if digest(wheel) == sha256:
                 why = f"torch {version}: the CPU build in {wheel.parent}"
-                return Choice(f"torch=={version}+cpu", sha256, False, why, "about 1 minute, most of it downloads")
+                return Choice(
+                    f"torch=={version}+cpu", sha256, False, why, "about 1 minute, most of it downloads"
+                )
             passed_over.append(f"{wheel} is not the file that was locked")
         address = builds["address"].format(version=version, tag=tag, machine=machine)
         fault = "the index is switched off" if offline else unreachable(address)
@@ -62,7 +67,13 @@ def choose(folder: str, wheel_folders: Sequence[Path], offline: bool, key: str =
     cuda = system == "linux"
     why = f"torch: the ordinary build{' and its CUDA packages' if cuda else ''} ({'; '.join(passed_over)})"
     # `===` leaves a folder's other builds (2.13.0+cpu is a kind of 2.13.0) out of the choice.
-    return Choice("torch===", "", cuda, why, "2.5 GB to download, 4.6 GB on disk: several minutes" if cuda else "about 2 minutes")
+    return Choice(
+        "torch===",
+        "",
+        cuda,
+        why,
+        "2.5 GB to download, 4.6 GB on disk: several minutes" if cuda else "about 2 minutes",
+    )
 
 
 def digest(path: Path) -> str:
@@ -95,11 +106,11 @@ def derive(lock: str, choice: Choice) -> str:
     return lock[: match.start()] + entry + lock[match.end() :]
 
 
-def count(locks: Sequence[str]) -> int:
-    """How many packages the locks name for Linux or macOS (a package with one version per Python counts once)."""
+def count(locks: Sequence[Path]) -> int:
+    """How many packages the locks name for Linux or macOS, whatever the Python."""
     names = set()
     for lock in locks:
-        for line in Path(lock).read_text(encoding="utf-8").splitlines():
+        for line in lock.read_text(encoding="utf-8").splitlines():
             if re.match(r"^[a-z0-9]", line) and "sys_platform == 'win32'" not in line:
                 names.add(re.split(r"[= @]", line)[0])
     return len(names)
