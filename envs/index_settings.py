@@ -1,7 +1,8 @@
 """The user's index, folder, proxy and certificate settings, as uv reads them.
 
 People and clusters set these for pip (PIP_*, pip.conf); uv reads UV_* alone. A UV_ setting wins over
-pip's for the same; wheel folders add up. Folders that do not exist are left out: uv stops at them, pip does not.
+pip's for the same; wheel folders add up. Folders that do not exist are left out: uv stops at them, pip
+does not.
 """
 
 from __future__ import annotations

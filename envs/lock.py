@@ -1,10 +1,10 @@
 """Makes the Python locks of the default environment, or checks them: `./pixiw run lock [--check|--upgrade]`.
 
 In: envs/default/requirements.in (pins, test tools), overrides.in, and the dependencies that
-packages/*/pyproject.toml declare. Out: envs/default/requirements.lock, the base, whose torch accepts PyTorch's
-CPU builds and the ordinary one; cuda-runtime.lock, what the ordinary Linux torch needs beside it; envs/uv.lock,
-the installer. No lock names an index: each installs from any index, mirror or wheel folder. A version moves only
-with --upgrade.
+packages/*/pyproject.toml declare. Out: envs/default/requirements.lock, the base, whose torch accepts
+PyTorch's CPU builds and the ordinary one; cuda-runtime.lock, what the ordinary Linux torch needs beside
+it; envs/uv.lock, the installer. No lock names an index: each installs from any index, mirror or wheel
+folder. A version moves only with --upgrade.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Chooses torch's build for a CPU environment, and derives the installer's lock from the committed one.
 
-In this order: PyTorch's CPU wheel from a wheel folder of the user; the same from PyTorch's release address; the
-ordinary wheel and, on Linux, the CUDA packages without which it cannot be imported. The hashes of the CPU
-wheels stand in profile.toml.
+In this order: PyTorch's CPU wheel from a wheel folder of the user; the same from PyTorch's release
+address; the ordinary wheel and, on Linux, the CUDA packages without which it cannot be imported. The
+hashes of the CPU wheels stand in profile.toml.
 """
 
 from __future__ import annotations
