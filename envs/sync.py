@@ -80,14 +80,14 @@ def guard(root: Path, prefix: Path) -> None:
             raise Stop(2, f"{fault}: use `./pixiw run sync`")
 
 
-def run(what: str, command: list[str], environment: dict[str, str]) -> None:
+def run(what: str, command: list[str], environment: dict[str, str], expect: str = "") -> None:
     """One phase as a child process: says what and how long; on failure its last words become the message."""
     import re  # noqa: PLC0415 (the slow path's own imports)
     import subprocess  # noqa: PLC0415
     import tempfile  # noqa: PLC0415
     import time  # noqa: PLC0415
 
-    say(what)
+    say(f"{what} ({expect})" if expect else what)
     start = time.monotonic()
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
         with subprocess.Popen(
@@ -147,17 +147,11 @@ def installer(root: Path, prefix: Path, environment: dict[str, str]) -> str:
         if found[1:2] == [pinned]:
             return str(uv)
     # these would send the file elsewhere or forbid it
-    clean = {
-        k: v
-        for k, v in environment.items()
-        if k not in ("PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_CONSTRAINT")
-    }
+    misleading = {"PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_CONSTRAINT"}
+    clean = {key: value for key, value in environment.items() if key not in misleading}
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    run(
-        f"installing uv {pinned} (the installer, 25 MB)",
-        [*command, "--require-hashes", "-r", str(lock)],
-        clean,
-    )
+    command += ["--require-hashes", "-r", str(lock)]
+    run(f"installing uv {pinned}, the installer", command, clean, "25 MB")
     return str(uv)
 
 
@@ -171,7 +165,11 @@ def synchronise(root: Path, folder: Path, prefix: Path, wanted: str) -> None:
     say(f"environment '{folder.name}' ({prefix}): packages are made to fit its lock")
     settings = index_settings.read(os.environ)
     uv = installer(root, prefix, dict(os.environ))
-    choice = torch_build.choose(folder, settings.folders, offline=settings.no_index)
+    os.environ.update(settings.variables)  # the question for the release address goes by the same proxy
+    try:
+        choice = torch_build.choose(folder, settings.folders, offline=settings.no_index)
+    except torch_build.WrongWheel as fault:
+        raise Stop(3, str(fault)) from fault
     say(choice.why)
     derived = prefix / "tanren-requirements.lock"
     lock = (folder / "requirements.lock").read_text(encoding="utf-8")
@@ -179,8 +177,8 @@ def synchronise(root: Path, folder: Path, prefix: Path, wanted: str) -> None:
     locks = [derived, folder / "cuda-runtime.lock"] if choice.cuda_runtime else [derived]
     environment = settings.environment(os.environ)
     command = [uv, "pip", "sync", "--python", sys.executable, "--require-hashes", "--compile-bytecode"]
-    what = f"downloading and installing {torch_build.count(locks)} packages: {choice.expect}"
-    run(what, [*command, *map(str, locks)], environment)
+    what = f"downloading and installing {torch_build.count(locks)} packages"
+    run(what, [*command, *map(str, locks)], environment, choice.expect)
     packages = [str(project.parent) for project in our_projects(root)]
     command = [uv, "pip", "install", "--python", sys.executable, "--no-deps", "--no-build-isolation"]
     command += [argument for package in packages for argument in ("-e", package)]

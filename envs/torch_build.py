@@ -19,14 +19,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PROBE = 4  # s: long enough for a slow proxy, short enough for a start without a network
-TORCH = re.compile(
-    r"^torch==(?P<version>[0-9.]+)(?P<rest>(?: ;[^\\\n]*)? \\\n(?:    --hash=[^\n]*\n?)+)", re.MULTILINE
-)
+TORCH = re.compile(r"^torch==[0-9.]+ \\\n(?:    --hash=[^\n]*\n)+", re.MULTILINE)
+
+
+class WrongWheel(Exception):  # noqa: N818 (the folder's fault, not the program's)
+    """A wheel folder holds another file under the locked wheel's name."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A build of torch: its line in the lock, its hash ('' keeps the locked ones), why it, what to expect."""
+    """A build of torch: its line in the lock and its hash ('' keeps the lock's), why, and how long it takes."""
 
     requirement: str
     sha256: str
@@ -52,28 +54,22 @@ def choose(folder: Path, wheel_folders: Sequence[Path], offline: bool, key: str 
     if sha256:
         pattern = f"torch-{version}+cpu-{tag}-{tag}-*{machine}.whl"
         for wheel in (wheel for place in wheel_folders for wheel in sorted(place.glob(pattern))):
-            if digest(wheel) == sha256:
-                why = f"torch {version}: the CPU build in {wheel.parent}"
-                return Choice(
-                    f"torch=={version}+cpu", sha256, False, why, "about 1 minute, most of it downloads"
-                )
-            passed_over.append(f"{wheel} is not the file that was locked")
+            if (found := digest(wheel)) != sha256:
+                # Not passed over: the installer would take it for a newer kind of the same version, and stop.
+                fault = f"{wheel} is not the file that was locked (sha256 {found}, expected {sha256})"
+                raise WrongWheel(f"{fault}: take it out of the folder")
+            why = f"torch {version}: the CPU build in {wheel.parent}"
+            return Choice(f"torch=={version}+cpu", sha256, False, why, "about 1 minute")
         address = builds["address"].format(version=version, tag=tag, machine=machine)
         fault = "the index is switched off" if offline else unreachable(address)
         if not fault:
             why = f"torch {version}: the CPU build of PyTorch's release address"
-            return Choice(f"torch @ {address}", sha256, False, why, "about 2 minutes, most of it downloads")
+            return Choice(f"torch @ {address}", sha256, False, why, "about 2 minutes")
         passed_over.append(f"PyTorch's release address: {fault}")
     cuda = system == "linux"
     why = f"torch: the ordinary build{' and its CUDA packages' if cuda else ''} ({'; '.join(passed_over)})"
-    # `===` leaves a folder's other builds (2.13.0+cpu is a kind of 2.13.0) out of the choice.
-    return Choice(
-        "torch===",
-        "",
-        cuda,
-        why,
-        "2.5 GB to download, 4.6 GB on disk: several minutes" if cuda else "about 2 minutes",
-    )
+    expect = "2.5 GB to download, 4.6 GB on disk: several minutes" if cuda else "about 2 minutes"
+    return Choice("", "", cuda, why, expect)
 
 
 def digest(path: Path) -> str:
@@ -99,10 +95,7 @@ def derive(lock: str, choice: Choice) -> str:
     match = TORCH.search(lock)
     if not match:
         raise ValueError("the lock has no entry 'torch==VERSION'")
-    if not choice.sha256:
-        entry = f"{choice.requirement}{match['version']}{match['rest']}"
-    else:
-        entry = f"{choice.requirement} \\\n    --hash=sha256:{choice.sha256}\n"
+    entry = f"{choice.requirement} \\\n    --hash=sha256:{choice.sha256}\n" if choice.sha256 else match[0]
     return lock[: match.start()] + entry + lock[match.end() :]
 
 
