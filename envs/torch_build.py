@@ -28,7 +28,7 @@ class WrongWheel(Exception):  # noqa: N818 (the folder's fault, not the program'
 
 @dataclass(frozen=True)
 class Choice:
-    """A build of torch: its line in the lock and its hash ('' keeps the lock's), why, and how long it takes."""
+    """A build of torch: its line in the lock and its hash ('' keeps the lock's), why, how long it takes."""
 
     requirement: str
     sha256: str
