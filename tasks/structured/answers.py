@@ -1,0 +1,56 @@
+"""Finding the answer in a completion, and judging it.
+
+The rule: when a line of the completion opens a code block (```), the answer is the content of the first
+block, whose closing line may be missing; otherwise it is the whole completion. Blank lines around it do not
+count. Prose beside an answer that is not in a block therefore belongs to the answer, and breaks it.
+"""
+
+from __future__ import annotations
+
+import re
+
+from tanren.common.errors import UserError
+from tanren.common.task_contract import Parsed, Row, Verdict
+
+from .formats import FORMATS
+from .limits import FormatError
+
+_FENCE = re.compile(r"^[ \t]*+```[^`\n]*+(?:\n|\Z)", re.MULTILINE)
+_CLOSING_FENCE = re.compile(r"^[ \t]*+```", re.MULTILINE)
+_BLANK_LINES = re.compile(r"(?:[ \t\r]*+\n)++")
+
+
+def find_answer(completion: str) -> str:
+    """Return the text of the answer (the rule above), empty when there is none."""
+    opening = _FENCE.search(completion)
+    if opening:
+        closing = _CLOSING_FENCE.search(completion, opening.end())
+        completion = completion[opening.end() : closing.start() if closing else len(completion)]
+    blank = _BLANK_LINES.match(completion)
+    # The first line keeps its indentation: YAML needs it when the lines below are indented as well.
+    return completion[blank.end() if blank else 0 :].rstrip()
+
+
+def judge(completion: str, row: Row) -> Parsed:
+    """Judge a completion by the format in `row.group` and the value in `row.expected`.
+
+    Absent: nothing, or text without even the mark of the format (formats.py: `{` or `[` for JSON, `<` for
+    XML, a comma for CSV, ...), or a bare value such as a sentence that is read as YAML.
+    Raises UserError when the row has no expected value or an unknown group.
+    """
+    entry = FORMATS.get(row.group)
+    if entry is None:
+        raise UserError(f"row {row.id}: found the group {row.group!r}, expected one of {', '.join(FORMATS)}")
+    if row.expected is None:
+        raise UserError(f"row {row.id}: found no expected value, expected the gold value to compare with")
+    text = find_answer(completion)
+    if not text:
+        return Parsed(Verdict.ABSENT, error="nothing was written")
+    try:
+        value = entry.read(text)
+    except FormatError as error:
+        return Parsed(Verdict.ABSENT if error.absent else Verdict.UNPARSABLE, error=str(error))
+    wrong = entry.difference(row.expected, value)
+    if wrong is not None:
+        return Parsed(Verdict.WRONG, value, wrong)
+    return Parsed(Verdict.CORRECT, value)
