@@ -32,9 +32,9 @@ class Verdict(StrEnum):
 
 
 class TaskOptions(BaseModel):
-    """Base of a pack's options: frozen, and an unknown key is an error."""
+    """Base of a pack's options: frozen; an unknown key is an error; the docstring under a field is its help."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -58,7 +59,7 @@ def generate(
     done: dict[int, Prediction] = {}
     was_training = model.training
     model.eval()
-    with torch.inference_mode(), inference_attention(model):
+    with torch.inference_mode(), inference_attention(model), _contiguous_head(model):
         for first in range(0, len(order), settings.batch_size):
             batch = order[first : first + settings.batch_size]
             completions = _decode_batch(model, tokenizer, [ids[index] for index in batch], settings, on_token)
@@ -75,6 +76,21 @@ def generate(
             on_batch(len(batch), sum(len(new) for new in completions))
     model.train(was_training)
     return [done[index] for index in range(len(rows))]
+
+
+@contextmanager
+def _contiguous_head(model: PreTrainedModel) -> Iterator[None]:
+    """Give the output head its last positions as one block of memory.
+
+    A slice of the hidden states, as generate passes it, makes torch's CPU bfloat16 product copy the head once for each
+    row: measured with 60 prompts of 100 tokens 3.5 s and 3 GiB, against 0.02 s (benchmarks/LOG.md).
+    """
+    head = model.get_output_embeddings()
+    hook = head.register_forward_pre_hook(lambda module, inputs: (inputs[0].contiguous(), *inputs[1:]))
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _decode_batch(
