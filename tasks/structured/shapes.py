@@ -119,6 +119,20 @@ def is_held_out(shape_signature: str) -> bool:
     return int(shape_signature, 16) % 4 == 0
 
 
+def camel_cased(shape: Shape) -> Shape:
+    """Return the shape with keys such as `unitPrice` for `unit_price`."""
+    if isinstance(shape, ListOf):
+        return ListOf(camel_cased(shape.of))
+    if isinstance(shape, dict):
+        return {_camel_case(key): camel_cased(inner) for key, inner in shape.items()}
+    return shape
+
+
+def _camel_case(key: str) -> str:
+    first, *others = key.split("_")
+    return first + "".join(word.capitalize() for word in others)
+
+
 def fill(shape: Shape, draw: Draw, size: Size, *, table: bool = False) -> Value:
     """Return a document of a shape."""
     if isinstance(shape, ListOf):

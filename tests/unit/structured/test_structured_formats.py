@@ -254,8 +254,7 @@ def test_parsers_refuse_what_is_broken_or_ambiguous(name: FormatName, text: str,
     assert not caught.value.absent
 
 
-def test_yaml_quotes_what_version_1_2_reads_as_a_number() -> None:
-    assert (
-        FORMATS["yaml"].write({"a": "0989", "b": "1e5", "c": "0o7"}, one_line=False)
-        == "a: '0989'\nb: '1e5'\nc: '0o7'"
-    )
+def test_yaml_quotes_numbers_of_either_version_and_every_time_of_day() -> None:
+    value: Any = {"a": "0989", "b": "1e5", "c": "0o7", "d": "08:45", "e": "12:30"}
+    text = "a: '0989'\nb: '1e5'\nc: '0o7'\nd: '08:45'\ne: '12:30'"
+    assert FORMATS["yaml"].write(value, one_line=False) == text

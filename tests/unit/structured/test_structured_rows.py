@@ -202,6 +202,25 @@ def _leaves(value: Any) -> list[Any]:
     return [leaf for inner in value for leaf in _leaves(inner)] if isinstance(value, list) else [value]
 
 
+def test_a_prompt_for_xml_names_the_root_and_how_lists_are_written() -> None:
+    for row in _rows("train", "medium", "mixed"):
+        if row.group == "xml":
+            prompt = row.prompt[-1].content
+            assert f"with root <{next(iter(row.expected))}>" in prompt
+            assert ("<item>" in prompt.partition(":\n")[0]) == ("<item>" in row.reference)
+
+
+def test_some_documents_have_camel_case_keys_and_prose_tells_them_as_words() -> None:
+    options = task.Options(kinds=("extraction",), formats=("json",), train_rows=400)
+    rows = [row for row in task.rows("train", options) if any(key != key.lower() for key in row.expected)]
+    assert 5 < len(rows) < 100
+    for row in rows:
+        key = next(key for key in row.expected if key != key.lower())
+        asked, _, told = row.prompt[-1].content.partition(":\n")
+        assert key in asked
+        assert re.sub("([A-Z])", lambda match: f" {match[0].lower()}", key) in told
+
+
 # --- what comes where ---
 
 
