@@ -69,7 +69,7 @@ def phrase(first: tuple[str, ...], second: tuple[str, ...]) -> Leaf:
 
 
 def code(letters: str, digits: int) -> Leaf:
-    """Return a leaf of identifiers such as `AB-0042`; without letters they are digits, the first of them 0."""
+    """Return a leaf of identifiers such as `AB-0042`; without letters, digits that begin with 0."""
 
     def leaf(draw: Draw) -> Scalar:
         number = draw.rng.randrange(10 ** (digits - 1))

@@ -18,11 +18,14 @@ from .families import FAMILIES
 from .formats import FORMATS, FormatName
 from .options import Options
 from .prompts import Subject
-from .shapes import SIZES, choose, fill, is_held_out, signature
+from .shapes import SIZES, camel_cased, choose, fill, is_held_out, signature
 from .traits import Kind, traits_of
 from .values import Value
 
 _AWKWARD_SHARE = {"plain": 0.0, "mixed": 0.35, "awkward": 0.8}
+
+_CAMEL_CASE_SHARE = 0.25
+"""Share of documents with keys like `unitPrice`. The schema, and so the split, is that of `unit_price`."""
 
 _ATTEMPTS = 1000
 """Draws for one row. One shape in four is held out: a thousand fail only where the options leave no room."""
@@ -85,13 +88,18 @@ def _draw_subject(rng: random.Random, split: Split, slot: Slot, options: Options
     """Draw a document for a slot, or None when its shape belongs to the other split."""
     family = FAMILIES[rng.choice(options.families or tuple(FAMILIES))]
     shape = choose(rng, family, options.size, table=slot.is_table)
-    if is_held_out(signature(shape)) != (split == "heldout"):
+    schema = signature(shape)
+    if is_held_out(schema) != (split == "heldout"):
         return None
+    if options.size != "tiny" and rng.random() < _CAMEL_CASE_SHARE:
+        renamed = camel_cased(shape)
+        assert isinstance(renamed, dict)
+        shape = renamed
     traits = traits_of(slot.kind, slot.source, slot.target)
     draw = Draw(rng, traits, _AWKWARD_SHARE[options.strings])
     document = fill(shape, draw, SIZES[options.size], table=slot.is_table)
     assert isinstance(document, dict)
-    return Subject(document, shape, family.name, family.plural if slot.is_table else None)
+    return Subject(document, shape, family.name, family.plural if slot.is_table else None, schema)
 
 
 def _prompt(rng: random.Random, subject: Subject, slot: Slot, options: Options) -> str:
@@ -121,7 +129,7 @@ def _row(split: Split, index: int, slot: Slot, *, subject: Subject, prompt: str,
             "family": subject.name,
             "size": options.size,
             "strings": options.strings,
-            "schema": signature(subject.shape),
+            "schema": subject.schema,
             "document": digest,
             "table": subject.table_key is not None,
         },

@@ -54,9 +54,11 @@ def _check_depth(text: str) -> None:
 def _object(pairs: list[tuple[str, Value]]) -> Value:
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        repeated = next(name for name in found if names.count(name) > 1)
-        raise FormatError(f"JSON: the key {repeated[:40]!r} is there twice")
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise FormatError(f"JSON: the key {name[:40]!r} is there twice")
+            seen.add(name)
     return found
 
 

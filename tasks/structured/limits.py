@@ -10,7 +10,7 @@ MAX_BYTES = 64 * 1024
 MAX_DEPTH = 64
 """Deepest nesting of lists and mappings. Gold documents reach 5; Python's own stack ends near 1000."""
 
-MAX_NODES = 5000
+MAX_NODES = 3000
 """Most values (scalars, lists and mappings) in one document. Gold documents reach about 300."""
 
 MAX_INTEGER_BITS = 4 * MAX_NUMBER_CHARACTERS

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from .formats import FORMATS, FormatName
 from .prose import outline, tell
-from .shapes import Shape
+from .shapes import Shape, paths
 from .values import Value
 
 
@@ -21,6 +21,7 @@ class Subject:
     shape: dict[str, Shape]
     name: str  # the thing, and the root element of its XML
     table_key: str | None  # the one key of a table document; None for any other document
+    schema: str  # signature of the shape (shapes.py)
 
     def value_in(self, format_name: FormatName) -> Value:
         """Return the value as a format holds it: XML adds the root element, CSV has the records alone."""
@@ -42,7 +43,7 @@ def conversion(
 def _conversion_detail(subject: Subject, source: FormatName, target: FormatName) -> str:
     if subject.table_key is None:
         if target == "xml":
-            return f" with root <{subject.name}>"
+            return _root_detail(subject, target)
         return " without the root element" if source == "xml" else ""
     if source != "csv":
         return ""
@@ -66,7 +67,7 @@ def extraction(rng: random.Random, subject: Subject, target: FormatName) -> str:
 def generation(rng: random.Random, subject: Subject, target: FormatName) -> str:
     """Return the prompt that lists the fields as `path = value`, the value in JSON, and asks for a format."""
     opening = rng.choice(
-        ("Write these fields as {}", "Make {} with these fields", "Put these fields into {}")
+        ("Write these fields as {}", "Make {} from these fields", "Put these fields into {}")
     )
     asked = f"{opening.format(FORMATS[target].title)}{_root_detail(subject, target)}"
     if target == "csv":
@@ -75,7 +76,10 @@ def generation(rng: random.Random, subject: Subject, target: FormatName) -> str:
 
 
 def _root_detail(subject: Subject, target: FormatName) -> str:
-    return f" with root <{subject.name}>" if target == "xml" else ""
+    if target != "xml":
+        return ""
+    entries = " and list entries as <item>" if any("[]" in path for path in paths(subject.shape)) else ""
+    return f" with root <{subject.name}>{entries}"
 
 
 def _field_lines(value: Value, path: str = "") -> Iterator[str]:

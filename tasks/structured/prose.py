@@ -1,7 +1,7 @@
 """Telling a document in plain English, so that every value and its type can be read back without doubt.
 
-A string that is not plainly words stands in double quotes. Keys are told as labels (`unit_price` is
-"unit price"); the prompt lists the keys themselves (`outline`).
+A string that is not plainly words stands in double quotes. Keys are told as labels (`unit_price` and
+`unitPrice` are "unit price"); the prompt lists the keys themselves (`outline`).
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def _entries(name: str, records: list[Value]) -> list[str]:
 
 
 def _label(key: str) -> str:
-    return key.replace("_", " ")
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", key.replace("_", " ")).lower()
 
 
 def _word(value: Scalar) -> str:

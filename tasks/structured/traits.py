@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
 from .formats import FormatName
 from .values import natural
+
+_UNSPEAKABLE = re.compile(r'["\\\n\t]')
+"""What a string in quotation marks in running text cannot hold without doubt about its meaning."""
 
 Kind = Literal["conversion", "extraction", "generation"]
 
@@ -19,7 +23,7 @@ class Traits:
     empty_list: bool  # XML writes an empty list and an empty string alike
     edge_space: bool  # strings that begin or end with space: XML and CSV readers strip it
     looks_typed: bool  # strings such as "12" or "true", which natural typing would not give back as strings
-    in_prose: bool  # the values are told in running text: no line breaks, quotation marks or empty strings
+    in_prose: bool  # the values are told in running text
 
     def admit(self, text: str) -> bool:
         """Tell whether a string may stand in the document."""
@@ -27,9 +31,7 @@ class Traits:
             return False
         if not self.looks_typed and natural(text) != text:
             return False
-        return not (
-            self.in_prose and (not text.strip() or '"' in text or "\n" in text or text != text.strip())
-        )
+        return not self.in_prose or (text == text.strip() != "" and not _UNSPEAKABLE.search(text))
 
 
 def traits_of(kind: Kind, source: FormatName | None, target: FormatName) -> Traits:

@@ -32,14 +32,15 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
-_NUMBER_IN_YAML_1_2 = re.compile(
-    r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|0o[0-7]+|0x[0-9a-fA-F]+"
+_LIKE_A_NUMBER = re.compile(
+    r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|0o[0-7]+|0x[0-9a-fA-F]+|[0-9]+(?::[0-9]+)+"
 )
-"""What YAML 1.2 reads as a number (core schema, section 10.3.2); 1.1 reads some of it as strings."""
+"""Strings to quote: what YAML 1.2 reads as a number (core schema, section 10.3.2), where 1.1 reads some of
+it as a string, and every time of day, where 1.1 reads 12:30 as a number and 08:30 as a string."""
 
 
 def _string(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    style = "|" if "\n" in text else "'" if _NUMBER_IN_YAML_1_2.fullmatch(text) else None
+    style = "|" if "\n" in text else "'" if _LIKE_A_NUMBER.fullmatch(text) else None
     return dumper.represent_scalar(f"{_TAG}str", text, style=style)
 
 

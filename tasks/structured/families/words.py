@@ -21,8 +21,9 @@ NAMES = (
     "Paul",
 )
 FULL_NAMES = (
-    "Ann Moore", "Ben Carter", "Carla Diaz", "David Kim", "Emma Stone", "Farid Khan", "Grace Lee", "Hiro Tanaka",
-    "Ines Costa", "Jonas Weber", "Keiko Mori", "Liam Byrne", "Maria Rossi", "Nadia Petrova", "Omar Haddad", "Priya Nair",
+    "Ann Moore", "Ben Carter", "Carla Diaz", "David Kim", "Emma Stone", "Farid Khan", "Grace Lee",
+    "Hiro Tanaka", "Ines Costa", "Jonas Weber", "Keiko Mori", "Liam Byrne", "Maria Rossi",
+    "Nadia Petrova", "Omar Haddad", "Priya Nair",
 )  # fmt: skip
 CITIES = (
     "Rome",
