@@ -94,9 +94,7 @@ def order(tasks: dict[str, Task], name: str) -> list[Task]:
 
     def visit(wanted: str, path: tuple[str, ...]) -> None:
         if wanted in path:
-            raise Refusal(
-                2, f"pixi.toml: tasks depend on each other in a circle: {' -> '.join((*path, wanted))}"
-            )
+            raise Refusal(2, f"pixi.toml: tasks depend on each other in a circle: {' -> '.join((*path, wanted))}")
         if wanted not in tasks:
             raise Refusal(2, f"pixi.toml: task '{path[-1]}' depends on '{wanted}', which does not exist")
         for before in tasks[wanted].depends_on:
@@ -153,7 +151,7 @@ def ensure_venv(venv: Path) -> None:
     """Makes .venv with this Python if it is missing or half-made; never touches one that is not ours."""
     if complete(venv):
         return
-    import fcntl  # noqa: PLC0415 (the slow path's own import)
+    import fcntl
 
     venv.parent.joinpath(".pixi").mkdir(exist_ok=True)
     with (venv.parent / ".pixi" / "venv.lock").open("w", encoding="utf-8") as lock:
@@ -161,9 +159,7 @@ def ensure_venv(venv: Path) -> None:
         if complete(venv):
             return
         if venv.exists() and any(venv.iterdir()) and not (venv / MARKER).exists():
-            raise Refusal(
-                2, f"{venv} was not made by pixiw and would be replaced: move it away and start again"
-            )
+            raise Refusal(2, f"{venv} was not made by pixiw and would be replaced: move it away and start again")
         base = Path(getattr(sys, "_base_executable", sys.executable))
         if venv.exists():
             say(f"{venv.name} is unfinished, moved or without its Python: made again")
@@ -173,9 +169,7 @@ def ensure_venv(venv: Path) -> None:
         (venv / MARKER).write_text("unfinished\n", encoding="utf-8")
         made = subprocess.run([base, "-m", "venv", str(venv)], check=False, stdout=sys.stderr)
         if made.returncode:
-            raise Refusal(
-                3, f"`{base} -m venv {venv}` failed (exit code {made.returncode}): is the disk full?"
-            )
+            raise Refusal(3, f"`{base} -m venv {venv}` failed (exit code {made.returncode}): is the disk full?")
         (venv / MARKER).write_text(f"{venv}\n", encoding="utf-8")
 
 
@@ -214,9 +208,7 @@ def run(name: str, extra: list[str], root: Path) -> int:
         )  # as pixi does: a program of the environment
     if name not in tasks:
         near = difflib.get_close_matches(name, tasks, 1)
-        raise Refusal(
-            2, f"there is no task '{name}'{f'; did you mean `{near[0]}`?' if near else ''}\n{listing(tasks)}"
-        )
+        raise Refusal(2, f"there is no task '{name}'{f'; did you mean `{near[0]}`?' if near else ''}\n{listing(tasks)}")
     *before, last = order(tasks, name)
     if extra and not last.command:
         raise Refusal(2, f"task '{name}' has no command of its own and takes no arguments: {extra}")

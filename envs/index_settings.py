@@ -42,9 +42,7 @@ def pip_settings(environ: Mapping[str, str]) -> dict[str, str]:
     own = environ.get("PIP_CONFIG_FILE", "")
     settings: dict[str, str] = {}
     if own != os.devnull:
-        places = [Path(p, "pip") for p in environ.get("XDG_CONFIG_DIRS", "/etc/xdg").split(":") if p] + [
-            Path("/etc")
-        ]
+        places = [Path(p, "pip") for p in environ.get("XDG_CONFIG_DIRS", "/etc/xdg").split(":") if p] + [Path("/etc")]
         if not (own and Path(own).exists()):  # pip: an explicit file stands in for the user's
             places += [home / ".pip", Path(environ.get("XDG_CONFIG_HOME", home / ".config"), "pip")]
             places += [home / "Library/Application Support/pip"] if sys.platform == "darwin" else []
@@ -94,16 +92,11 @@ def read(environ: Mapping[str, str]) -> Settings:
     hand_on(pip.get("client-cert", ""), "SSL_CLIENT_CERT")
     for name in ("HTTPS_PROXY", "HTTP_PROXY"):
         hand_on(pip.get("proxy", ""), name, name.lower(), "ALL_PROXY", "all_proxy")
-    links = existing(
-        environ.get("UV_FIND_LINKS", "").replace(",", " ").split() + pip.get("find-links", "").split()
-    )
+    links = existing(environ.get("UV_FIND_LINKS", "").replace(",", " ").split() + pip.get("find-links", "").split())
     if links or environ.get("UV_FIND_LINKS"):
         variables["UV_FIND_LINKS"] = ",".join(links)
     switched_off = {"1", "true", "yes", "on"}
-    no_index = (
-        pip.get("no-index", "").lower() in switched_off
-        or environ.get("UV_NO_INDEX", "").lower() in switched_off
-    )
+    no_index = pip.get("no-index", "").lower() in switched_off or environ.get("UV_NO_INDEX", "").lower() in switched_off
     if no_index:
         variables["UV_NO_INDEX"] = "1"
     folders = [folder for place in links if (folder := local_folder(place)) is not None]

@@ -25,9 +25,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT = ROOT / "envs" / "default"
-ENTRY = re.compile(
-    r"^(?P<name>[a-z0-9][a-z0-9._-]*)==(?P<version>[^ ;\\]+)(?: ; (?P<marker>[^\\]+?))?(?: \\)?$"
-)
+ENTRY = re.compile(r"^(?P<name>[a-z0-9][a-z0-9._-]*)==(?P<version>[^ ;\\]+)(?: ; (?P<marker>[^\\]+?))?(?: \\)?$")
 HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 # What torch's ordinary Linux wheel loads of CUDA carries these names; split_cuda checks who asks for it.
 CUDA_PART = re.compile(r"^(nvidia-.+|cuda-.+|triton)$")
@@ -83,9 +81,7 @@ def split_cuda(entries: list[Entry]) -> tuple[list[Entry], list[Entry]]:
 def declared() -> dict[str, list[str]]:
     """The requirements that each of our packages declares, by its project name."""
     projects = [tomllib.loads(path.read_text()) for path in sorted(ROOT.glob("packages/*/pyproject.toml"))]
-    return {
-        p["project"]["name"]: p["project"]["dependencies"] + p["build-system"]["requires"] for p in projects
-    }
+    return {p["project"]["name"]: p["project"]["dependencies"] + p["build-system"]["requires"] for p in projects}
 
 
 def inputs_hash() -> str:
@@ -177,9 +173,7 @@ def make(upgrade: bool) -> None:
     """Regenerates the three locks."""
     lock, cuda, uv = DEFAULT / "requirements.lock", DEFAULT / "cuda-runtime.lock", ROOT / "envs" / "uv.lock"
     previous = "" if upgrade else "".join(path.read_text() for path in (lock, cuda) if path.exists())
-    never = "".join(
-        f'{name} ; python_version < "0"\n' for name in declared()
-    )  # ours are installed from this folder
+    never = "".join(f'{name} ; python_version < "0"\n' for name in declared())  # ours are installed from this folder
     sources = [DEFAULT / "requirements.in", *sorted(ROOT.glob("packages/*/pyproject.toml"))]
     entries = compile_lock(sources, previous, (DEFAULT / "overrides.in").read_text() + never)
     base, runtime = split_cuda(entries)
@@ -190,9 +184,7 @@ def make(upgrade: bool) -> None:
         "The Python packages of the default environment, for CPython 3.11-3.13 on Linux and macOS.",
         base,
     )
-    write(
-        cuda, "What torch's ordinary Linux wheel needs beside it; not installed beside a CPU build.", runtime
-    )
+    write(cuda, "What torch's ordinary Linux wheel needs beside it; not installed beside a CPU build.", runtime)
     write(
         uv,
         "The installer that envs/sync.py bootstraps where the environment has none.",
@@ -203,12 +195,8 @@ def make(upgrade: bool) -> None:
 def main() -> int:
     """0 done or up to date; 1 checked and found wanting."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument(
-        "--check", action="store_true", help="only say whether the locks fit their inputs (no network)"
-    )
-    parser.add_argument(
-        "--upgrade", action="store_true", help="take the newest versions that the inputs allow"
-    )
+    parser.add_argument("--check", action="store_true", help="only say whether the locks fit their inputs (no network)")
+    parser.add_argument("--upgrade", action="store_true", help="take the newest versions that the inputs allow")
     arguments = parser.parse_args()
     if not arguments.check:
         make(arguments.upgrade)

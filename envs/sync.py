@@ -82,17 +82,15 @@ def guard(root: Path, prefix: Path) -> None:
 
 def run(what: str, command: list[str], environment: dict[str, str], expect: str = "") -> None:
     """One phase as a child process: says what and how long; on failure its last words become the message."""
-    import re  # noqa: PLC0415 (the slow path's own imports)
-    import subprocess  # noqa: PLC0415
-    import tempfile  # noqa: PLC0415
-    import time  # noqa: PLC0415
+    import re
+    import subprocess
+    import tempfile
+    import time
 
     say(f"{what} ({expect})" if expect else what)
     start = time.monotonic()
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
-        with subprocess.Popen(
-            command, stdout=output, stderr=subprocess.STDOUT, env=environment, cwd=ROOT
-        ) as child:
+        with subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment, cwd=ROOT) as child:
             while True:
                 try:
                     code = child.wait(timeout=HEARTBEAT)
@@ -113,9 +111,7 @@ def reason(text: str) -> str:
     if "no space left" in words or "disk quota" in words:
         return "the disk is full; free some space and start again (nothing is lost)"
     if "hash" in words and ("mismatch" in words or "do not match" in words):
-        return (
-            "a file is not the one that was locked (sha256 differs) and was not installed: look at the index"
-        )
+        return "a file is not the one that was locked (sha256 differs) and was not installed: look at the index"
     network = (
         "failed to fetch",
         "error sending request",
@@ -132,8 +128,8 @@ def reason(text: str) -> str:
 
 def installer(root: Path, prefix: Path, environment: dict[str, str]) -> str:
     """The path of uv: in a pixi environment pixi.lock pins it; in a venv pip installs envs/uv.lock."""
-    import re  # noqa: PLC0415
-    import subprocess  # noqa: PLC0415
+    import re
+    import subprocess
 
     uv = prefix / "bin" / "uv"
     if is_conda(prefix):
@@ -157,8 +153,8 @@ def installer(root: Path, prefix: Path, environment: dict[str, str]) -> str:
 
 def synchronise(root: Path, folder: Path, prefix: Path, wanted: str) -> None:
     """The slow path, under the environment's lock: installs, then writes the stamp."""
-    import index_settings  # noqa: PLC0415
-    import torch_build  # noqa: PLC0415
+    import index_settings
+    import torch_build
 
     stamp = prefix / STAMP
     stamp.unlink(missing_ok=True)
@@ -196,7 +192,7 @@ def sync(root: Path, force: bool = False) -> None:
     wanted = fingerprint(root, folder)
     if stamped(prefix) == wanted and not force:
         return
-    import fcntl  # noqa: PLC0415
+    import fcntl
 
     with (prefix / "tanren-sync.lock").open("w", encoding="utf-8") as lock:
         try:

@@ -42,9 +42,7 @@ def _mapping_difference(expected: dict[str, Value], found: Value, path: str, as_
         below = f"{path}.{key}" if path else key
         if key not in found:
             others = [other for other in found if other not in expected]
-            return _report(
-                below, f"no such key, but {_show(others[0])}" if others else "no such key", _show(want)
-            )
+            return _report(below, f"no such key, but {_show(others[0])}" if others else "no such key", _show(want))
         step = _difference(want, found[key], below, as_text)
         if step:
             return step

@@ -47,9 +47,7 @@ class Format:
 
 _TABLE = (
     Format("json", "JSON", json_format.write, json_format.parse, re.compile(r"[\[{]"), as_text=False),
-    Format(
-        "yaml", "YAML", yaml_format.write, yaml_format.parse, re.compile(r":(?=\s|$)|[\[{]|- "), as_text=False
-    ),
+    Format("yaml", "YAML", yaml_format.write, yaml_format.parse, re.compile(r":(?=\s|$)|[\[{]|- "), as_text=False),
     Format("toml", "TOML", toml_format.write, toml_format.parse, re.compile(r"[=\[]"), as_text=False),
     Format("xml", "XML", xml_format.write, xml_format.parse, re.compile(r"<"), as_text=True),
     Format("csv", "CSV", csv_format.write, csv_format.parse, re.compile(r","), as_text=True),

@@ -53,9 +53,7 @@ class Options(TaskOptions):
         for name in ("formats", "sources", "kinds", "families"):
             values = getattr(self, name) or ()
             if len(set(values)) < len(values):
-                raise ValueError(
-                    f"{name}: found {list(values)}, expected each value once; remove the repeated one"
-                )
+                raise ValueError(f"{name}: found {list(values)}, expected each value once; remove the repeated one")
         unknown = sorted(set(self.families or ()) - set(FAMILIES))
         if unknown or self.families == ():
             raise ValueError(f"families: found {unknown or 'none'}, expected some of {', '.join(FAMILIES)}")

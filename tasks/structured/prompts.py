@@ -30,9 +30,7 @@ class Subject:
         return {self.name: self.document} if format_name == "xml" else self.document
 
 
-def conversion(
-    rng: random.Random, subject: Subject, source: FormatName, target: FormatName, *, one_line: bool
-) -> str:
+def conversion(rng: random.Random, subject: Subject, source: FormatName, target: FormatName, *, one_line: bool) -> str:
     """Return the prompt that asks for a document in another format, the source text included."""
     text = FORMATS[source].write(subject.value_in(source), one_line=one_line)
     opening = rng.choice(("Convert this {} to {}", "Write this {} as {}", "Turn this {} into {}"))
@@ -66,9 +64,7 @@ def extraction(rng: random.Random, subject: Subject, target: FormatName) -> str:
 
 def generation(rng: random.Random, subject: Subject, target: FormatName) -> str:
     """Return the prompt that lists the fields as `path = value`, the value in JSON, and asks for a format."""
-    opening = rng.choice(
-        ("Write these fields as {}", "Make {} from these fields", "Put these fields into {}")
-    )
+    opening = rng.choice(("Write these fields as {}", "Make {} from these fields", "Put these fields into {}"))
     asked = f"{opening.format(FORMATS[target].title)}{_root_detail(subject, target)}"
     if target == "csv":
         asked += f", one row for each of {subject.table_key}"

@@ -29,19 +29,13 @@ def tell(rng: random.Random, name: str, document: dict[str, Value]) -> str:
         ((plural, records),) = document.items()
         assert isinstance(records, list)
         return " ".join([f"There are {len(records)} {_label(plural)}.", *_entries(name, records)])
-    opening = rng.choice(
-        ("The {} has", "This {} has", "There is one {}. It has", "We have a record of one {}. It has")
-    )
+    opening = rng.choice(("The {} has", "This {} has", "There is one {}. It has", "We have a record of one {}. It has"))
     return " ".join(_sentences(document, opening.format(_label(name)), f"the {_label(name)}"))
 
 
 def _sentences(mapping: dict[str, Value], opening: str, owner: str) -> list[str]:
     """Return the sentences of one mapping: its scalars first, then its lists and the mappings in it."""
-    fields = [
-        f"{_label(key)} {_word(value)}"
-        for key, value in mapping.items()
-        if not isinstance(value, dict | list)
-    ]
+    fields = [f"{_label(key)} {_word(value)}" for key, value in mapping.items() if not isinstance(value, dict | list)]
     sentences = []
     for start in range(0, len(fields), _FIELDS_PER_SENTENCE):
         verb = opening if start == 0 else f"{owner[0].upper()}{owner[1:]} also has"

@@ -108,9 +108,7 @@ class _Builder:
             self._check(event)
             if self._key_is_next():
                 raise FormatError("YAML: a list or mapping as a key, expected a string")
-            container: list[Value] | dict[str, Value] = (
-                {} if isinstance(event, yaml.MappingStartEvent) else []
-            )
+            container: list[Value] | dict[str, Value] = {} if isinstance(event, yaml.MappingStartEvent) else []
             self._place(container)
             self.open.append(container)
             self.keys.append(None)
@@ -176,11 +174,7 @@ class _Builder:
         check_number(text)
         node = yaml.ScalarNode(_TAG + tag, text)
         try:
-            number = (
-                self.loader.construct_yaml_int(node)
-                if tag == "int"
-                else self.loader.construct_yaml_float(node)
-            )
+            number = self.loader.construct_yaml_int(node) if tag == "int" else self.loader.construct_yaml_float(node)
         except (ValueError, IndexError):  # "0b_" and its like match PyYAML's pattern and spell no number
             raise FormatError(f"YAML: {text[:40]!r} looks like a number and is none") from None
         assert isinstance(number, int | float)

@@ -97,21 +97,15 @@ def test_another_environment_needs_pixi(tasks: Workspace, arguments: list[str]) 
     assert done.stdout == ""
 
 
-@pytest.mark.parametrize(
-    "arguments", [["install"], ["shell", "-e", "default"], ["run", "--clean-env", "first"]]
-)
-def test_what_only_pixi_can_do_is_refused_with_a_way_to_get_it(
-    tasks: Workspace, arguments: list[str]
-) -> None:
+@pytest.mark.parametrize("arguments", [["install"], ["shell", "-e", "default"], ["run", "--clean-env", "first"]])
+def test_what_only_pixi_can_do_is_refused_with_a_way_to_get_it(tasks: Workspace, arguments: list[str]) -> None:
     done = tasks.pixiw(*arguments, PIXIW_MODE="index")
     assert done.returncode == 2
     assert "needs pixi" in done.stderr
     assert "github.com/prefix-dev/pixi" in done.stderr
 
 
-@pytest.mark.parametrize(
-    "command", ["a | b", "a && b", "echo $HOME", "rm *.txt", "a > b", "X=1 a", "a {{ arg }}"]
-)
+@pytest.mark.parametrize("command", ["a | b", "a && b", "echo $HOME", "rm *.txt", "a > b", "X=1 a", "a {{ arg }}"])
 def test_shell_syntax_is_refused_not_guessed(command: str) -> None:
     with pytest.raises(Refusal, match="only pixi runs it"):
         index_run.read_task("t", {"cmd": command})

@@ -14,10 +14,7 @@ from .conftest import ROOT
 
 LOCKS = [*sorted((ROOT / "envs").glob("*/*.lock")), ROOT / "envs" / "uv.lock"]
 # Hosts of package indexes, put together here so that this file does not hold them.
-HOSTS = [
-    ".".join(parts)
-    for parts in (("pypi", "org"), ("pythonhosted", "org"), ("npmjs", "org"), ("debian", "org"))
-]
+HOSTS = [".".join(parts) for parts in (("pypi", "org"), ("pythonhosted", "org"), ("npmjs", "org"), ("debian", "org"))]
 
 
 @pytest.mark.parametrize("path", LOCKS, ids=lambda path: path.name)
@@ -35,9 +32,7 @@ def test_the_locks_fit_their_inputs_and_meet_every_declared_dependency() -> None
 
 
 def test_a_dependency_that_the_lock_does_not_meet_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        lock, "declared", lambda: {"ours": ["ours-too", "numpy>=3", "nowhere"], "ours-too": []}
-    )
+    monkeypatch.setattr(lock, "declared", lambda: {"ours": ["ours-too", "numpy>=3", "nowhere"], "ours-too": []})
     found = lock.unsatisfied([Entry("numpy", "2.4.6", "python_full_version < '3.12'", ("0" * 64,))])
     assert found == [
         "ours needs numpy>=3: requirements.lock has 2.4.6",

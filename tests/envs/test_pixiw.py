@@ -108,9 +108,7 @@ def test_without_a_network_the_index_environment_is_used_and_one_line_says_why(w
     assert "says hello" in done.stdout
     lines = done.stderr.splitlines()
     assert len(lines) == 1, lines
-    assert lines[0].startswith(
-        "pixiw: index-only CPU environment (.venv): pixi's release cannot be reached ("
-    )
+    assert lines[0].startswith("pixiw: index-only CPU environment (.venv): pixi's release cannot be reached (")
 
 
 def test_an_unreachable_release_is_remembered_and_forcing_asks_again(workspace: Workspace) -> None:
@@ -148,9 +146,7 @@ def test_the_release_is_downloaded_checked_and_kept(workspace: Workspace, server
     assert [path.name for path in (workspace.root / ".pixi" / "bin").iterdir()] == ["pixi-0.75.0"]
 
 
-def test_a_release_with_another_checksum_is_refused_and_deleted(
-    workspace: Workspace, server: tuple[Path, str]
-) -> None:
+def test_a_release_with_another_checksum_is_refused_and_deleted(workspace: Workspace, server: tuple[Path, str]) -> None:
     folder, address = server
     serve_release(workspace, folder, channel=True, right_sum=False)
     done = workspace.pixiw("run", "x", PIXIW_RELEASE_BASE=address, PIXIW_CHANNEL_BASE=address)
@@ -161,9 +157,7 @@ def test_a_release_with_another_checksum_is_refused_and_deleted(
     assert list((workspace.root / ".pixi" / "bin").iterdir()) == []
 
 
-def test_without_the_conda_channel_nothing_is_downloaded(
-    workspace: Workspace, server: tuple[Path, str]
-) -> None:
+def test_without_the_conda_channel_nothing_is_downloaded(workspace: Workspace, server: tuple[Path, str]) -> None:
     folder, address = server
     serve_release(workspace, folder, channel=False, right_sum=True)
     workspace.manifest(MANIFEST)

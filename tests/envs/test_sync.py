@@ -50,9 +50,7 @@ def test_a_sync_installs_by_hash_then_ours_and_a_second_one_starts_no_process(
     assert "--require-hashes" in installer
     assert packages[1:3] == ["pip", "sync"]
     assert "--require-hashes" in packages
-    assert [a for a in ours if a.startswith(str(ROOT / "packages"))] == sorted(
-        map(str, ROOT.glob("packages/*"))
-    )
+    assert [a for a in ours if a.startswith(str(ROOT / "packages"))] == sorted(map(str, ROOT.glob("packages/*")))
     commands.clear()
 
     def forbidden(*_: object, **__: object) -> None:
@@ -164,9 +162,7 @@ def test_torch_comes_from_a_wheel_folder_then_the_release_then_the_index(
 
 
 @pytest.mark.parametrize(("key", "cuda"), [("cp314-linux-x86_64", True), ("cp312-darwin-arm64", False)])
-def test_a_machine_without_a_recorded_cpu_build_gets_the_ordinary_one(
-    tmp_path: Path, key: str, cuda: bool
-) -> None:
+def test_a_machine_without_a_recorded_cpu_build_gets_the_ordinary_one(tmp_path: Path, key: str, cuda: bool) -> None:
     profile(tmp_path, b"wheel")
     choice = torch_build.choose(tmp_path, [tmp_path], False, key)
     assert choice.cuda_runtime == cuda
@@ -186,9 +182,7 @@ def test_the_derived_lock_differs_in_torch_alone() -> None:
 
 def test_packages_are_counted_once_whatever_the_python_and_without_windows(tmp_path: Path) -> None:
     path = tmp_path / "a.lock"
-    path.write_text(
-        "a==1 ; x\n    --hash=y\na==2 ; y\nb @ http://c\n# d\ne==1 ; sys_platform == 'win32' \\\n"
-    )
+    path.write_text("a==1 ; x\n    --hash=y\na==2 ; y\nb @ http://c\n# d\ne==1 ; sys_platform == 'win32' \\\n")
     assert torch_build.count([path]) == 2
 
 
@@ -256,9 +250,7 @@ def test_pip_conf_is_read_as_pip_reads_it(tmp_path: Path) -> None:
 
 
 def test_pip_itself_sees_the_same_settings() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False)
     if done.returncode:
         pytest.skip("this environment has no pip")
     ours = index_settings.pip_settings(os.environ)

@@ -39,9 +39,7 @@ BOOK = Family(
             "founded": integer(1800, 2020),
         },
         "loan": {"to": text(*FULL_NAMES), "until": date(), "extended": flag()},
-        "authors": Many(
-            {"name": text(*FULL_NAMES), "country": text(*COUNTRIES), "born": integer(1850, 2000)}
-        ),
+        "authors": Many({"name": text(*FULL_NAMES), "country": text(*COUNTRIES), "born": integer(1850, 2000)}),
         "subjects": Many(text(*TAGS)),
         "chapters": Many({"title": phrase(MOODS, _TITLES), "page": integer(1, 400), "appendix": flag()}),
         "prices": Many(decimal(1, 90, 2)),
@@ -79,9 +77,7 @@ COURSE = Family(
             "public": flag(),
         },
         "exam": {"date": date(), "start": clock(), "minutes": integer(30, 240), "open_book": flag()},
-        "students": Many(
-            {"name": text(*FULL_NAMES), "number": code("", 5), "grade": decimal(1, 6), "passed": flag()}
-        ),
+        "students": Many({"name": text(*FULL_NAMES), "number": code("", 5), "grade": decimal(1, 6), "passed": flag()}),
         "topics": Many(text("waves", "poems", "cells", "empires", "colors")),
         "grades": Many(decimal(1, 6)),
         "books": Many({"title": phrase(MOODS, _TITLES), "pages": integer(40, 900), "required": flag()}),
@@ -129,8 +125,6 @@ RECIPE = Family(
         ),
         "steps": Many(text("mix everything", "wait an hour", "bake until brown", "serve hot")),
         "tools": Many(text("pan", "pot", "knife", "oven")),
-        "timers": Many(
-            {"label": text("rest", "boil", "cool"), "minutes": integer(1, 120), "optional": flag()}
-        ),
+        "timers": Many({"label": text("rest", "boil", "cool"), "minutes": integer(1, 120), "optional": flag()}),
     },
 )

@@ -184,9 +184,7 @@ TICKET = Family(
             "memory_gb": integer(2, 64),
         },
         "labels": Many(text(*TAGS)),
-        "comments": Many(
-            {"by": text(*NAMES), "at": moment(), "text": text(*REMARKS), "likes": integer(0, 20)}
-        ),
+        "comments": Many({"by": text(*NAMES), "at": moment(), "text": text(*REMARKS), "likes": integer(0, 20)}),
         "related": Many(integer(1, 999)),
         "history": Many({"state": one_of("new", "open", "closed"), "date": date(), "by": text(*NAMES)}),
     },

@@ -68,9 +68,7 @@ ORDER = Family(
             }
         ),
         "tags": Many(text(*TAGS)),
-        "payments": Many(
-            {"method": one_of("card", "cash", "transfer"), "amount": decimal(1, 500, 2), "date": date()}
-        ),
+        "payments": Many({"method": one_of("card", "cash", "transfer"), "amount": decimal(1, 500, 2), "date": date()}),
         "coupons": Many(code("C", 4)),
     },
 )

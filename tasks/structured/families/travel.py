@@ -93,9 +93,7 @@ HOTEL = Family(
         },
         "breakfast": {"included": flag(), "from": clock(), "price": decimal(0, 30, 2)},
         "guests": Many({"name": text(*FULL_NAMES), "email": text(*MAILS), "adult": flag()}),
-        "extras": Many(
-            {"title": text("parking", "sauna", "minibar"), "cost": decimal(0, 60, 2), "date": date()}
-        ),
+        "extras": Many({"title": text("parking", "sauna", "minibar"), "cost": decimal(0, 60, 2), "date": date()}),
         "requests": Many(text("quiet room", "extra towel", "crib", "no feathers")),
         "ratings": Many(integer(1, 5)),
     },

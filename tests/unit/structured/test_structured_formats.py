@@ -14,9 +14,7 @@ from tasks.structured.limits import FormatError
 from tasks.structured.values import natural, naturally_typed
 
 _KEYS = st.from_regex(r"[a-z][a-z_]{0,7}", fullmatch=True).filter(lambda key: key not in ("item", "xml"))
-_TEXT = st.text(
-    st.characters(exclude_categories=("Cs", "Cc"), exclude_characters="\ufffe\uffff\u2028\u2029\x85")
-)
+_TEXT = st.text(st.characters(exclude_categories=("Cs", "Cc"), exclude_characters="\ufffe\uffff\u2028\u2029\x85"))
 _ODD = st.sampled_from((
     "yes", "no", "null", "~", "007", "1e5", "0x1F", "12:30", "2024-05-01",
     "a: b", "# a", "a #b", '"', "'", "<a>",
@@ -86,9 +84,7 @@ def test_csv_gives_back_what_was_written(value: Any) -> None:
 @given(_tables(st.booleans() | _NUMBERS | _XML_TEXT.filter(lambda text: natural(text) == text)))
 def test_natural_typing_gives_back_the_table_exactly(value: Any) -> None:
     read = naturally_typed(FORMATS["csv"].read(FORMATS["csv"].write(value, one_line=False)))
-    assert json.dumps(read, sort_keys=True) == json.dumps(
-        value, sort_keys=True
-    )  # tells 1, 1.0 and True apart
+    assert json.dumps(read, sort_keys=True) == json.dumps(value, sort_keys=True)  # tells 1, 1.0 and True apart
 
 
 _DOCUMENT = {
@@ -181,10 +177,7 @@ def test_csv_is_written_with_quotes_only_where_needed() -> None:
 
 def test_tiny_documents_stand_on_one_line() -> None:
     assert FORMATS["json"].write({"a": 1, "b": "é"}, one_line=True) == '{"a": 1, "b": "é"}'
-    assert (
-        FORMATS["xml"].write({"r": {"a": 1, "b": ["<"]}}, one_line=True)
-        == "<r><a>1</a><b><item>&lt;</item></b></r>"
-    )
+    assert FORMATS["xml"].write({"r": {"a": 1, "b": ["<"]}}, one_line=True) == "<r><a>1</a><b><item>&lt;</item></b></r>"
 
 
 @pytest.mark.parametrize(

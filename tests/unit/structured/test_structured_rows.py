@@ -78,9 +78,7 @@ def _read(name: str, text: str, scalar: Callable[[str], Any] = _natural) -> Any:
         case "xml":
             root = ET.fromstring(text)
             return {root.tag: _xml_value(root, scalar)}
-    return [
-        {key: scalar(cell) for key, cell in record.items()} for record in csv.DictReader(io.StringIO(text))
-    ]
+    return [{key: scalar(cell) for key, cell in record.items()} for record in csv.DictReader(io.StringIO(text))]
 
 
 def _read_fields(lines: str) -> Any:
@@ -167,9 +165,7 @@ def test_plain_documents_are_ascii(size: str) -> None:
 
 
 def test_tiny_prose_states_every_field_once_and_the_keys() -> None:
-    options = task.Options(
-        size="tiny", strings="plain", kinds=("extraction",), formats=("json",), train_rows=300
-    )
+    options = task.Options(size="tiny", strings="plain", kinds=("extraction",), formats=("json",), train_rows=300)
     for row in task.rows("train", options):
         asked, _, told = row.prompt[-1].content.partition(":\n")
         keys = asked.partition(", keys ")[2].split(", ")
@@ -179,9 +175,7 @@ def test_tiny_prose_states_every_field_once_and_the_keys() -> None:
         for key, words in zip(keys, stated, strict=True):
             label, value = key.replace("_", " "), words
             assert value.startswith(f"{label} ")
-            read[key] = _natural(
-                value.removeprefix(f"{label} ")
-            )  # JSON reads the quotation marks of "X5" too
+            read[key] = _natural(value.removeprefix(f"{label} "))  # JSON reads the quotation marks of "X5" too
         assert read == row.expected
 
 
@@ -317,9 +311,7 @@ print(hashlib.sha256(repr(rows).encode()).hexdigest())
 def _run(program: str, hash_seed: str) -> str:
     paths = [str(_ROOT), *(path for path in sys.path if path)]
     environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(paths)}
-    done = subprocess.run(
-        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     return done.stdout.strip()
 
 
@@ -382,9 +374,7 @@ def test_every_option_has_a_default_and_a_docstring() -> None:
 def test_no_family_uses_the_key_that_xml_keeps_for_lists() -> None:
     def keys(spec: Any) -> list[str]:
         inner: Any = spec.of if isinstance(spec, Many) else spec
-        return (
-            [key for name in inner for key in (name, *keys(inner[name]))] if isinstance(inner, dict) else []
-        )
+        return [key for name in inner for key in (name, *keys(inner[name]))] if isinstance(inner, dict) else []
 
     for family in FAMILIES.values():
         every = [*family.brief, *family.more, *keys(family.parts)]

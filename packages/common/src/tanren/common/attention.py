@@ -81,8 +81,9 @@ def segments_attention(
     holds the lengths of the packed samples, in order; they sum to `tokens`. Returns (1, tokens, heads, head size).
     """
     del module
-    assert attention_mask is None and segments is not None, "packed attention takes segment lengths, not a mask"
-    assert query.shape[0] == 1 and sum(segments) == query.shape[2], (query.shape, segments)
+    assert attention_mask is None, "packed attention takes segment lengths, not a mask"
+    assert segments is not None, "packed attention needs the segment lengths"
+    assert (1, sum(segments)) == (query.shape[0], query.shape[2]), (query.shape, segments)
     repeats = query.shape[1] // key.shape[1]
     if repeats > 1:
         key, value = key.repeat_interleave(repeats, dim=1), value.repeat_interleave(repeats, dim=1)

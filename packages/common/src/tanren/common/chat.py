@@ -52,7 +52,9 @@ def template_hash(tokenizer: PreTrainedTokenizerBase) -> str:
     return hashlib.sha256(str(tokenizer.chat_template).encode()).hexdigest()[:16]
 
 
-def supervised_span(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], where: str) -> tuple[str, int, int]:
+def supervised_span(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], where: str
+) -> tuple[str, int, int]:
     """Render a conversation that ends with an assistant turn; return the text and the learned characters' start and end.
 
     The span is the last answer with its end-of-turn token; what a template writes behind that (a newline) is not
@@ -89,14 +91,18 @@ def make_sample(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message],
     prompt_ids: list[int] = tokenizer(text[:start], add_special_tokens=False)["input_ids"]
     rest = tokenizer(text[start:], add_special_tokens=False, return_offsets_mapping=True)
     mask = [last <= end - start for _, last in rest["offset_mapping"]]
-    return Sample(row_id, [*prompt_ids, *rest["input_ids"]], [False] * len(prompt_ids) + mask, prompt_hash(text[:start]))
+    return Sample(
+        row_id, [*prompt_ids, *rest["input_ids"]], [False] * len(prompt_ids) + mask, prompt_hash(text[:start])
+    )
 
 
 def _render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, opening: bool) -> str:
     from jinja2 import TemplateError
 
     if not tokenizer.chat_template:
-        raise UserError(f"the tokenizer of {tokenizer.name_or_path or 'this model'} has no chat template; expected an instruction-tuned model")
+        raise UserError(
+            f"the tokenizer of {tokenizer.name_or_path or 'this model'} has no chat template; expected an instruction-tuned model"
+        )
     turns = [{"role": message.role, "content": message.content} for message in messages]
     try:
         text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=opening)
@@ -107,4 +113,7 @@ def _render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, 
 
 
 def _parting(first: str, second: str) -> int:
-    return next((index for index, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second)))
+    return next(
+        (index for index, (a, b) in enumerate(zip(first, second, strict=False)) if a != b),
+        min(len(first), len(second)),
+    )

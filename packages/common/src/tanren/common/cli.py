@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import tyro
-
 from tanren.common.command import run_command
 from tanren.common.task_packs import known_packs, load_pack
 
@@ -31,7 +30,12 @@ def tasks(*, as_json: Annotated[bool, tyro.conf.arg(name="json")] = False) -> in
     """
     packs = {name: load_pack(name).description for name in known_packs()}
     if as_json:
-        json.dump({name: pack.model_dump() for name, pack in packs.items()}, sys.stdout, indent=2, ensure_ascii=False)
+        json.dump(
+            {name: pack.model_dump() for name, pack in packs.items()},
+            sys.stdout,
+            indent=2,
+            ensure_ascii=False,
+        )
         sys.stdout.write("\n")
     else:
         sys.stdout.writelines(f"{name}: {pack.title} ({pack.licence})\n" for name, pack in packs.items())

@@ -121,8 +121,9 @@ class Bar:
     def advance(self, done: float, facts: str | None = None) -> None:
         """Move the live bar to `done` units and show `facts` beside it (not given: as before); nothing without a terminal."""
         if self.progress is not None and self.task is not None:
-            fields = {} if facts is None else {"facts": facts}
-            self.progress.update(self.task, completed=done, **fields)
+            self.progress.update(self.task, completed=done)
+            if facts is not None:
+                self.progress.update(self.task, facts=facts)
 
     def report(self, done: int, facts: str) -> None:
         """Say how far it is: on the live bar, or as one plain line."""

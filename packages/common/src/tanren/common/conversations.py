@@ -43,7 +43,9 @@ def read_conversations(path: Path) -> list[Row]:
     if faults:
         more = f"\n... and {len(faults) - MOST_FAULTS} more" if len(faults) > MOST_FAULTS else ""
         listed = "\n".join(faults[:MOST_FAULTS])
-        raise UserError(f"{len(faults)} of {len(rows) + len(faults)} rows cannot be used; correct or remove them:\n{listed}{more}")
+        raise UserError(
+            f"{len(faults)} of {len(rows) + len(faults)} rows cannot be used; correct or remove them:\n{listed}{more}"
+        )
     if not rows:
         raise UserError(f"the data file {path} holds no row; expected one JSON object per line")
     return rows
@@ -60,10 +62,14 @@ def _row(record: Any, row_id: str) -> Row:
         raise _FaultyRowError(f"no key 'messages'; found the keys {sorted(record)}")
     messages = record["messages"]
     if not isinstance(messages, list) or not messages:
-        raise _FaultyRowError(f"messages: found {_kind(messages)}, expected a list of at least one prompt turn and the answer")
+        raise _FaultyRowError(
+            f"messages: found {_kind(messages)}, expected a list of at least one prompt turn and the answer"
+        )
     turns = [_turn(message, index) for index, message in enumerate(messages)]
     if turns[-1].role != "assistant":
-        raise _FaultyRowError(f"messages: the last turn is of the role {turns[-1].role!r}, expected 'assistant': it is the answer to learn")
+        raise _FaultyRowError(
+            f"messages: the last turn is of the role {turns[-1].role!r}, expected 'assistant': it is the answer to learn"
+        )
     if not turns[-1].content.strip():
         raise _FaultyRowError("messages: the last turn is empty; expected the answer to learn")
     if len(turns) == 1:
@@ -93,6 +99,13 @@ def _turn(message: Any, index: int) -> Message:
 def _kind(value: Any) -> str:
     if value is None:
         return "nothing"
-    names = {list: "a list", dict: "an object", str: "text", bool: "a boolean", int: "a number", float: "a number"}
+    names = {
+        list: "a list",
+        dict: "an object",
+        str: "text",
+        bool: "a boolean",
+        int: "a number",
+        float: "a number",
+    }
     text = names.get(type(value), type(value).__name__)
     return f"an empty {text.split()[-1]}" if value in ([], {}, "") else text

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
-
 from tanren.common.config import Loaded, load_config
 from tanren.common.errors import UserError
 from tanren.common.workspace import workspace_root

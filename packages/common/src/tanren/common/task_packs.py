@@ -16,7 +16,6 @@ from types import ModuleType
 from typing import Any, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-
 from tanren.common.config._load import describe
 from tanren.common.errors import UserError
 from tanren.common.task_contract import Parsed, Row, Split, TaskModule, TaskOptions
@@ -53,7 +52,9 @@ class TaskPack:
         seen: set[str] = set()
         for row in rows:
             if row.id in seen:
-                raise UserError(f"task pack {self.description.name}: the row id {row.id!r} occurs twice; ids must be unique")
+                raise UserError(
+                    f"task pack {self.description.name}: the row id {row.id!r} occurs twice; ids must be unique"
+                )
             seen.add(row.id)
         return rows
 
@@ -83,7 +84,9 @@ def load_pack(name: str, options: Mapping[str, Any] | None = None) -> TaskPack:
 
 def known_packs() -> dict[str, Path]:
     """Return the packs that can be named: those of the workspace and those of installed distributions."""
-    packs = {point.name: Path(cast(Sequence[str], point.load().__path__)[0]) for point in entry_points(group="tanren.tasks")}
+    packs = {
+        point.name: Path(cast(Sequence[str], point.load().__path__)[0]) for point in entry_points(group="tanren.tasks")
+    }
     root = workspace_root()
     if root is not None:
         packs |= {path.parent.name: path.parent for path in sorted((root / "tasks").glob("*/task.toml"))}

@@ -13,7 +13,10 @@ def workspace_root() -> Path | None:
     candidates = [Path(named)] if named else []
     here = Path.cwd()
     candidates += [here, *here.parents]
-    return next((folder for folder in candidates if (folder / "tasks").is_dir() and (folder / "pixi.toml").is_file()), None)
+    return next(
+        (folder for folder in candidates if (folder / "tasks").is_dir() and (folder / "pixi.toml").is_file()),
+        None,
+    )
 
 
 def cache_folder() -> Path:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-
 from tanren.common.command import run_command
 from tanren.common.config import dump_toml
 from tanren.common.errors import UserError
@@ -51,7 +50,11 @@ def _main(arguments: Sequence[str]) -> int:
     if request.dry_run:
         facts = {"task": pack.description.name, "items": len(rows)}
         if request.as_json:
-            json.dump({"config": request.loaded.values(), "origins": dict(request.loaded.origins), "plan": facts}, sys.stdout, indent=2)
+            json.dump(
+                {"config": request.loaded.values(), "origins": dict(request.loaded.origins), "plan": facts},
+                sys.stdout,
+                indent=2,
+            )
             sys.stdout.write("\n")
         else:
             sys.stdout.write(dump_toml(request.loaded.values(), request.loaded.origins))

@@ -71,9 +71,7 @@ class GenerationEvaluator:
         values = self.compare(first, second)
         return comparison_table(values["group"], values["candidates"], values["difference"], first, second)
 
-    def _generate(
-        self, candidate: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
-    ) -> list[Prediction]:
+    def _generate(self, candidate: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[Prediction]:
         from tanren.evaluate.generation import generate
 
         begun = time.perf_counter()

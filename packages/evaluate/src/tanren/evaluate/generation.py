@@ -7,15 +7,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import GenerationConfig as HfGenerationConfig
-from transformers import StoppingCriteria, StoppingCriteriaList
-
 from tanren.common.attention import inference_attention
 from tanren.common.chat import prompt_hash, render_prompt
 from tanren.common.config import GenerationConfig
 from tanren.common.errors import UserError
 from tanren.common.task_contract import Row
 from tanren.evaluate.predictions import Prediction
+from transformers import GenerationConfig as HfGenerationConfig
+from transformers import StoppingCriteria, StoppingCriteriaList
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -53,7 +52,8 @@ def generate(
     for row, tokens in zip(rows, ids, strict=True):
         if limit and len(tokens) + settings.max_new_tokens > limit:
             raise UserError(
-                f"row {row.id}: the prompt of {len(tokens)} tokens and {settings.max_new_tokens} new ones exceed the model's {limit} positions; lower max_new_tokens or shorten the row"
+                f"row {row.id}: the prompt of {len(tokens)} tokens and {settings.max_new_tokens} new ones exceed the model's "
+                f"{limit} positions; lower max_new_tokens or shorten the row"
             )
     order = sorted(range(len(rows)), key=lambda index: len(ids[index]))
     done: dict[int, Prediction] = {}
@@ -67,7 +67,7 @@ def generate(
                 stopped = bool(new) and new[-1] in _eos_ids(model, tokenizer)
                 done[index] = Prediction(
                     id=rows[index].id,
-                    completion=tokenizer.decode(new, skip_special_tokens=True, clean_up_tokenization_spaces=False),
+                    completion=str(tokenizer.decode(new, skip_special_tokens=True, clean_up_tokenization_spaces=False)),
                     prompt_hash=prompt_hash(texts[index]),
                     finish_reason="stop" if stopped else "length",
                     prompt_tokens=len(ids[index]),
@@ -86,7 +86,7 @@ def _contiguous_head(model: PreTrainedModel) -> Iterator[None]:
     row: measured with 60 prompts of 100 tokens 3.5 s and 3 GiB, against 0.02 s (benchmarks/LOG.md).
     """
     head = model.get_output_embeddings()
-    hook = head.register_forward_pre_hook(lambda module, inputs: (inputs[0].contiguous(), *inputs[1:]))
+    hook = head.register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(), *inputs[1:]))
     try:
         yield
     finally:
@@ -110,7 +110,11 @@ def _decode_batch(
         attention_mask=mask,
         # A configuration of our own: a checkpoint's generation_config.json may turn sampling on.
         generation_config=HfGenerationConfig(
-            do_sample=False, max_new_tokens=settings.max_new_tokens, eos_token_id=eos, pad_token_id=padding, use_cache=True
+            do_sample=False,
+            max_new_tokens=settings.max_new_tokens,
+            eos_token_id=eos,
+            pad_token_id=padding,
+            use_cache=True,
         ),
         stopping_criteria=StoppingCriteriaList([_Tick(on_token)]),
     )

@@ -12,7 +12,14 @@ from tanren.common.config import Loaded, dump_toml
 from tanren.common.console import Console
 from tanren.common.errors import ExitCode, UserError
 from tanren.common.models.source import ModelSource, resolve_source
-from tanren.common.run import MetricsWriter, RunDirectory, create_run, describe_environment, write_atomically
+from tanren.common.run import (
+    MetricsWriter,
+    RunDirectory,
+    create_run,
+    describe_environment,
+    refuse_existing,
+    write_atomically,
+)
 from tanren.common.task_contract import Row
 from tanren.common.task_packs import TaskPack
 from tanren.evaluate.config import EvaluateConfig
@@ -30,9 +37,10 @@ def run_job(loaded_config: Loaded[EvaluateConfig], pack: TaskPack, rows: Sequenc
     begun = time.time()
     source = resolve_source(config.model.name, config.model.revision)
     adapter = config.adapter.expanduser() if config.adapter else None
-    console.line(f"evaluate {config.name}: {source.name}{f' and {adapter}' if adapter else ''}, {len(rows)} held-out items")
-    if config.output.run_dir is not None and config.output.run_dir.expanduser().exists():
-        create_run(config.output.run_dir, config.output.runs, config.name)  # told now, not after a minute of loading
+    console.line(
+        f"evaluate {config.name}: {source.name}{f' and {adapter}' if adapter else ''}, {len(rows)} held-out items"
+    )
+    refuse_existing(config.output.run_dir)  # told now, not after a minute of loading
     with console.phase("import", "torch, transformers"):
         from tanren.common.chat import template_hash
         from tanren.common.models.device import plan_device
@@ -50,10 +58,16 @@ def run_job(loaded_config: Loaded[EvaluateConfig], pack: TaskPack, rows: Sequenc
     with run.log.open("a", encoding="utf-8") as console.log:
         console.line(f"run directory: {run.path}")
         write_atomically(run.config, dump_toml(loaded_config.values(), loaded_config.origins))
-        facts = {"device": device.device, "dtype": device.dtype, "threads": device.threads, "reason": device.reason}
+        facts = {
+            "device": device.device,
+            "dtype": device.dtype,
+            "threads": device.threads,
+            "reason": device.reason,
+        }
         run.write_json(
             run.environment,
-            describe_environment() | {"device": facts, "model": base.provenance, "chat_template_hash": template_hash(tokenizer)},
+            describe_environment()
+            | {"device": facts, "model": base.provenance, "chat_template_hash": template_hash(tokenizer)},
         )
         evaluator = GenerationEvaluator(pack, rows, config.generation, console)
         evaluator.evaluate(BASE, base.model, tokenizer, run.evaluation)
@@ -62,7 +76,7 @@ def run_job(loaded_config: Loaded[EvaluateConfig], pack: TaskPack, rows: Sequenc
             with console.phase("load adapter", str(adapter)):
                 from peft import PeftModel
 
-                candidate = PeftModel.from_pretrained(base.model, str(adapter))
+                candidate: Any = PeftModel.from_pretrained(base.model, str(adapter))
             evaluator.evaluate(ADAPTER, candidate, tokenizer, run.evaluation)
             comparison = evaluator.compare(BASE, ADAPTER)
         summary = {
@@ -71,7 +85,8 @@ def run_job(loaded_config: Loaded[EvaluateConfig], pack: TaskPack, rows: Sequenc
             "steps": 0,
             "seconds": round(time.time() - begun, 1),
             "seconds_by_phase": {name: round(value, 2) for name, value in console.seconds.items()},
-            "evaluation": dict(comparison) or {"candidates": {BASE: json.loads((run.evaluation / BASE / "scores.json").read_text())}},
+            "evaluation": dict(comparison)
+            or {"candidates": {BASE: json.loads((run.evaluation / BASE / "scores.json").read_text())}},
         }
         run.write_json(run.summary, summary)
         _tell(console, evaluator, run, pack, compared=adapter is not None)
@@ -79,7 +94,9 @@ def run_job(loaded_config: Loaded[EvaluateConfig], pack: TaskPack, rows: Sequenc
     return ExitCode.DONE
 
 
-def _tell(console: Console, evaluator: GenerationEvaluator, run: RunDirectory, pack: TaskPack, *, compared: bool) -> None:
+def _tell(
+    console: Console, evaluator: GenerationEvaluator, run: RunDirectory, pack: TaskPack, *, compared: bool
+) -> None:
     if not compared:
         scores = json.loads((run.evaluation / BASE / "scores.json").read_text(encoding="utf-8"))
         console.text(score_table(pack.description.group, scores, BASE))

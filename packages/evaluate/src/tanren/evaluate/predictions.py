@@ -78,9 +78,15 @@ def join(rows: Sequence[Row], predictions: Sequence[Prediction], where: str) -> 
         "doubled": doubled,
         "unknown": [identity for identity in by_id if identity not in known],
     }
-    told = [f"{len(ids)} {kind} ids ({', '.join(ids[:3])}{', ...' if len(ids) > 3 else ''})" for kind, ids in faults.items() if ids]
+    told = [
+        f"{len(ids)} {kind} ids ({', '.join(ids[:3])}{', ...' if len(ids) > 3 else ''})"
+        for kind, ids in faults.items()
+        if ids
+    ]
     if told:
-        raise UserError(f"{where}: predictions do not fit the {len(rows)} tasks: {'; '.join(told)}; score them with the tasks they were made for")
+        raise UserError(
+            f"{where}: predictions do not fit the {len(rows)} tasks: {'; '.join(told)}; score them with the tasks they were made for"
+        )
     return [(row, by_id[row.id]) for row in rows]
 
 

@@ -9,7 +9,6 @@ from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
-
 from tanren.common.run import RunDirectory, read_events, read_steps, write_atomically
 from tanren.common.task_packs import load_pack
 from tanren.evaluate.evaluator import PREDICTIONS, TASKS
@@ -51,7 +50,10 @@ def _loss_curve(steps: Sequence[dict[str, Any]]) -> str:
     figure, axes = _figure(7.2, 2.6)
     x, losses = [step["step"] for step in steps], [step["loss"] for step in steps]
     window = max(1, len(losses) // 10)
-    mean = [sum(losses[max(0, i + 1 - window) : i + 1]) / len(losses[max(0, i + 1 - window) : i + 1]) for i in range(len(losses))]
+    mean = [
+        sum(losses[max(0, i + 1 - window) : i + 1]) / len(losses[max(0, i + 1 - window) : i + 1])
+        for i in range(len(losses))
+    ]
     axes.plot(x, losses, color="#b8c4d6", linewidth=1, marker="." if len(x) < 3 else None, label="each step")
     axes.plot(x, mean, color="#1f4e8c", linewidth=1.8, label=f"mean of {window} steps")
     axes.set_xlabel("optimizer step")
@@ -71,7 +73,10 @@ def _bars(comparison: dict[str, Any]) -> str:
     for offset, name, colour in zip((-0.19, 0.19), names, ("#b8c4d6", "#1f4e8c"), strict=True):
         shares = [comparison["candidates"][name]["by_group"][group]["correct"] for group in groups]
         values = [100 * share["value"] for share in shares]
-        errors = [[100 * (s["value"] - s["low"]) for s in shares], [100 * (s["high"] - s["value"]) for s in shares]]
+        errors = [
+            [100 * (s["value"] - s["low"]) for s in shares],
+            [100 * (s["high"] - s["value"]) for s in shares],
+        ]
         x = [index + offset for index in range(len(groups))]
         axes.bar(x, values, width=0.36, color=colour, label=name, yerr=errors, ecolor="#555", capsize=2)
     axes.set_xticks(range(len(groups)), groups)

@@ -32,7 +32,9 @@ def judge(
     rows: Sequence[Row], predictions: Sequence[Prediction], parse: Callable[[str, Row], Parsed], where: str
 ) -> list[Judged]:
     """Join predictions to tasks by id and judge each with the pack's own parser."""
-    return [Judged(row, prediction, parse(prediction.completion, row)) for row, prediction in join(rows, predictions, where)]
+    return [
+        Judged(row, prediction, parse(prediction.completion, row)) for row, prediction in join(rows, predictions, where)
+    ]
 
 
 def groups_of(judged: Sequence[Judged]) -> list[str]:

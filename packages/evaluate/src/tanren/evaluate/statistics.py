@@ -75,7 +75,7 @@ def paired_difference(first: Sequence[bool], second: Sequence[bool]) -> PairedDi
 def mcnemar_exact(gained: int, lost: int) -> float:
     """Return the two-sided exact p of McNemar's test (McNemar 1947): a fair coin over the discordant pairs."""
     discordant = gained + lost
-    tail = sum(math.comb(discordant, k) for k in range(min(gained, lost) + 1)) / 2**discordant
+    tail = sum(math.comb(discordant, k) for k in range(min(gained, lost) + 1)) / float(2**discordant)
     return min(1.0, 2 * tail)
 
 
@@ -83,9 +83,9 @@ def _phi(both: int, gained: int, lost: int, neither: int) -> float:
     product = (both + gained) * (lost + neither) * (both + lost) * (gained + neither)
     if product == 0:
         return 0.0
-    covariance = both * neither - gained * lost
+    covariance = float(both * neither - gained * lost)
     if covariance > 0:  # continuity correction of method 10
-        covariance = max(covariance - (both + gained + lost + neither) / 2, 0.0)  # type: ignore[assignment]
+        covariance = max(covariance - (both + gained + lost + neither) / 2, 0.0)
     return covariance / math.sqrt(product)
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-
 from tanren.evaluate.scoring import POOLED
 
 
@@ -22,9 +21,13 @@ def points(difference: Mapping[str, Any]) -> str:
     return f"{100 * difference['value']:+.0f} [{100 * difference['low']:+.0f} to {100 * difference['high']:+.0f}]"
 
 
-def comparison_table(heading: str, scores: Mapping[str, Any], differences: Mapping[str, Any], first: str, second: str) -> str:
+def comparison_table(
+    heading: str, scores: Mapping[str, Any], differences: Mapping[str, Any], first: str, second: str
+) -> str:
     """Return a text table: one line per group, the pooled one last."""
-    table = Table(title=f"Held-out items, greedy decoding: percent [95 % interval]; {second} minus {first} in points, paired")
+    table = Table(
+        title=f"Held-out items, greedy decoding: percent [95 % interval]; {second} minus {first} in points, paired"
+    )
     table.add_column(heading)
     table.add_column("n", justify="right")
     for metric in ("valid", "correct"):

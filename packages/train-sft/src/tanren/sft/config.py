@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
-
 from tanren.common.config import ConfigModel, GenerationConfig, ModelConfig, TaskConfig
 
 Positive = Annotated[int, Field(ge=1)]
@@ -34,7 +33,7 @@ class LoraConfig(ConfigModel):
     rank: Positive = 16
     """Rank of the update."""
 
-    alpha: Annotated[float, Field(gt=0)] = 32.0
+    alpha: Annotated[int, Field(gt=0)] = 32
     """The update is scaled by alpha / rank."""
 
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0

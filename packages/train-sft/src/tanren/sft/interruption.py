@@ -25,12 +25,14 @@ def watch_for_interruption(console: Console) -> Iterator[Interruption]:
     interruption = Interruption()
 
     def note(signum: int, frame: FrameType | None) -> None:
-        handler = previous[signum]
+        handler = previous[signal.Signals(signum)]
         if interruption.exit_code is not None and callable(handler):
             handler(signum, frame)
             return
         interruption.exit_code = ExitCode.INTERRUPTED if signum == signal.SIGINT else ExitCode.PREEMPTED
-        console.line(f"{signal.Signals(signum).name}: finishing this step, then writing a checkpoint (again: stop at once)")
+        console.line(
+            f"{signal.Signals(signum).name}: finishing this step, then writing a checkpoint (again: stop at once)"
+        )
 
     previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -7,122 +7,169 @@ Nothing is written before the rows are known to be good; `summary.json` is writt
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tanren.common.config import dump_toml
 from tanren.common.console import Console
 from tanren.common.errors import ExitCode, UserError
 from tanren.common.evaluators import Evaluator, find_evaluator, find_report_writer
-from tanren.common.run import MetricsWriter, RunDirectory, create_run, describe_environment, open_run, read_steps, write_atomically, write_steps_csv
+from tanren.common.run import (
+    MetricsWriter,
+    RunDirectory,
+    create_run,
+    describe_environment,
+    open_run,
+    read_steps,
+    refuse_existing,
+    write_atomically,
+    write_steps_csv,
+)
 from tanren.sft.interruption import watch_for_interruption
 from tanren.sft.plan import Plan
 
 if TYPE_CHECKING:
     from tanren.common.attention import AttentionChoice
+    from tanren.common.chat import Sample
     from tanren.common.models.device import DevicePlan
     from tanren.common.models.load import LoadedModel
     from tanren.sft.trainer import SftTrainer
+    from transformers import PreTrainedTokenizerBase
 
 BASE, TRAINED = "base", "trained"
 # Settings that may differ between a run and its resumption: they do not touch the numbers.
 MAY_DIFFER_ON_RESUME = ("output.", "checkpoint.", "tracking.")
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """What stands before anything is written: tokenizer, device, and the rows as good samples."""
+
+    tokenizer: PreTrainedTokenizerBase
+    device: DevicePlan
+    samples: list[Sample]
+
+
 def run_job(plan: Plan, *, resume: str | None) -> int:
     """Run (or resume) the job; return the exit code. Raises UserError and MachineError with one message each."""
     console = Console()
     config = plan.config
-    console.line(f"train-sft {config.name}: {plan.source.name}, {len(plan.train_rows)} rows to train on, {len(plan.heldout_rows)} held out")
+    facts = f"{len(plan.train_rows)} rows to train on, {len(plan.heldout_rows)} held out"
+    console.line(f"train-sft {config.name}: {plan.source.name}, {facts}")
     earlier = open_run(resume, config.output.runs, config.name) if resume else None
     if earlier is not None:
         _check_same_config(plan, earlier)
-    elif config.output.run_dir is not None and config.output.run_dir.expanduser().exists():
-        create_run(config.output.run_dir, config.output.runs, config.name)  # told now, not after a minute of loading
+    else:
+        refuse_existing(config.output.run_dir)  # told now, not after a minute of loading
     evaluator_class = find_evaluator() if plan.pack and config.evaluation.enabled else None
 
-    with console.phase("import", "torch, transformers, peft"):
-        import torch
+    prepared = _prepare(plan, console)
+    run = earlier or create_run(config.output.run_dir, config.output.runs, config.name)
+    metrics = MetricsWriter(run.metrics)
+    console.attach(metrics)
+    with run.log.open("a", encoding="utf-8") as console.log:
+        console.line(f"run directory: {run.path}")
+        evaluator = None
+        if evaluator_class is not None and plan.pack is not None:
+            evaluator = evaluator_class(plan.pack, plan.heldout_rows, config.evaluation, console)
+        code = _run(plan, prepared, run, console, evaluator, resumed=earlier is not None)
+    metrics.close()
+    return code
 
-        from tanren.common.attention import choose_training_attention
-        from tanren.common.chat import template_hash
+
+def _prepare(plan: Plan, console: Console) -> Prepared:
+    """Import the libraries, choose the device, and turn the rows into samples."""
+    config = plan.config
+    with console.phase("import", "torch, transformers, peft"):
+        import tanren.sft.trainer  # noqa: F401 (the heavy import, paid where it is announced)
+        import torch
         from tanren.common.models.device import plan_device
-        from tanren.common.models.load import load_model, load_tokenizer
-        from tanren.sft.packing import lay_out
+        from tanren.common.models.load import load_tokenizer
         from tanren.sft.samples import make_samples
-        from tanren.sft.trainer import SftTrainer
     torch.use_deterministic_algorithms(True, warn_only=True)
     device = plan_device(config.model)
     console.line(f"device: {device.device}, {device.dtype} ({device.reason}), {device.threads} CPU threads")
-
     with console.phase("load tokenizer", _first_time(plan)):
         tokenizer = load_tokenizer(plan.source)
     with console.phase("render and tokenise", f"{len(plan.train_rows)} rows"):
         samples, report = make_samples(tokenizer, plan.train_rows, config.data)
     for line in report.lines():
         console.line(line)
-    train = config.train
+    return Prepared(tokenizer, device, samples)
+
+
+def _run(
+    plan: Plan, prepared: Prepared, run: RunDirectory, console: Console, evaluator: Evaluator | None, *, resumed: bool
+) -> int:
+    """Do the run in its directory: evaluate, train, evaluate, save, report."""
+    from tanren.common.attention import choose_training_attention
+    from tanren.common.chat import template_hash
+    from tanren.common.models.load import load_model
+    from tanren.sft.packing import lay_out
+    from tanren.sft.trainer import SftTrainer
+
+    config, begun = plan.config, time.time()
+    with console.phase("load model", plan.source.name):
+        loaded = load_model(plan.source, prepared.device)
+    attention = choose_training_attention(loaded.model)
+    console.line(f"attention: {attention.kernel}: {attention.reason}")
+    template = template_hash(prepared.tokenizer)
+    if not resumed:
+        write_atomically(run.config, dump_toml(plan.loaded.values(), plan.loaded.origins))
+        run.write_json(run.environment, _environment(prepared.device, attention, loaded, template))
+    if evaluator is not None:
+        evaluator.evaluate(BASE, loaded.model, prepared.tokenizer, run.evaluation)
+
+    with console.phase("attach LoRA", f"rank {config.lora.rank} on {config.lora.target_modules}"):
+        model = _attach_lora(plan, loaded, attention)
     steps = lay_out(
-        samples, rows=plan.rows_to_train(len(samples)), rows_per_step=train.rows_per_step, budget=train.micro_batch_tokens, seed=config.seed
+        prepared.samples,
+        rows=plan.rows_to_train(len(prepared.samples)),
+        rows_per_step=config.train.rows_per_step,
+        budget=config.train.micro_batch_tokens if attention.packs else 1,
+        seed=config.seed,
     )
+    tracker = _open_tracker(plan, run, console)
+    with watch_for_interruption(console) as interruption:
+        trainer = SftTrainer(
+            model=model,
+            steps=steps,
+            config=config,
+            run=run,
+            console=console,
+            tracker=tracker,
+            interruption=interruption,
+            device=prepared.device.device,
+        )
+        _train(trainer, run, console, len(steps), resumed=resumed)
+    write_steps_csv(run.metrics, run.path / "metrics.csv")
+    done = trainer.state.global_step
+    if interruption.exit_code is not None and done < len(steps):
+        status = "interrupted" if interruption.exit_code is ExitCode.INTERRUPTED else "preempted"
+        tracker.finish({}, "KILLED")
+        run.write_json(run.summary, _summary(plan, run, console, status, begun, {}))
+        console.line(
+            f"{status} after step {done} of {len(steps)}; to continue: the same command with --resume {run.path}"
+        )
+        return interruption.exit_code
 
-    run = earlier or create_run(config.output.run_dir, config.output.runs, config.name)
-    metrics = MetricsWriter(run.metrics)
-    console.attach(metrics)
-    begun = time.time()
-    with run.log.open("a", encoding="utf-8") as console.log:
-        console.line(f"run directory: {run.path}")
-        with console.phase("load model", plan.source.name):
-            loaded = load_model(plan.source, device)
-        attention = choose_training_attention(loaded.model)
-        console.line(f"attention: {attention.kernel}: {attention.reason}")
-        if not attention.packs:
-            steps = lay_out(samples, rows=plan.rows_to_train(len(samples)), rows_per_step=train.rows_per_step, budget=1, seed=config.seed)
-        if earlier is None:
-            write_atomically(run.config, dump_toml(plan.loaded.values(), plan.loaded.origins))
-            run.write_json(run.environment, _environment(device, attention, loaded, template_hash(tokenizer)))
-
-        evaluator: Evaluator | None = None
-        if evaluator_class is not None and plan.pack is not None:
-            evaluator = evaluator_class(plan.pack, plan.heldout_rows, config.evaluation, console)
-            evaluator.evaluate(BASE, loaded.model, tokenizer, run.evaluation)
-
-        with console.phase("attach LoRA", f"rank {config.lora.rank} on {config.lora.target_modules}"):
-            model = _attach_lora(plan, loaded, attention)
-        tracker = _open_tracker(plan, run, console)
-        with watch_for_interruption(console) as interruption:
-            trainer = SftTrainer(
-                model=model, steps=steps, config=config, run=run, console=console, tracker=tracker, interruption=interruption, device=device.device
-            )
-            _train(trainer, run, console, len(steps), resumed=earlier is not None)
-        write_steps_csv(run.metrics, run.path / "metrics.csv")
-        if interruption.exit_code is not None and trainer.state.global_step < len(steps):
-            status = "interrupted" if interruption.exit_code is ExitCode.INTERRUPTED else "preempted"
-            tracker.finish({}, "KILLED")
-            run.write_json(run.summary, _summary(plan, run, console, status, begun, {}))
-            console.line(f"{status} after step {trainer.state.global_step} of {len(steps)}; continue with: train-sft RECIPE --resume {run.path}")
-            return interruption.exit_code
-
-        with console.phase("save adapter", str(run.adapter)):
-            _save_adapter(model, run, plan, loaded, template_hash(tokenizer))
-        comparison: Mapping[str, Any] = {}
-        if evaluator is not None:
-            evaluator.evaluate(TRAINED, model, tokenizer, run.evaluation)
-            comparison = evaluator.compare(BASE, TRAINED)
-        tracker.finish(_final_numbers(comparison), "FINISHED")
-        run.write_json(run.summary, _summary(plan, run, console, "done", begun, comparison))
-        if evaluator is not None:
-            with console.phase("write report"):
-                page = find_report_writer()(run)
-            console.text(evaluator.table(BASE, TRAINED))
-            console.line(_verdict(comparison))
-            console.line(f"report: {page}")
-        else:
-            console.line(f"adapter: {run.adapter}")
-    metrics.close()
+    with console.phase("save adapter", str(run.adapter)):
+        _save_adapter(model, run, plan, loaded, template)
+    comparison: Mapping[str, Any] = {}
+    if evaluator is not None:
+        evaluator.evaluate(TRAINED, model, prepared.tokenizer, run.evaluation)
+        comparison = evaluator.compare(BASE, TRAINED)
+    tracker.finish(_final_numbers(comparison), "FINISHED")
+    run.write_json(run.summary, _summary(plan, run, console, "done", begun, comparison))
+    with console.phase("write report"):
+        page = find_report_writer()(run)
+    if evaluator is not None:
+        console.text(evaluator.table(BASE, TRAINED))
+        console.line(_verdict(comparison))
+    console.line(f"adapter: {run.adapter}")
+    console.line(f"report: {page}")
     return ExitCode.DONE
 
 
@@ -145,7 +192,9 @@ def _check_same_config(plan: Plan, run: RunDirectory) -> None:
     ]
     if differing:
         told = "\n".join(f"  {name}: the run has {recorded.get(name)!r}, now {now.get(name)!r}" for name in differing)
-        raise UserError(f"{run.path} cannot be resumed with other settings:\n{told}\nresume with the same recipe and flags (its config.toml is a recipe)")
+        raise UserError(
+            f"{run.path} cannot be resumed with other settings:\n{told}\nresume with the same recipe and flags (its config.toml is a recipe)"
+        )
 
 
 def _flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
@@ -168,7 +217,11 @@ def _attach_lora(plan: Plan, loaded: LoadedModel, attention: AttentionChoice) ->
         model = get_peft_model(
             loaded.model,
             LoraConfig(
-                r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=lora.target_modules, task_type="CAUSAL_LM"
+                r=lora.rank,
+                lora_alpha=lora.alpha,
+                lora_dropout=lora.dropout,
+                target_modules=lora.target_modules,
+                task_type="CAUSAL_LM",
             ),
         )
     except ValueError as error:
@@ -204,7 +257,12 @@ def _train(trainer: SftTrainer, run: RunDirectory, console: Console, steps: int,
 
 def _environment(device: DevicePlan, attention: AttentionChoice, loaded: LoadedModel, template: str) -> dict[str, Any]:
     return describe_environment() | {
-        "device": {"device": device.device, "dtype": device.dtype, "threads": device.threads, "reason": device.reason},
+        "device": {
+            "device": device.device,
+            "dtype": device.dtype,
+            "threads": device.threads,
+            "reason": device.reason,
+        },
         "attention": {"kernel": attention.kernel, "reason": attention.reason},
         "model": loaded.provenance,
         "chat_template_hash": template,
@@ -215,7 +273,9 @@ def _save_adapter(model: Any, run: RunDirectory, plan: Plan, loaded: LoadedModel
     """Write the adapter aside and rename it; beside it, what it was trained on (the parent chain)."""
     # The name that can be resolved again, not a folder of this machine.
     source = plan.source
-    model.peft_config["default"].base_model_name_or_path = source.location if source.kind in ("hub", "folder") else source.name
+    model.peft_config["default"].base_model_name_or_path = (
+        source.location if source.kind in ("hub", "folder") else source.name
+    )
     aside = run.path / ".adapter.partial"
     model.save_pretrained(aside, save_embedding_layers=False)
     aside.rename(run.adapter)
@@ -278,9 +338,3 @@ def _verdict(comparison: Mapping[str, Any]) -> str:
     low, high = 100 * difference["low"], 100 * difference["high"]
     said = "it learned" if low > 0 else "it got worse" if high < 0 else "no difference that the items could show"
     return f"content correct: {100 * difference['value']:+.0f} points [{low:+.0f} to {high:+.0f}] on {difference['n']} held-out items: {said}"
-
-
-def read_summary(path: Path) -> dict[str, Any]:
-    """Return a run's summary."""
-    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return values

@@ -54,7 +54,9 @@ def make_plan(loaded: Loaded[SftConfig]) -> Plan:
     if not train_rows:
         raise UserError(f"the task pack {config.task.name} gave no training row; its options ask for none")
     if config.evaluation.enabled and not heldout_rows:
-        raise UserError(f"the task pack {config.task.name} gave no held-out row to evaluate on; raise its option, or --evaluation.no-enabled")
+        raise UserError(
+            f"the task pack {config.task.name} gave no held-out row to evaluate on; raise its option, or --evaluation.no-enabled"
+        )
     both = {row.prompt for row in train_rows} & {row.prompt for row in heldout_rows}
     if both:
         raise UserError(f"the task pack {config.task.name} leaks: {len(both)} held-out prompts are also trained on")
@@ -79,7 +81,9 @@ def _check_effects(loaded: Loaded[SftConfig]) -> None:
     if not config.tracking.mlflow:
         for name in ("tracking.mlflow_uri", "tracking.experiment"):
             if name in origins:
-                raise UserError(f"{name} ({origins[name]}) has no effect with tracking.mlflow off; remove one of the two")
+                raise UserError(
+                    f"{name} ({origins[name]}) has no effect with tracking.mlflow off; remove one of the two"
+                )
 
 
 def print_plan(plan: Plan, *, as_json: bool) -> None:
@@ -92,7 +96,12 @@ def print_plan(plan: Plan, *, as_json: bool) -> None:
     }
     values = plan.loaded.values()
     if as_json:
-        json.dump({"config": values, "origins": dict(plan.loaded.origins), "plan": facts}, sys.stdout, indent=2, ensure_ascii=False)
+        json.dump(
+            {"config": values, "origins": dict(plan.loaded.origins), "plan": facts},
+            sys.stdout,
+            indent=2,
+            ensure_ascii=False,
+        )
         sys.stdout.write("\n")
         return
     sys.stdout.write(dump_toml(values, plan.loaded.origins))

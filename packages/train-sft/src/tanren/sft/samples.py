@@ -58,7 +58,8 @@ def make_samples(
         if length > config.max_tokens:
             if config.too_long == "error":
                 raise UserError(
-                    f"{where} is too long: {length} tokens, data.max_tokens is {config.max_tokens}; raise it, or set data.too_long to drop, cut-left or cut-right"
+                    f"{where} is too long: {length} tokens, data.max_tokens is {config.max_tokens}; raise it, or set "
+                    "data.too_long to drop, cut-left or cut-right"
                 )
             if config.too_long == "drop":
                 _drop(report, f"longer than {config.max_tokens} tokens", f"{where}: {length} tokens")
@@ -69,7 +70,8 @@ def make_samples(
             if config.fully_masked == "error":
                 cut = f" after {config.too_long} to {config.max_tokens} tokens" if length > config.max_tokens else ""
                 raise UserError(
-                    f"{where} has no token to learn{cut}: all {len(sample.input_ids)} labels are masked; raise data.max_tokens, correct the row, or set data.fully_masked to drop"
+                    f"{where} has no token to learn{cut}: all {len(sample.input_ids)} labels are masked; raise "
+                    "data.max_tokens, correct the row, or set data.fully_masked to drop"
                 )
             _drop(report, "no token to learn (every label is masked)", where)
             continue

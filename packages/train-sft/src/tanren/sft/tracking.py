@@ -65,7 +65,8 @@ class MlflowTracker:
 
         now = int(time.time() * 1000)
         self._client.log_batch(
-            self._run_id, metrics=[Metric(key, value, now, step) for key, value in values.items() if key != "step"]
+            self._run_id,
+            metrics=[Metric(key, value, now, step) for key, value in values.items() if key != "step"],
         )
 
     def finish(self, metrics: Mapping[str, float], status: str) -> None:

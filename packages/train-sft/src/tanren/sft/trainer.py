@@ -16,10 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.nn.functional import cross_entropy
-from torch.utils.data import Dataset, Sampler, SequentialSampler
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-
+from tanren.common.attention import SEGMENTS
 from tanren.common.console import Bar, Console
 from tanren.common.errors import MachineError
 from tanren.common.run import RunDirectory
@@ -27,6 +24,16 @@ from tanren.sft.config import SftConfig
 from tanren.sft.interruption import Interruption
 from tanren.sft.packing import MicroBatch, Step
 from tanren.sft.tracking import Tracker
+from torch.nn.functional import cross_entropy
+from torch.utils.data import Dataset, Sampler, SequentialSampler
+from transformers import (
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -93,7 +100,13 @@ class SftTrainer(Trainer):
         device: str,
     ) -> None:
         """Prepare to train `model` on `steps`."""
-        self._steps, self._config, self._run, self._console, self._tracker = steps, config, run, console, tracker
+        self._steps, self._config, self._run, self._console, self._tracker = (
+            steps,
+            config,
+            run,
+            console,
+            tracker,
+        )
         self._losses: list[float] = []
         self._clock = time.perf_counter()
         self.bar: Bar | None = None
@@ -116,7 +129,10 @@ class SftTrainer(Trainer):
         return 0
 
     def training_step(
-        self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
         """Run the micro-batches of one optimizer step; return the mean loss over the step's supervised tokens."""
         del num_items_in_batch
@@ -218,7 +234,10 @@ def packed_loss(model: torch.nn.Module, micro_batch: MicroBatch, device: torch.d
     The samples lie end to end in one row of tokens, (1, tokens), each with positions from 0. Logits are computed only
     where the next token is learned: the output head over 49,152 words would be the largest product otherwise.
     """
-    tokens, targets, predicting, positions = [], [], [], []
+    tokens: list[int] = []
+    positions: list[int] = []
+    predicting: list[int] = []
+    targets: list[int] = []
     for sample in micro_batch.samples:
         offset = len(tokens)
         tokens += sample.input_ids
@@ -241,8 +260,6 @@ def packed_loss(model: torch.nn.Module, micro_batch: MicroBatch, device: torch.d
 
 
 def _is_packed_attention(model: torch.nn.Module) -> bool:
-    from tanren.common.attention import SEGMENTS
-
     return bool(model.config._attn_implementation == SEGMENTS)  # type: ignore[union-attr]
 
 

@@ -5,4 +5,12 @@ from ._model import ConfigModel
 from ._sections import GenerationConfig, ModelConfig, TaskConfig
 from ._write import dump_toml
 
-__all__ = ["ConfigModel", "GenerationConfig", "Loaded", "ModelConfig", "TaskConfig", "dump_toml", "load_config"]
+__all__ = [
+    "ConfigModel",
+    "GenerationConfig",
+    "Loaded",
+    "ModelConfig",
+    "TaskConfig",
+    "dump_toml",
+    "load_config",
+]

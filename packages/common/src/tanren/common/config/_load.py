@@ -13,7 +13,6 @@ from typing import Any, Generic, TypeVar
 import tyro
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
-
 from tanren.common.errors import UserError
 
 C = TypeVar("C", bound=BaseModel)
@@ -49,7 +48,7 @@ def load_config(
     Raises UserError for an unknown key (with the nearest known one), a wrong type, an unreadable recipe.
     """
     values = {} if recipe is None else _read_toml(recipe)
-    origins = {name: f"recipe {recipe}" for name in _leaves(values)}
+    origins = dict.fromkeys(_leaves(values), f"recipe {recipe}")
     if recipe is not None:
         _validate(model, values, f"recipe {recipe}")
     for variable in sorted(name for name in environment if name.startswith(prefix)):

@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging as transformers_logging
-
 from tanren.common.errors import UserError
 from tanren.common.models.device import DevicePlan
 from tanren.common.models.packaged import converted_folder
 from tanren.common.models.source import ModelSource
 from tanren.common.models.tiny import tiny_model, tiny_tokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
 
 # Its bars would be drawn across ours; phases say what is being loaded.
 transformers_logging.disable_progress_bar()
@@ -39,7 +38,9 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     except (OSError, ValueError) as error:
         raise UserError(_not_loadable("tokenizer", source, error)) from None
     if not tokenizer.is_fast:
-        raise UserError(f"the tokenizer of {source.name} has no character offsets (it is not a fast one); they carry the loss mask")
+        raise UserError(
+            f"the tokenizer of {source.name} has no character offsets (it is not a fast one); they carry the loss mask"
+        )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

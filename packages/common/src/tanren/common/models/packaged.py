@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
 from tanren.common.models.source import ModelSource
 from tanren.common.workspace import cache_folder
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 # Raised when the conversion writes something else, so that an older conversion is not taken for a newer one.
 CONVERSION = 1
@@ -63,4 +61,4 @@ def _convert(weights: Path, folder: Path) -> None:
     model.config.pad_token_id = model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    os.chmod(folder, 0o755)  # mkdtemp makes it private; the cache may be shared
+    folder.chmod(0o755)  # mkdtemp makes it private; the cache may be shared

@@ -1,6 +1,6 @@
 """The run directory: what a run leaves behind, written so that nothing is torn, overwritten or half there."""
 
-from ._directory import RunDirectory, create_run, open_run
+from ._directory import RunDirectory, create_run, open_run, refuse_existing
 from ._environment import describe_environment
 from ._files import append_line, write_atomically
 from ._metrics import MetricsWriter, read_events, read_steps, write_steps_csv
@@ -14,6 +14,7 @@ __all__ = [
     "open_run",
     "read_events",
     "read_steps",
+    "refuse_existing",
     "write_atomically",
     "write_steps_csv",
 ]

@@ -114,21 +114,30 @@ def create_run(folder: Path | None, runs: Path, name: str) -> RunDirectory:
             folder = runs.expanduser() / f"{name}-{stamp}-{attempt}"
             attempt += 1
     folder = folder.expanduser()
-    if folder.exists():
-        raise UserError(
-            f"the run directory {folder} exists; a run is never overwritten: name another one, delete it, or continue it with --resume {folder}"
-        )
+    refuse_existing(folder)
     try:
         folder.mkdir(parents=True)
     except (PermissionError, NotADirectoryError) as error:
-        raise UserError(f"the run directory {folder} cannot be made: {error.strerror}; name one that you may write to") from None
+        raise UserError(
+            f"the run directory {folder} cannot be made: {error.strerror}; name one that you may write to"
+        ) from None
     free = shutil.disk_usage(folder).free
     if free < LEAST_FREE_BYTES:
         folder.rmdir()
         raise MachineError(
-            f"the disk is full: {free // 2**20} MiB are free at {folder.parent}, at least {LEAST_FREE_BYTES // 2**20} MiB are needed to start a run; free some space"
+            f"the disk is full: {free // 2**20} MiB are free at {folder.parent}, at least {LEAST_FREE_BYTES // 2**20} MiB "
+            "are needed to start a run; free some space"
         )
     return RunDirectory(folder)
+
+
+def refuse_existing(folder: Path | None) -> None:
+    """Raise UserError if the run directory that the user named exists: a run is never overwritten."""
+    if folder is not None and folder.expanduser().exists():
+        raise UserError(
+            f"the run directory {folder} exists; a run is never overwritten: name another one, delete it, "
+            f"or continue it with --resume {folder}"
+        )
 
 
 def open_run(which: str, runs: Path, name: str) -> RunDirectory:
@@ -141,7 +150,9 @@ def open_run(which: str, runs: Path, name: str) -> RunDirectory:
         open_ones = [path for path in candidates if not _finished(path)]
         if not open_ones:
             found = f"{len(candidates)} runs of it, all finished" if candidates else "no run of it"
-            raise UserError(f"--resume latest: nothing to resume for {name!r} in {runs}: {found}; start without --resume")
+            raise UserError(
+                f"--resume latest: nothing to resume for {name!r} in {runs}: {found}; start without --resume"
+            )
         run = RunDirectory(max(open_ones, key=os.path.getmtime))
     else:
         run = RunDirectory(Path(which).expanduser())

@@ -11,11 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-
 from tanren.common.workspace import sha256_of, workspace_root
 
 # The packages whose versions decide numerics and formats.
-PACKAGES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors", "numpy", "mlflow", "trl", "datasets")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "peft",
+    "accelerate",
+    "tokenizers",
+    "safetensors",
+    "numpy",
+    "mlflow",
+    "trl",
+    "datasets",
+)
 
 
 def describe_environment() -> dict[str, Any]:
@@ -62,7 +72,11 @@ def _git_commit(root: Path | None) -> str | None:
         return None
     try:
         answer = subprocess.run(
-            ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"], capture_output=True, text=True, timeout=5, check=False
+            ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
