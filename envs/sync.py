@@ -179,6 +179,9 @@ def synchronise(root: Path, folder: Path, prefix: Path, wanted: str) -> None:
     command = [uv, "pip", "install", "--python", sys.executable, "--no-deps", "--no-build-isolation"]
     command += [argument for package in packages for argument in ("-e", package)]
     run(f"installing our own {len(packages)} packages (editable)", command, environment)
+    # Compiled once, for those who keep Python from writing bytecode: --help answers 0.1 s sooner.
+    compilation = [sys.executable, "-m", "compileall", "-q", "packages", "tasks"]
+    run("compiling them", compilation, environment)
     aside = stamp.with_suffix(".partial")
     aside.write_text(f"{wanted}\n{choice.why}\n", encoding="utf-8")
     aside.replace(stamp)

@@ -89,7 +89,7 @@ def _check_effects(loaded: Loaded[SftConfig]) -> None:
 def print_plan(plan: Plan, *, as_json: bool) -> None:
     """Print the resolved configuration with origins, and what the run would do."""
     facts = {
-        "model": plan.source.provenance(),
+        "model": f"{plan.source.name} ({plan.source.kind}: {plan.source.location})",
         "train_rows": len(plan.train_rows),
         "heldout_rows": len(plan.heldout_rows),
         "steps": plan.steps(len(plan.train_rows)),

@@ -62,7 +62,7 @@ def load_config(
         _set(values, dotted, _literal(text))
         origins[dotted] = f"flag --{dotted}"
     base = _validate(model, values, f"recipe {recipe}" if recipe else "the defaults")
-    config = tyro.cli(model, default=base, args=list(flags), prog=prog, description=description)
+    config = base if not flags else tyro.cli(model, default=base, args=list(flags), prog=prog, description=description)
     for flag in flags:
         name = flag.removeprefix("--").split("=", 1)[0].replace("-", "_")
         if flag.startswith("--"):
