@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from types import FrameType
 
-from tanren.common.errors import ExitCode, TanrenError
-
-# What the kernel says when a disk, a quota or a file-size limit is full.
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+from tanren.common.errors import ExitCode, TanrenError, says_disk_full
 
 
 class Preempted(BaseException):
@@ -37,17 +33,11 @@ def run_command(main: Callable[[Sequence[str]], int], arguments: Sequence[str] |
         # The reader (head, less) went away: nothing more can be said, and the interpreter must not try at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.DONE
-    except OSError as error:
-        if error.errno not in _FULL:
+    except Exception as error:
+        if not says_disk_full(error):
             raise
-        _say(disk_full(error))
+        _say(f"the disk is full: {error}; free some space, then start again (a run with a checkpoint: with --resume)")
         return ExitCode.MACHINE
-
-
-def disk_full(error: OSError) -> str:
-    """Return the message for a write that found no room."""
-    where = f" {error.filename}" if error.filename else ""
-    return f"the disk is full: writing{where} failed ({error.strerror}); free some space, then start again"
 
 
 def _preempt(signum: int, frame: FrameType | None) -> None:

@@ -6,6 +6,7 @@ column or key. Anything that is not one of these classes is a bug and keeps its 
 
 from __future__ import annotations
 
+import errno
 from enum import IntEnum
 
 
@@ -36,3 +37,16 @@ class MachineError(TanrenError):
     """The machine is at fault: memory, disk, GPU, network."""
 
     exit_code = ExitCode.MACHINE
+
+
+# What the kernel answers when a disk, a quota or a file-size limit is full; the same in words, for libraries that
+# pass on the words alone (safetensors, SQLite).
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FULL_IN_WORDS = ("no space left on device", "disk quota exceeded", "file too large", "disk is full")
+
+
+def says_disk_full(error: BaseException) -> bool:
+    """Whether an error means that a write found no room."""
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return True
+    return any(words in str(error).lower() for words in _FULL_IN_WORDS)

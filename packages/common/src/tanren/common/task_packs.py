@@ -33,6 +33,8 @@ class PackDescription(BaseModel):
     licence: str
     group: str
     """What `Row.group` stands for, as the heading of the table's first column ("format")."""
+    heldout: str = ""
+    """One sentence for the report: what held-out rows share with training rows, and what not."""
     recipes: Mapping[str, str] = {}
     """Recipe files of this pack by command, relative to the pack's folder."""
 

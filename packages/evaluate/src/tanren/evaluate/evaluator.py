@@ -60,6 +60,7 @@ class GenerationEvaluator:
         return {
             "task": self._pack.description.name,
             "group": self._pack.description.group,
+            "heldout": self._pack.description.heldout,
             "candidates": {first: score(one), second: score(two)},
             "first": first,
             "second": second,

@@ -81,7 +81,8 @@ def _bars(comparison: dict[str, Any]) -> str:
         axes.bar(x, values, width=0.36, color=colour, label=name, yerr=errors, ecolor="#555", capsize=2)
     axes.set_xticks(range(len(groups)), groups)
     axes.set_ylabel("content correct (%)")
-    axes.set_ylim(0, 105)
+    axes.set_ylim(0, 125)  # room for the legend above full bars
+    axes.set_yticks(range(0, 101, 20))
     axes.legend(frameon=False, ncols=2, loc="upper left")
     return _svg(figure)
 

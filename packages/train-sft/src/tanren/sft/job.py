@@ -21,12 +21,14 @@ from tanren.common.run import (
     RunDirectory,
     create_run,
     describe_environment,
+    folder_written_aside,
     open_run,
     read_steps,
     refuse_existing,
     write_atomically,
     write_steps_csv,
 )
+from tanren.common.workspace import sha256_of
 from tanren.sft.interruption import watch_for_interruption
 from tanren.sft.plan import Plan
 
@@ -270,25 +272,21 @@ def _environment(device: DevicePlan, attention: AttentionChoice, loaded: LoadedM
 
 
 def _save_adapter(model: Any, run: RunDirectory, plan: Plan, loaded: LoadedModel, template: str) -> None:
-    """Write the adapter aside and rename it; beside it, what it was trained on (the parent chain)."""
+    """Write the adapter with what it was trained on (the parent chain) beside it."""
     # The name that can be resolved again, not a folder of this machine.
     source = plan.source
-    model.peft_config["default"].base_model_name_or_path = (
-        source.location if source.kind in ("hub", "folder") else source.name
-    )
-    aside = run.path / ".adapter.partial"
-    model.save_pretrained(aside, save_embedding_layers=False)
-    aside.rename(run.adapter)
-    run.write_json(
-        run.adapter / "provenance.json",
-        {
+    named = source.location if source.kind in ("hub", "folder") else source.name
+    model.peft_config["default"].base_model_name_or_path = named
+    with folder_written_aside(run.adapter) as folder:
+        model.save_pretrained(folder, save_embedding_layers=False)
+        provenance = {
             "base_model": loaded.provenance,
             "parents": [],
-            "adapter_sha256": run.adapter_sha256(),
+            "adapter_sha256": sha256_of(folder / "adapter_model.safetensors"),
             "recipe": plan.config.name,
             "chat_template_hash": template,
-        },
-    )
+        }
+        run.write_json(folder / "provenance.json", provenance)
 
 
 def _summary(

@@ -9,17 +9,14 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from tanren.common.attention import SEGMENTS
 from tanren.common.console import Bar, Console
-from tanren.common.errors import MachineError
-from tanren.common.run import RunDirectory
+from tanren.common.run import RunDirectory, folder_written_aside
 from tanren.sft.config import SftConfig
 from tanren.sft.interruption import Interruption
 from tanren.sft.packing import MicroBatch, Step
@@ -109,6 +106,7 @@ class SftTrainer(Trainer):
         )
         self._losses: list[float] = []
         self._clock = time.perf_counter()
+        self._save_to = run.checkpoints
         self.bar: Bar | None = None
         super().__init__(
             model=model,
@@ -182,29 +180,19 @@ class SftTrainer(Trainer):
 
     def _get_output_dir(self, trial: Any) -> str:
         del trial
-        return str(self._staging)
-
-    @property
-    def _staging(self) -> Path:
-        return self._run.checkpoints / ".partial"
+        return str(self._save_to)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         step = self.state.global_step
-        shutil.rmtree(self._staging, ignore_errors=True)
-        with self._console.phase("save checkpoint", f"step {step}"):
-            try:
-                super()._save_checkpoint(model, trial)
-                (self._staging / f"checkpoint-{step}").rename(self._run.checkpoint(step))
-            except Exception as error:
-                free = shutil.disk_usage(self._run.path).free
-                if free < 2**20 or isinstance(error, OSError):
-                    raise MachineError(
-                        f"the checkpoint of step {step} cannot be written to {self._run.checkpoints}: {error} ({free // 2**20} MiB free); "
-                        "free some space and continue with --resume; earlier checkpoints are whole"
-                    ) from error
-                raise
-            finally:
-                shutil.rmtree(self._staging, ignore_errors=True)
+        with (
+            self._console.phase("save checkpoint", f"step {step}"),
+            folder_written_aside(self._run.checkpoint(step)) as self._save_to,
+        ):
+            super()._save_checkpoint(model, trial)
+            inner = self._save_to / f"checkpoint-{step}"  # the Trainer's own name for it
+            for path in inner.iterdir():
+                path.rename(self._save_to / path.name)
+            inner.rmdir()
         self._run.keep_checkpoints(self._config.checkpoint.keep)
         self.start_clock()
 

@@ -2,7 +2,7 @@
 
 from ._directory import RunDirectory, create_run, open_run, refuse_existing
 from ._environment import describe_environment
-from ._files import append_line, write_atomically
+from ._files import append_line, folder_written_aside, write_atomically
 from ._metrics import MetricsWriter, read_events, read_steps, write_steps_csv
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "append_line",
     "create_run",
     "describe_environment",
+    "folder_written_aside",
     "open_run",
     "read_events",
     "read_steps",

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from tanren.common.errors import MachineError, UserError
-from tanren.common.workspace import sha256_of
 
 from ._files import write_atomically
 
@@ -94,11 +93,6 @@ class RunDirectory:
     def read_config(self) -> dict[str, Any]:
         """Return the recorded configuration as nested values."""
         return tomllib.loads(self.config.read_text(encoding="utf-8"))
-
-    def adapter_sha256(self) -> str | None:
-        """Return the hash of the adapter's weights, where there are any."""
-        weights = self.adapter / "adapter_model.safetensors"
-        return sha256_of(weights) if weights.is_file() else None
 
 
 def create_run(folder: Path | None, runs: Path, name: str) -> RunDirectory:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+
+from tanren.common.errors import MachineError, says_disk_full
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -20,6 +24,30 @@ def write_atomically(path: Path, text: str) -> None:
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def folder_written_aside(target: Path) -> Iterator[Path]:
+    """Give a folder to write to, and rename it to `target` at the end: it is whole or not there.
+
+    Raises MachineError if the disk is full; what was written aside is removed then.
+    """
+    aside = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        aside.mkdir(parents=True)
+        yield aside
+        aside.rename(target)
+    except Exception as error:
+        free = shutil.disk_usage(target.parent).free if target.parent.is_dir() else 0
+        if free < 2**20 or says_disk_full(error):  # torch tells a full disk from nothing else
+            raise MachineError(
+                f"the disk is full: {target} cannot be written ({error}; {free // 2**20} MiB are free); "
+                "free some space, then continue with --resume; what was written before is whole"
+            ) from error
+        raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def append_line(file: IO[bytes], record: Mapping[str, Any]) -> None:
