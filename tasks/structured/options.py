@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
+
 from tanren.common.task_contract import TaskOptions
 
 from .families import FAMILIES

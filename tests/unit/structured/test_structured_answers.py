@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from tanren.common.errors import UserError
 from tanren.common.task_contract import Row, Verdict
-
 from tasks.structured import task
 from tasks.structured.answers import find_answer
 

@@ -8,8 +8,8 @@ from contextlib import suppress
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tanren.common.task_contract import Row, Verdict
 
+from tanren.common.task_contract import Row, Verdict
 from tasks.structured.answers import judge
 from tasks.structured.formats import FORMATS, FormatName
 from tasks.structured.limits import MAX_BYTES, MAX_DEPTH, FormatError

@@ -23,9 +23,9 @@ from typing import Any, Literal
 import pytest
 import yaml
 from pydantic import ValidationError
+
 from tanren.common.errors import UserError
 from tanren.common.task_contract import Row, Split
-
 from tasks.structured import generate, task
 from tasks.structured.families import FAMILIES
 from tasks.structured.formats import FORMAT_NAMES

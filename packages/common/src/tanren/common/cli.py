@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import tyro
+
 from tanren.common.command import run_command
 from tanren.common.task_packs import known_packs, load_pack
 

@@ -33,6 +33,12 @@ class UserError(TanrenError):
     exit_code = ExitCode.USER
 
 
+class FoundWantingError(TanrenError):
+    """The command did its work, and what it found is not good enough to go on."""
+
+    exit_code = ExitCode.FOUND_WANTING
+
+
 class MachineError(TanrenError):
     """The machine is at fault: memory, disk, GPU, network."""
 

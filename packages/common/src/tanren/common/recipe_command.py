@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
+
 from tanren.common.config import Loaded, load_config
 from tanren.common.errors import UserError
 from tanren.common.workspace import workspace_root

@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+
 from tanren.common.config._load import describe
 from tanren.common.errors import UserError
 from tanren.common.task_contract import Parsed, Row, Split, TaskModule, TaskOptions

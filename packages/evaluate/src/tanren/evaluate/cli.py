@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
+
 from tanren.common.command import run_command
 from tanren.common.config import dump_toml
 from tanren.common.errors import UserError

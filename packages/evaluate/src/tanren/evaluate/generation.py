@@ -7,14 +7,15 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
+from transformers import GenerationConfig as HfGenerationConfig
+from transformers import StoppingCriteria, StoppingCriteriaList
+
 from tanren.common.attention import inference_attention
 from tanren.common.chat import prompt_hash, render_prompt
 from tanren.common.config import GenerationConfig
 from tanren.common.errors import UserError
 from tanren.common.task_contract import Row
 from tanren.evaluate.predictions import Prediction
-from transformers import GenerationConfig as HfGenerationConfig
-from transformers import StoppingCriteria, StoppingCriteriaList
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

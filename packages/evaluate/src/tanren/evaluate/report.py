@@ -9,6 +9,7 @@ from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
+
 from tanren.common.run import RunDirectory, read_events, read_steps, write_atomically
 from tanren.common.task_packs import load_pack
 from tanren.evaluate.evaluator import PREDICTIONS, TASKS

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
+
 from tanren.common.config import ConfigModel, GenerationConfig, ModelConfig, TaskConfig
 
 Positive = Annotated[int, Field(ge=1)]

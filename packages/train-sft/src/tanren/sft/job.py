@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -33,12 +34,14 @@ from tanren.sft.interruption import watch_for_interruption
 from tanren.sft.plan import Plan
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from tanren.common.attention import AttentionChoice
     from tanren.common.chat import Sample
     from tanren.common.models.device import DevicePlan
     from tanren.common.models.load import LoadedModel
+    from tanren.sft.tracking import Tracker
     from tanren.sft.trainer import SftTrainer
-    from transformers import PreTrainedTokenizerBase
 
 BASE, TRAINED = "base", "trained"
 # Settings that may differ between a run and its resumption: they do not touch the numbers.
@@ -76,7 +79,17 @@ def run_job(plan: Plan, *, resume: str | None) -> int:
         evaluator = None
         if evaluator_class is not None and plan.pack is not None:
             evaluator = evaluator_class(plan.pack, plan.heldout_rows, config.evaluation, console)
-        code = _run(plan, prepared, run, console, evaluator, resumed=earlier is not None)
+        tracker = _open_tracker(plan, run, console)
+        begun = time.time()
+        try:
+            code = _run(plan, prepared, run, console, evaluator, tracker, resumed=earlier is not None)
+        except BaseException as error:
+            with suppress(Exception):  # the error itself is what the user must hear
+                status = "failed" if isinstance(error, Exception) else "interrupted"
+                summary = _summary(plan, run, console, status, begun, {})
+                run.write_json(run.summary, summary | {"error": f"{type(error).__name__}: {error}"})
+                tracker.finish({}, "FAILED")
+            raise
     metrics.close()
     return code
 
@@ -85,8 +98,9 @@ def _prepare(plan: Plan, console: Console) -> Prepared:
     """Import the libraries, choose the device, and turn the rows into samples."""
     config = plan.config
     with console.phase("import", "torch, transformers, peft"):
-        import tanren.sft.trainer  # noqa: F401 (the heavy import, paid where it is announced)
         import torch
+
+        import tanren.sft.trainer  # noqa: F401 (the heavy import, paid where it is announced)
         from tanren.common.models.device import plan_device
         from tanren.common.models.load import load_tokenizer
         from tanren.sft.samples import make_samples
@@ -103,7 +117,14 @@ def _prepare(plan: Plan, console: Console) -> Prepared:
 
 
 def _run(
-    plan: Plan, prepared: Prepared, run: RunDirectory, console: Console, evaluator: Evaluator | None, *, resumed: bool
+    plan: Plan,
+    prepared: Prepared,
+    run: RunDirectory,
+    console: Console,
+    evaluator: Evaluator | None,
+    tracker: Tracker,
+    *,
+    resumed: bool,
 ) -> int:
     """Do the run in its directory: evaluate, train, evaluate, save, report."""
     from tanren.common.attention import choose_training_attention
@@ -133,7 +154,6 @@ def _run(
         budget=config.train.micro_batch_tokens if attention.packs else 1,
         seed=config.seed,
     )
-    tracker = _open_tracker(plan, run, console)
     with watch_for_interruption(console) as interruption:
         trainer = SftTrainer(
             model=model,
@@ -233,7 +253,7 @@ def _attach_lora(plan: Plan, loaded: LoadedModel, attention: AttentionChoice) ->
     return model
 
 
-def _open_tracker(plan: Plan, run: RunDirectory, console: Console) -> Any:
+def _open_tracker(plan: Plan, run: RunDirectory, console: Console) -> Tracker:
     from tanren.sft.tracking import MlflowTracker, NoTracker
 
     if not plan.config.tracking.mlflow:

@@ -9,18 +9,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from tanren.common.attention import SEGMENTS
-from tanren.common.console import Bar, Console
-from tanren.common.run import RunDirectory, folder_written_aside
-from tanren.sft.config import SftConfig
-from tanren.sft.interruption import Interruption
-from tanren.sft.packing import MicroBatch, Step
-from tanren.sft.tracking import Tracker
 from torch.nn.functional import cross_entropy
 from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers import (
@@ -31,6 +25,15 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+
+from tanren.common.attention import SEGMENTS
+from tanren.common.console import Bar, Console
+from tanren.common.errors import FoundWantingError
+from tanren.common.run import RunDirectory, folder_written_aside
+from tanren.sft.config import SftConfig
+from tanren.sft.interruption import Interruption
+from tanren.sft.packing import MicroBatch, Step
+from tanren.sft.tracking import Tracker
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -143,6 +146,11 @@ class SftTrainer(Trainer):
             total += loss.detach().float()
             if self.bar is not None:
                 self.bar.advance(self.state.global_step + index / len(step.micro_batches))
+        if not math.isfinite(float(total)):
+            raise FoundWantingError(
+                f"the loss of step {self.state.global_step + 1} is {float(total)}: training diverged; lower optim.lr "
+                f"({self._config.optim.lr}) or raise optim.warmup_ratio, and start again or from an earlier checkpoint"
+            )
         self._losses.append(float(total))
         return total
 

@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 import tyro
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
+
 from tanren.common.errors import UserError
 
 C = TypeVar("C", bound=BaseModel)

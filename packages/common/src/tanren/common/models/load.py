@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
 from tanren.common.errors import UserError
 from tanren.common.models.device import DevicePlan
 from tanren.common.models.packaged import converted_folder
 from tanren.common.models.source import ModelSource
 from tanren.common.models.tiny import tiny_model, tiny_tokenizer
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging as transformers_logging
 
 # Its bars would be drawn across ours; phases say what is being loaded.
 transformers_logging.disable_progress_bar()

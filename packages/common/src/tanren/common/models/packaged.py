@@ -7,9 +7,10 @@ import tempfile
 from pathlib import Path
 
 import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
 from tanren.common.models.source import ModelSource
 from tanren.common.workspace import cache_folder
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 # Raised when the conversion writes something else, so that an older conversion is not taken for a newer one.
 CONVERSION = 1

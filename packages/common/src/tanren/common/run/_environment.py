@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
 from tanren.common.workspace import sha256_of, workspace_root
 
 # The packages whose versions decide numerics and formats.
