@@ -7,6 +7,7 @@ Nothing is written before the rows are known to be good; `summary.json` is writt
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -97,6 +98,8 @@ def run_job(plan: Plan, *, resume: str | None) -> int:
 def _prepare(plan: Plan, console: Console) -> Prepared:
     """Import the libraries, choose the device, and turn the rows into samples."""
     config = plan.config
+    # cuBLAS repeats its sums in one order only with a fixed workspace; read when CUDA starts, so set before.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     with console.phase("import", "torch, transformers, peft"):
         import torch
 
