@@ -16,6 +16,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+
 from tanren.common.recipe_command import RecipeCommand
 from tanren.common.task_packs import load_pack
 from tanren.evaluate.cli import COMMAND as EVALUATE

@@ -115,7 +115,7 @@ def _row(split: Split, index: int, slot: Slot, *, subject: Subject, prompt: str,
     expected = subject.value_in(slot.target)
     digest = hashlib.sha256(_canonical(subject.document).encode()).hexdigest()[:8]
     source = slot.source or {"extraction": "text", "generation": "fields"}[slot.kind]
-    system = () if options.system is None else (Message("system", options.system),)
+    system = (Message("system", options.system),) if options.system else ()
     return Row(
         id=f"{split}-{source}-to-{slot.target}-{index:06d}-{digest}",
         prompt=(*system, Message("user", prompt)),

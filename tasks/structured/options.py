@@ -46,8 +46,8 @@ class Options(TaskOptions):
     families: tuple[str, ...] | None = None
     """Families of schemas to draw from, such as `order` and `sensor`; None means all."""
 
-    system: str | None = "Answer with the document only."
-    """The system message; None leaves it out, and the model's chat template may then insert its own."""
+    system: str = "Answer with the document only."
+    """The system message; "" leaves it out, and the model's chat template may then insert its own."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

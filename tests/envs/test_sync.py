@@ -46,10 +46,11 @@ def test_a_sync_installs_by_hash_then_ours_and_a_second_one_starts_no_process(
     environment: Path, commands: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sync.sync(ROOT)
-    installer, packages, ours = commands
+    installer, packages, ours, compilation = commands
     assert "--require-hashes" in installer
     assert packages[1:3] == ["pip", "sync"]
     assert "--require-hashes" in packages
+    assert compilation[1:3] == ["-m", "compileall"]
     assert [a for a in ours if a.startswith(str(ROOT / "packages"))] == sorted(map(str, ROOT.glob("packages/*")))
     commands.clear()
 
@@ -79,7 +80,7 @@ def test_an_interrupted_sync_leaves_no_stamp_and_is_done_again(
     assert not (environment / sync.STAMP).exists()
     commands.clear()
     sync.sync(ROOT)
-    assert len(commands) == 3
+    assert len(commands) == 4
     assert (environment / sync.STAMP).exists()
 
 

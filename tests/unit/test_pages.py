@@ -7,6 +7,7 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
+
 from tanren.common.task_contract import Row, Verdict
 from tanren.common.task_packs import TaskPack, load_pack
 

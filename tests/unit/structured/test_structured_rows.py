@@ -251,7 +251,7 @@ def test_rows_follow_the_contract() -> None:
 
 
 def test_the_system_message_can_be_left_out() -> None:
-    row = task.rows("train", task.Options(system=None, train_rows=1))[0]
+    row = task.rows("train", task.Options(system="", train_rows=1))[0]
     assert [message.role for message in row.prompt] == ["user"]
 
 

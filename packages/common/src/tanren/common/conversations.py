@@ -91,6 +91,11 @@ def _turn(message: Any, index: int) -> Message:
     for key in ("role", "content"):
         if not isinstance(message.get(key), str):
             raise _FaultyRowError(f"{place}.{key}: found {_kind(message.get(key))}, expected text")
+    unknown = sorted(message.keys() - {"role", "content"})
+    if unknown:
+        raise _FaultyRowError(
+            f"{place}: found the keys {unknown}, which would have no effect; expected 'role' and 'content'"
+        )
     if message["role"] not in ROLES:
         raise _FaultyRowError(f"{place}.role: found {message['role']!r}, expected one of {', '.join(ROLES)}")
     return Message(message["role"], message["content"])

@@ -8,6 +8,7 @@ Nothing is written before the rows are known to be good; `summary.json` is writt
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -64,6 +65,8 @@ def run_job(plan: Plan, *, resume: str | None) -> int:
     config = plan.config
     facts = f"{len(plan.train_rows)} rows to train on, {len(plan.heldout_rows)} held out"
     console.line(f"train-sft {config.name}: {plan.source.name}, {facts}")
+    for warning in plan.warnings:
+        console.warn(warning)
     earlier = open_run(resume, config.output.runs, config.name) if resume else None
     if earlier is not None:
         _check_same_config(plan, earlier)
@@ -101,13 +104,10 @@ def _prepare(plan: Plan, console: Console) -> Prepared:
     # cuBLAS repeats its sums in one order only with a fixed workspace; read when CUDA starts, so set before.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     with console.phase("import", "torch, transformers, peft"):
-        import torch
-
         import tanren.sft.trainer  # noqa: F401 (the heavy import, paid where it is announced)
         from tanren.common.models.device import plan_device
         from tanren.common.models.load import load_tokenizer
         from tanren.sft.samples import make_samples
-    torch.use_deterministic_algorithms(True, warn_only=True)
     device = plan_device(config.model)
     console.line(f"device: {device.device}, {device.dtype} ({device.reason}), {device.threads} CPU threads")
     with console.phase("load tokenizer", _first_time(plan)):
@@ -268,6 +268,8 @@ def _open_tracker(plan: Plan, run: RunDirectory, console: Console) -> Tracker:
 
 
 def _train(trainer: SftTrainer, run: RunDirectory, console: Console, steps: int, *, resumed: bool) -> None:
+    import torch
+
     checkpoint: str | None = None
     if resumed:
         step = run.checkpoint_steps()[-1]
@@ -277,7 +279,11 @@ def _train(trainer: SftTrainer, run: RunDirectory, console: Console, steps: int,
     with console.phase("train", f"{steps} steps"), console.bar("train", steps, "step") as bar:
         trainer.bar = bar
         trainer.start_clock()
-        trainer.train(resume_from_checkpoint=checkpoint)
+        torch.use_deterministic_algorithms(True)
+        try:
+            trainer.train(resume_from_checkpoint=checkpoint)
+        finally:
+            torch.use_deterministic_algorithms(False)
 
 
 def _environment(device: DevicePlan, attention: AttentionChoice, loaded: LoadedModel, template: str) -> dict[str, Any]:
@@ -300,6 +306,8 @@ def _save_adapter(model: Any, run: RunDirectory, plan: Plan, loaded: LoadedModel
     source = plan.source
     named = source.location if source.kind in ("hub", "folder") else source.name
     model.peft_config["default"].base_model_name_or_path = named
+    if run.adapter.exists():  # this run's own, from before it was interrupted in its last evaluation
+        shutil.rmtree(run.adapter)
     with folder_written_aside(run.adapter) as folder:
         model.save_pretrained(folder, save_embedding_layers=False)
         provenance = {

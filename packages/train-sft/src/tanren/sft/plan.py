@@ -25,6 +25,7 @@ class Plan:
     pack: TaskPack | None
     train_rows: list[Row]
     heldout_rows: list[Row]
+    warnings: tuple[str, ...] = ()
 
     @property
     def config(self) -> SftConfig:
@@ -44,10 +45,10 @@ class Plan:
 def make_plan(loaded: Loaded[SftConfig]) -> Plan:
     """Settle model source, task pack and rows. Raises UserError for whatever does not fit together."""
     config = loaded.config
-    _check_effects(loaded)
+    warnings = _check_effects(loaded)
     source = resolve_source(config.model.name, config.model.revision)
     if config.data.file is not None:
-        return Plan(loaded, source, None, read_conversations(config.data.file), [])
+        return Plan(loaded, source, None, read_conversations(config.data.file), [], warnings)
     pack = load_pack(config.task.name, config.task.options)
     train_rows = pack.rows("train")
     heldout_rows = pack.rows("heldout") if config.evaluation.enabled else []
@@ -60,16 +61,21 @@ def make_plan(loaded: Loaded[SftConfig]) -> Plan:
     both = {row.prompt for row in train_rows} & {row.prompt for row in heldout_rows}
     if both:
         raise UserError(f"the task pack {config.task.name} leaks: {len(both)} held-out prompts are also trained on")
-    return Plan(loaded, source, pack, train_rows, heldout_rows)
+    return Plan(loaded, source, pack, train_rows, heldout_rows, warnings)
 
 
-def _check_effects(loaded: Loaded[SftConfig]) -> None:
-    """Refuse settings that would have no effect in this run."""
+def _check_effects(loaded: Loaded[SftConfig]) -> tuple[str, ...]:
+    """Refuse settings that would have no effect in this run; return a warning where a flag outranks the recipe."""
     config, origins = loaded.config, loaded.origins
+    warnings: list[str] = []
     if config.data.file is not None:
         named = [name for name in origins if name.startswith("task.")]
-        if named:
+        if named and origins["data.file"].startswith("recipe") == origins[named[0]].startswith("recipe"):
             raise UserError(f"{named[0]} ({origins[named[0]]}) has no effect with data.file; remove one of the two")
+        if named:
+            warnings.append(
+                f"data.file ({origins['data.file']}) replaces the task pack: {', '.join(named)} have no effect"
+            )
         if config.evaluation.enabled:
             raise UserError(
                 "evaluation needs a task pack's held-out rows, and data.file replaces the pack; turn it off with --evaluation.no-enabled"
@@ -84,6 +90,7 @@ def _check_effects(loaded: Loaded[SftConfig]) -> None:
                 raise UserError(
                     f"{name} ({origins[name]}) has no effect with tracking.mlflow off; remove one of the two"
                 )
+    return tuple(warnings)
 
 
 def print_plan(plan: Plan, *, as_json: bool) -> None:
@@ -97,7 +104,7 @@ def print_plan(plan: Plan, *, as_json: bool) -> None:
     values = plan.loaded.values()
     if as_json:
         json.dump(
-            {"config": values, "origins": dict(plan.loaded.origins), "plan": facts},
+            {"config": values, "origins": dict(plan.loaded.origins), "plan": facts, "warnings": plan.warnings},
             sys.stdout,
             indent=2,
             ensure_ascii=False,
@@ -105,4 +112,5 @@ def print_plan(plan: Plan, *, as_json: bool) -> None:
         sys.stdout.write("\n")
         return
     sys.stdout.write(dump_toml(values, plan.loaded.origins))
+    sys.stdout.writelines(f"# warning: {warning}\n" for warning in plan.warnings)
     sys.stdout.write("\n# The plan\n" + "".join(f"# {name}: {value}\n" for name, value in facts.items()))

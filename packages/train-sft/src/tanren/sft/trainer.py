@@ -1,10 +1,11 @@
-"""The trainer: transformers' Trainer with four narrow overrides.
+"""The trainer: transformers' Trainer with five narrow overrides.
 
 1. `training_step` runs one optimizer step: its micro-batches, packed without padding, one after the other. The loss is
    the mean over the step's supervised tokens, so the packing does not change it.
 2. `_get_train_sampler` keeps the order that the plan laid out.
-3. `_save_checkpoint` writes aside and renames, and deletes old checkpoints by number.
-4. `log` writes full-precision numbers to the run's metrics instead of rounded ones to the terminal.
+3. `create_scheduler` gives every step, the first too, a learning rate above 0.
+4. `_save_checkpoint` writes aside and renames, and deletes old checkpoints by number.
+5. `log` writes full-precision numbers to the run's metrics instead of rounded ones to the terminal.
 """
 
 from __future__ import annotations
@@ -64,8 +65,6 @@ def training_arguments(config: SftConfig, run: RunDirectory, *, device: str, ste
         per_device_train_batch_size=1,  # one item is one whole optimizer step
         max_steps=steps,
         learning_rate=optim.lr,
-        lr_scheduler_type={"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}[optim.schedule],
-        warmup_steps=round(optim.warmup_ratio * steps),
         weight_decay=optim.weight_decay,
         adam_beta1=optim.beta1,
         adam_beta2=optim.beta2,
@@ -123,6 +122,19 @@ class SftTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler[int]:
         del train_dataset
         return SequentialSampler(self._steps)
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """Return the schedule of the learning rate (`rate_factor`): unlike the library's, no step is taken at rate 0."""
+        if self.lr_scheduler is None:
+            optim = self._config.optim
+            warmup = round(optim.warmup_ratio * num_training_steps)
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+                optimizer or self.optimizer,
+                lambda step: rate_factor(step, num_training_steps, warmup, optim.schedule),
+            )
+        return self.lr_scheduler
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Return 0: a step holds no single batch to estimate from, and nothing here reads the figure."""
@@ -221,7 +233,19 @@ class RunCallback(TrainerCallback):
             control.should_save = control.should_training_stop = True
         elif self._every and state.global_step % self._every == 0 and state.global_step < state.max_steps:
             control.should_save = True
+        if control.should_training_stop or state.global_step == state.max_steps:
+            control.should_log = True  # the steps since the last logged one
         return control
+
+
+def rate_factor(step: int, steps: int, warmup: int, schedule: str) -> float:
+    """Return the share of the peak learning rate in optimizer step `step` (from 0) of `steps`, `warmup` of them rising."""
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    progress = (step - warmup) / max(1, steps - warmup)
+    if schedule == "cosine":
+        return (1 + math.cos(math.pi * progress)) / 2
+    return 1.0 - progress if schedule == "linear" else 1.0
 
 
 def packed_loss(model: torch.nn.Module, micro_batch: MicroBatch, device: torch.device | str) -> torch.Tensor:
