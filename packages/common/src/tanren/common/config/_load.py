@@ -54,12 +54,12 @@ def load_config(
     for variable in sorted(name for name in environment if name.startswith(prefix)):
         dotted = variable.removeprefix(prefix).lower().replace("__", ".")
         text = environment[variable]
-        _set(values, dotted, text if _is_text(model, dotted) else _literal(text))
+        _set(values, dotted, text if _is_text(model, dotted) else _literal(text), f"environment variable {variable}")
         _validate(model, values, f"environment variable {variable}")
         origins[dotted] = f"environment variable {variable}"
     flags, free = _take_free_flags(flags, model)
     for dotted, text in free.items():
-        _set(values, dotted, _literal(text))
+        _set(values, dotted, _literal(text), f"flag --{dotted}")
         origins[dotted] = f"flag --{dotted}"
     base = _validate(model, values, f"recipe {recipe}" if recipe else "the defaults")
     config = tyro.cli(model, default=base, args=list(flags), prog=prog, description=description)
@@ -80,6 +80,8 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise UserError(f"the recipe cannot be read: no file {path}{hint}") from None
     except IsADirectoryError:
         raise UserError(f"the recipe cannot be read: {path} is a folder, expected a .toml file") from None
+    except OSError as error:
+        raise UserError(f"the recipe cannot be read: {path}: {error.strerror}; check the path") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"the recipe is not valid TOML: {path}: {error}; correct that place") from None
 
@@ -92,10 +94,12 @@ def _leaves(values: Mapping[str, Any], path: str = "") -> Iterable[str]:
             yield f"{path}{key}"
 
 
-def _set(values: dict[str, Any], dotted: str, value: Any) -> None:
+def _set(values: dict[str, Any], dotted: str, value: Any, source: str) -> None:
     *tables, key = dotted.split(".")
     for table in tables:
         values = values.setdefault(table, {})
+        if not isinstance(values, dict):
+            raise UserError(f"{source}: {table!r} is a value ({values!r}), not a section: nothing can be set below it")
     values[key] = value
 
 
@@ -108,14 +112,14 @@ def _literal(text: str) -> Any:
 
 
 def _is_text(model: type[BaseModel], dotted: str) -> bool:
-    """Whether the field takes text, so that `TANREN_SFT__MODEL__NAME=1` stays the text 1."""
+    """Whether the field takes text or a path, so that `TANREN_SFT__MODEL__NAME=1` stays the text 1."""
     *tables, key = dotted.split(".")
     for table in tables:
         annotation = model.model_fields[table].annotation if table in model.model_fields else None
         if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
             return False
         model = annotation
-    return key in model.model_fields and model.model_fields[key].annotation in (str, str | None)
+    return key in model.model_fields and model.model_fields[key].annotation in (str, str | None, Path, Path | None)
 
 
 def _take_free_flags(flags: Sequence[str], model: type[BaseModel]) -> tuple[list[str], dict[str, str]]:
