@@ -173,6 +173,8 @@ def describe(detail: ErrorDetails, model: type[BaseModel], source: str) -> str:
         near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
         do = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
         return f"{source}: unknown key {key!r}: {do}"
+    if detail["type"] == "value_error":  # a validator of ours: its message says what was found
+        return ": ".join(filter(None, (source, key, str(detail["ctx"]["error"]))))
     return f"{source}: {key}: found {detail['input']!r}: {detail['msg'][0].lower()}{detail['msg'][1:]}"
 
 
