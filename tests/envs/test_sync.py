@@ -61,7 +61,7 @@ def test_a_sync_installs_by_hash_then_ours_and_a_second_one_starts_no_process(
     sync.sync(ROOT)
     assert commands == []
     sync.sync(ROOT, force=True)
-    assert len(commands) == 3
+    assert len(commands) == 4
 
 
 def test_an_interrupted_sync_leaves_no_stamp_and_is_done_again(

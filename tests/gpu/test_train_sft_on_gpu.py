@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -56,13 +57,14 @@ def test_packed_loss_equals_the_sum_over_single_samples(dtype: str, tolerance: f
     from tanren.sft.trainer import packed_loss
 
     tokenizer = tiny_tokenizer()
-    model = tiny_model("tiny-qwen3", getattr(torch, dtype)).cuda()
+    model: Any = tiny_model("tiny-qwen3", getattr(torch, dtype))
+    model.cuda()
     texts = ["short", "a longer answer of some words", "日本語の答え"]
     samples = [make_sample(tokenizer, [Message("user", "q"), Message("assistant", text)], text, text) for text in texts]
     expected = 0.0
     for sample in samples:  # independent: the model's own attention and logits of every position
         ids = torch.tensor([sample.input_ids], device="cuda")
-        logits = model(input_ids=ids).logits[0]  # type: ignore[call-arg]
+        logits = model(input_ids=ids).logits[0]
         log_probs = logits.detach().double().log_softmax(-1)
         for index in range(1, len(sample.input_ids)):
             if sample.loss_mask[index]:

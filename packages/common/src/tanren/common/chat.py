@@ -86,14 +86,28 @@ def make_sample(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message],
 
     Prompt and answer are tokenised apart, so that the sample begins with exactly the tokens that evaluation feeds: in
     one piece, an answer that starts with a space would melt into the prompt's last token.
+    Raises UserError, naming `where`, for an answer with a character that the tokenizer cannot write.
     """
     text, start, end = supervised_span(tokenizer, messages, where)
     prompt_ids: list[int] = tokenizer(text[:start], add_special_tokens=False)["input_ids"]
     rest = tokenizer(text[start:], add_special_tokens=False, return_offsets_mapping=True)
     mask = [last <= end - start for _, last in rest["offset_mapping"]]
+    _refuse_unknown(tokenizer, text[start:end], rest["input_ids"], rest["offset_mapping"], where)
     return Sample(
         row_id, [*prompt_ids, *rest["input_ids"]], [False] * len(prompt_ids) + mask, prompt_hash(text[:start])
     )
+
+
+def _refuse_unknown(
+    tokenizer: PreTrainedTokenizerBase, answer: str, ids: Sequence[int], offsets: Sequence[tuple[int, int]], where: str
+) -> None:
+    """Refuse an answer that would be learned as the unknown token (SmolLM2's vocabulary lacks 21 of the 256 bytes)."""
+    for token, (first, last) in zip(ids, offsets, strict=True):
+        if token == tokenizer.unk_token_id and last <= len(answer) and answer[first:last] != tokenizer.unk_token:
+            raise UserError(
+                f"{where}: the tokenizer has no token for {answer[first:last]!a} in the answer: the model would learn "
+                f"{tokenizer.unk_token} instead; remove that character or use another model"
+            )
 
 
 def _render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, opening: bool) -> str:

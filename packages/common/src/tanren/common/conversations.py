@@ -22,7 +22,8 @@ def read_conversations(path: Path) -> list[Row]:
     """
     path = path.expanduser()
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Not splitlines(): a text may hold U+2028 or U+0085, which JSON leaves as they are.
+        lines = path.read_text(encoding="utf-8").split("\n")
     except FileNotFoundError:
         raise UserError(f"the data file cannot be read: no file {path}; check data.file") from None
     except IsADirectoryError:
@@ -91,6 +92,10 @@ def _turn(message: Any, index: int) -> Message:
     for key in ("role", "content"):
         if not isinstance(message.get(key), str):
             raise _FaultyRowError(f"{place}.{key}: found {_kind(message.get(key))}, expected text")
+        if any("\ud800" <= character <= "\udfff" for character in message[key]):
+            raise _FaultyRowError(
+                f"{place}.{key}: found half of a surrogate pair (\\ud800 to \\udfff), expected Unicode text"
+            )
     unknown = sorted(message.keys() - {"role", "content"})
     if unknown:
         raise _FaultyRowError(

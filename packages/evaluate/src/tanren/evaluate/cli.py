@@ -16,6 +16,7 @@ import tyro
 from tanren.common.command import run_command
 from tanren.common.config import dump_toml
 from tanren.common.errors import UserError
+from tanren.common.models.source import resolve_source
 from tanren.common.recipe_command import RecipeCommand, read_arguments
 from tanren.common.task_packs import load_pack
 from tanren.evaluate.config import EvaluateConfig
@@ -44,12 +45,15 @@ def _main(arguments: Sequence[str]) -> int:
     if request is None:
         return 0
     config: EvaluateConfig = request.loaded.config
+    source = resolve_source(config.model.name, config.model.revision)
     pack = load_pack(config.task.name, config.task.options)
     rows = pack.rows("heldout")
+    if not rows:
+        raise UserError(f"the task pack {config.task.name} gave no held-out row to evaluate on; raise its option")
     if config.adapter is not None and not (config.adapter.expanduser() / "adapter_config.json").is_file():
         raise UserError(f"adapter {config.adapter}: no adapter_config.json there; name the folder of a trained adapter")
     if request.dry_run:
-        facts = {"task": pack.description.name, "items": len(rows)}
+        facts = {"model": source.provenance(), "task": pack.description.name, "items": len(rows)}
         if request.as_json:
             json.dump(
                 {"config": request.loaded.values(), "origins": dict(request.loaded.origins), "plan": facts},

@@ -127,11 +127,13 @@ class SftTrainer(Trainer):
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
     ) -> torch.optim.lr_scheduler.LRScheduler:
         """Return the schedule of the learning rate (`rate_factor`): unlike the library's, no step is taken at rate 0."""
+        optimizer = optimizer or self.optimizer
+        assert optimizer is not None, "the optimizer is made first"
         if self.lr_scheduler is None:
             optim = self._config.optim
             warmup = round(optim.warmup_ratio * num_training_steps)
             self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
-                optimizer or self.optimizer,
+                optimizer,
                 lambda step: rate_factor(step, num_training_steps, warmup, optim.schedule),
             )
         return self.lr_scheduler

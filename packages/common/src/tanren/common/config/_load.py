@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import json
 import tomllib
@@ -12,6 +13,7 @@ from typing import Any, Generic, TypeVar
 
 import tyro
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from tanren.common.errors import UserError
@@ -55,14 +57,15 @@ def load_config(
     for variable in sorted(name for name in environment if name.startswith(prefix)):
         dotted = variable.removeprefix(prefix).lower().replace("__", ".")
         text = environment[variable]
-        _set(values, dotted, text if _is_text(model, dotted) else _literal(text))
+        _set(values, dotted, text if _is_text(model, dotted) else _literal(text), f"environment variable {variable}")
         _validate(model, values, f"environment variable {variable}")
         origins[dotted] = f"environment variable {variable}"
     flags, free = _take_free_flags(flags, model)
     for dotted, text in free.items():
-        _set(values, dotted, _literal(text))
+        _set(values, dotted, _literal(text), f"flag --{dotted}")
         origins[dotted] = f"flag --{dotted}"
     base = _validate(model, values, f"recipe {recipe}" if recipe else "the defaults")
+    _check_flags(model, values, flags)
     config = base if not flags else tyro.cli(model, default=base, args=list(flags), prog=prog, description=description)
     for flag in flags:
         name = flag.removeprefix("--").split("=", 1)[0].replace("-", "_")
@@ -81,6 +84,8 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise UserError(f"the recipe cannot be read: no file {path}{hint}") from None
     except IsADirectoryError:
         raise UserError(f"the recipe cannot be read: {path} is a folder, expected a .toml file") from None
+    except OSError as error:
+        raise UserError(f"the recipe cannot be read: {path}: {error.strerror}; check the path") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"the recipe is not valid TOML: {path}: {error}; correct that place") from None
 
@@ -93,10 +98,12 @@ def _leaves(values: Mapping[str, Any], path: str = "") -> Iterable[str]:
             yield f"{path}{key}"
 
 
-def _set(values: dict[str, Any], dotted: str, value: Any) -> None:
+def _set(values: dict[str, Any], dotted: str, value: Any, source: str) -> None:
     *tables, key = dotted.split(".")
     for table in tables:
         values = values.setdefault(table, {})
+        if not isinstance(values, dict):
+            raise UserError(f"{source}: {table!r} is a value ({values!r}), not a section: nothing can be set below it")
     values[key] = value
 
 
@@ -109,14 +116,9 @@ def _literal(text: str) -> Any:
 
 
 def _is_text(model: type[BaseModel], dotted: str) -> bool:
-    """Whether the field takes text, so that `TANREN_SFT__MODEL__NAME=1` stays the text 1."""
-    *tables, key = dotted.split(".")
-    for table in tables:
-        annotation = model.model_fields[table].annotation if table in model.model_fields else None
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return False
-        model = annotation
-    return key in model.model_fields and model.model_fields[key].annotation in (str, str | None)
+    """Whether the field takes text or a path, so that `TANREN_SFT__MODEL__NAME=1` stays the text 1."""
+    field = _field(model, dotted)
+    return field is not None and field.annotation in (str, str | None, Path, Path | None)
 
 
 def _take_free_flags(flags: Sequence[str], model: type[BaseModel]) -> tuple[list[str], dict[str, str]]:
@@ -137,6 +139,42 @@ def _take_free_flags(flags: Sequence[str], model: type[BaseModel]) -> tuple[list
             value = rest.pop(0)
         free[name.removeprefix("--").replace("-", "_")] = value
     return kept, free
+
+
+def _check_flags(model: type[BaseModel], values: dict[str, Any], flags: Sequence[str]) -> None:
+    """Validate each flag's value by its field, so that a wrong one is told in the same words as in a recipe.
+
+    Unknown names and switches without a value are left to the command line's parser.
+    """
+    given: dict[str, list[str]] = {}
+    name = None
+    for argument in flags:
+        if argument.startswith("--"):
+            flag, equals, text = argument.removeprefix("--").partition("=")
+            name = flag.replace("-", "_")
+            given[name] = [text] if equals else []
+        elif name is not None:
+            given[name].append(argument)
+    trial = copy.deepcopy(values)
+    for name, texts in given.items():
+        field = _field(model, name)
+        if field is None or not texts:
+            continue
+        listed = "list" in str(field.annotation) and (len(texts) > 1 or "str" not in str(field.annotation).split("|"))
+        single = texts[0] if _is_text(model, name) else None if texts[0] == "None" else _literal(texts[0])
+        _set(trial, name, texts if listed else single, f"flag --{name}")
+        _validate(model, trial, f"flag --{name}")
+
+
+def _field(model: type[BaseModel], dotted: str) -> FieldInfo | None:
+    """Return the field of a dotted name, if there is one."""
+    *tables, key = dotted.split(".")
+    for table in tables:
+        annotation = model.model_fields[table].annotation if table in model.model_fields else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return None
+        model = annotation
+    return model.model_fields.get(key)
 
 
 def _free_tables(model: type[BaseModel], path: str = "") -> Iterable[str]:
@@ -170,6 +208,8 @@ def describe(detail: ErrorDetails, model: type[BaseModel], source: str) -> str:
         near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
         do = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
         return f"{source}: unknown key {key!r}: {do}"
+    if detail["type"] == "value_error":  # a validator of ours: its message says what was found
+        return ": ".join(filter(None, (source, key, str(detail["ctx"]["error"]))))
     return f"{source}: {key}: found {detail['input']!r}: {detail['msg'][0].lower()}{detail['msg'][1:]}"
 
 

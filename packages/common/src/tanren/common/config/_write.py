@@ -21,13 +21,30 @@ def _lines(values: Mapping[str, Any], origins: Mapping[str, str], path: tuple[st
     for key, value in values.items():
         if key in tables:
             continue
-        origin = origins.get(".".join((*path, key)), "default")
+        origin = _printable(origins.get(".".join((*path, key)), "default"))
         if value is None:
-            yield f"# {key} is not set  # {origin}"
+            yield f"# {_key(key)} is not set  # {origin}"
             continue
-        first, *rest = tomli_w.dumps({key: value}).rstrip("\n").split("\n")
-        yield from [*([first, *rest][:-1]), f"{[first, *rest][-1]}  # {origin}"]
+        yield f"{_key(key)} = {_value(value)}  # {origin}"
     for key, table in tables.items():
         yield ""
-        yield f"[{'.'.join((*path, key))}]"
+        yield f"[{'.'.join(map(_key, (*path, key)))}]"
         yield from _lines(table, origins, (*path, key))
+
+
+def _key(key: str) -> str:
+    return tomli_w.dumps({key: 0}).removesuffix(" = 0\n")
+
+
+def _value(value: Any) -> str:
+    """Write a value on one line: a table inside a list has to be an inline one, for a heading would leave the section."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_key(key)} = {_value(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_value, value)) + "]"
+    return tomli_w.dumps({"_": value}).removeprefix("_ = ").removesuffix("\n")
+
+
+def _printable(origin: str) -> str:
+    """A comment ends with its line, and holds no control character: a file's name may."""
+    return "".join(character if character.isprintable() else "?" for character in origin)

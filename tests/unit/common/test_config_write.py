@@ -1,0 +1,58 @@
+"""A written configuration reads back as the same configuration."""
+
+from __future__ import annotations
+
+import tomllib
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tanren.common.config import dump_toml, load_config
+from tanren.sft.config import SftConfig
+
+_TEXT = st.text(max_size=12)
+_SCALAR = st.one_of(
+    _TEXT,
+    st.booleans(),
+    st.integers(-(2**63), 2**63 - 1),
+    st.floats(allow_nan=False, allow_infinity=False),
+)
+_VALUE = st.recursive(
+    _SCALAR,
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(_TEXT, inner, max_size=3)),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(_TEXT, _VALUE, max_size=5))
+def test_any_values_that_toml_can_hold_read_back_the_same(values: dict[str, Any]) -> None:
+    assert tomllib.loads(dump_toml(values, {})) == values
+
+
+@settings(max_examples=40, deadline=None)
+@given(name=_TEXT, lr=st.floats(1e-12, 1e12), options=st.dictionaries(_TEXT, _VALUE, max_size=3), rank=st.integers(1))
+def test_a_configuration_that_was_written_is_a_recipe_for_the_same(
+    tmp_path_factory: pytest.TempPathFactory, name: str, lr: float, options: dict[str, Any], rank: int
+) -> None:
+    config = SftConfig.model_validate(
+        {"name": name, "optim": {"lr": lr}, "task": {"options": options}, "lora": {"rank": rank % 2**63 or 1}}
+    )
+    path = tmp_path_factory.getbasetemp() / "written.toml"
+    path.write_text(dump_toml(config.model_dump(mode="json"), {}), encoding="utf-8", newline="")
+    loaded = load_config(SftConfig, recipe=path, flags=[], environment={}, prefix="X__", prog="test", description="")
+    assert loaded.config == config
+
+
+def test_each_value_says_where_it_came_from_and_an_unset_one_is_a_comment() -> None:
+    values = {"a": 1, "t": {"b": None, "c": [1, 2]}}
+    text = dump_toml(values, {"a": "flag --a", "t.c": "recipe r.toml"})
+    assert "a = 1  # flag --a" in text
+    assert "# b is not set  # default" in text
+    assert "]  # recipe r.toml" in text
+    assert tomllib.loads(text) == {"a": 1, "t": {"c": [1, 2]}}
+
+
+def test_an_origin_with_a_line_break_stays_one_comment() -> None:
+    assert tomllib.loads(dump_toml({"a": 1}, {"a": "recipe odd\nname.toml"})) == {"a": 1}
