@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
 
 import torch
@@ -28,7 +30,8 @@ def converted_folder(source: ModelSource) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", suffix=".partial", dir=folder.parent))
     try:
-        _convert(Path(source.location), aside)
+        with redirect_stderr(StringIO()):  # a bar of the library's own; errors are raised, not printed
+            _convert(Path(source.location), aside)
         try:
             aside.rename(folder)
         except OSError:
