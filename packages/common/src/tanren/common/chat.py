@@ -105,7 +105,7 @@ def _refuse_unknown(
     for token, (first, last) in zip(ids, offsets, strict=True):
         if token == tokenizer.unk_token_id and last <= len(answer) and answer[first:last] != tokenizer.unk_token:
             raise UserError(
-                f"{where}: the tokenizer has no token for {ascii(answer[first:last])} in the answer: the model would learn "
+                f"{where}: the tokenizer has no token for {answer[first:last]!a} in the answer: the model would learn "
                 f"{tokenizer.unk_token} instead; remove that character or use another model"
             )
 

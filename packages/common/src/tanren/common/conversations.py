@@ -93,7 +93,9 @@ def _turn(message: Any, index: int) -> Message:
         if not isinstance(message.get(key), str):
             raise _FaultyRowError(f"{place}.{key}: found {_kind(message.get(key))}, expected text")
         if any("\ud800" <= character <= "\udfff" for character in message[key]):
-            raise _FaultyRowError(f"{place}.{key}: found half of a surrogate pair (\\ud800 to \\udfff), expected Unicode text")
+            raise _FaultyRowError(
+                f"{place}.{key}: found half of a surrogate pair (\\ud800 to \\udfff), expected Unicode text"
+            )
     if message["role"] not in ROLES:
         raise _FaultyRowError(f"{place}.role: found {message['role']!r}, expected one of {', '.join(ROLES)}")
     return Message(message["role"], message["content"])
