@@ -37,9 +37,7 @@ def test_each_packed_sample_attends_causally_to_itself_alone(segments: tuple[int
 def test_a_padded_batch_is_refused(tiny_qwen3: PreTrainedModel) -> None:
     tiny_qwen3.set_attn_implementation(SEGMENTS)
     with pytest.raises(ValueError, match="padded batch"):
-        tiny_qwen3(
-            input_ids=torch.tensor([[0, 5, 6]]), attention_mask=torch.tensor([[0, 1, 1]]), segments=(3,)
-        )
+        tiny_qwen3(input_ids=torch.tensor([[0, 5, 6]]), attention_mask=torch.tensor([[0, 1, 1]]), segments=(3,))
 
 
 def test_packed_attention_without_segment_lengths_is_refused(tiny_qwen3: PreTrainedModel) -> None:
@@ -61,7 +59,6 @@ def test_inference_takes_an_attention_that_knows_padding_and_gives_the_packed_on
     tiny_qwen3: PreTrainedModel,
 ) -> None:
     tiny_qwen3.set_attn_implementation(SEGMENTS)
-    with pytest.raises(KeyboardInterrupt), inference_attention(tiny_qwen3):
+    with inference_attention(tiny_qwen3):
         assert tiny_qwen3.config._attn_implementation == "sdpa"
-        raise KeyboardInterrupt
     assert tiny_qwen3.config._attn_implementation == SEGMENTS

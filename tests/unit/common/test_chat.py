@@ -135,7 +135,11 @@ def test_a_template_that_cannot_be_trained_with_is_refused(with_template: PreTra
 
 
 @pytest.mark.parametrize(
-    "with_template", [TURNS.replace("m.content", "m.content | trim") + "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"],
+    "with_template",
+    [
+        TURNS.replace("m.content", "m.content | trim")
+        + "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    ],
     indirect=True,
 )
 def test_an_answer_that_the_template_trims_is_learned_as_it_was_written(

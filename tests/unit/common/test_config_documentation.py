@@ -25,9 +25,7 @@ def test_every_field_has_a_default_and_a_docstring(model: type[BaseModel]) -> No
     fields = list(_fields(model))
     assert len(fields) > 10
     assert not [name for name, field, _ in fields if field.is_required()]
-    undocumented = [
-        name for name, field, section in fields if not (section.__doc__ if section else field.description)
-    ]
+    undocumented = [name for name, field, section in fields if not (section.__doc__ if section else field.description)]
     assert not undocumented
 
 

@@ -52,9 +52,7 @@ def test_an_unknown_key_that_resembles_none_is_told_with_all_known_ones(tmp_path
 @pytest.mark.parametrize(
     ("variable", "key", "nearest"), [("SED", "sed", "seed"), ("OPTIM__WARMUP", "optim.warmup", "warmup_ratio")]
 )
-def test_an_unknown_key_of_a_variable_is_told_with_the_nearest_known_one(
-    variable: str, key: str, nearest: str
-) -> None:
+def test_an_unknown_key_of_a_variable_is_told_with_the_nearest_known_one(variable: str, key: str, nearest: str) -> None:
     message = _refusal(None, [], **{variable: "1"})
     assert message == f"environment variable {PREFIX}{variable}: unknown key {key!r}: did you mean {nearest!r}?"
 
@@ -83,9 +81,7 @@ def test_a_wrong_value_of_a_recipe_is_told_with_its_key_and_what_was_found(
 
 def test_a_whole_number_is_good_where_a_number_is_expected(tmp_path: Path) -> None:
     path = _recipe(tmp_path, "[optim]\nlr = 1")
-    loaded = load_config(
-        SftConfig, recipe=path, flags=[], environment={}, prefix=PREFIX, prog="test", description=""
-    )
+    loaded = load_config(SftConfig, recipe=path, flags=[], environment={}, prefix=PREFIX, prog="test", description="")
     assert loaded.config.optim.lr == 1.0
 
 
