@@ -14,6 +14,7 @@ from tanren.sft.trainer import packed_loss
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 MakeSample = Callable[..., Sample]
 Gradients = dict[str, torch.Tensor]
 

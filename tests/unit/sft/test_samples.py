@@ -66,7 +66,7 @@ def test_a_sample_without_a_token_to_learn_is_an_error_or_dropped(tiny_tokenizer
     with pytest.raises(UserError) as caught:
         _make(tiny_tokenizer, _row("abc"), **settings)
     assert f"row r1 has no token to learn after cut-right to {PROMPT} tokens" in str(caught.value)
-    with pytest.raises(UserError, match="no sample is left to train on:\n.*\n.*\n1 rows dropped: no token to learn"):
+    with pytest.raises(UserError, match=r"no sample is left to train on:\n.*\n.*\n1 rows dropped: no token to learn"):
         _make(tiny_tokenizer, _row("abc"), **settings, fully_masked="drop")
 
 
