@@ -100,7 +100,8 @@ def _no_checkpoint_settings(model: PreTrainedModel) -> Iterator[None]:
 
     Qwen2.5's asks for a repetition penalty, for one, which is applied to greedy decoding too.
     """
-    owner: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # below a PEFT adapter
+    wrapped: Any = model
+    owner = wrapped.get_base_model() if hasattr(model, "get_base_model") else wrapped  # below a PEFT adapter
     before = owner.generation_config
     owner.generation_config = HfGenerationConfig()
     try:
