@@ -155,4 +155,6 @@ def tiny_qwen3(one_thread: None) -> PreTrainedModel:
     import torch
     from tanren.common.models.tiny import tiny_model
 
-    return tiny_model("tiny-qwen3", torch.float32).eval()
+    model = tiny_model("tiny-qwen3", torch.float32)
+    model.eval()
+    return model

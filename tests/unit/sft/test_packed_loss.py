@@ -32,7 +32,8 @@ def samples(make: MakeSample) -> list[Sample]:
 
 @pytest.fixture
 def packed_model() -> PreTrainedModel:
-    model = tiny_model("tiny-qwen3", torch.float32).train()
+    model = tiny_model("tiny-qwen3", torch.float32)
+    model.train()
     model.set_attn_implementation(SEGMENTS)
     return model
 

@@ -58,10 +58,9 @@ def _trainer(
 def test_each_step_is_logged_with_the_mean_loss_over_its_learned_tokens(tmp_path: Path, steps: list[Step]) -> None:
     samples = [sample for micro_batch in steps[0].micro_batches for sample in micro_batch.samples]
     with _trainer(tmp_path, steps) as trainer:
-        expected = sum(
-            packed_loss(trainer.model, MicroBatch((sample,)), "cpu").item()
-            for sample in samples  # type: ignore[arg-type]
-        ) / (3 * len(samples))
+        model: Any = trainer.model
+        losses = [packed_loss(model, MicroBatch((sample,)), "cpu").item() for sample in samples]
+        expected = sum(losses) / (3 * len(samples))
         trainer.train()
     logged = read_steps(tmp_path / "metrics.jsonl")
     assert [(event["step"], event["tokens"], event["supervised_tokens"]) for event in logged] == [
