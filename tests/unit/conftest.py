@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -139,10 +139,23 @@ def smollm2_tokenizer() -> PreTrainedTokenizerBase:
 
 
 @pytest.fixture
-def tiny_qwen3() -> PreTrainedModel:
+def one_thread() -> Iterator[None]:
+    """Compute with one thread: on tensors this small, threads only wait for one another."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def tiny_qwen3(one_thread: None) -> PreTrainedModel:
     """Return a fresh tiny Qwen3 in float32."""
     import torch
 
     from tanren.common.models.tiny import tiny_model
 
-    return tiny_model("tiny-qwen3", torch.float32).eval()
+    model = tiny_model("tiny-qwen3", torch.float32)
+    model.eval()
+    return model

@@ -58,14 +58,15 @@ def generate(
             )
     order = sorted(range(len(rows)), key=lambda index: len(ids[index]))
     done: dict[int, Prediction] = {}
+    eos = _eos_ids(model, tokenizer)
     was_training = model.training
     model.eval()
-    with torch.inference_mode(), inference_attention(model), _contiguous_head(model):
+    with torch.inference_mode(), inference_attention(model), _contiguous_head(model), _no_checkpoint_settings(model):
         for first in range(0, len(order), settings.batch_size):
             batch = order[first : first + settings.batch_size]
-            completions = _decode_batch(model, tokenizer, [ids[index] for index in batch], settings, on_token)
+            completions = _decode_batch(model, tokenizer, [ids[index] for index in batch], settings, eos, on_token)
             for index, new in zip(batch, completions, strict=True):
-                stopped = bool(new) and new[-1] in _eos_ids(model, tokenizer)
+                stopped = bool(new) and new[-1] in eos
                 done[index] = Prediction(
                     id=rows[index].id,
                     completion=str(tokenizer.decode(new, skip_special_tokens=True, clean_up_tokenization_spaces=False)),
@@ -94,22 +95,37 @@ def _contiguous_head(model: PreTrainedModel) -> Iterator[None]:
         hook.remove()
 
 
+@contextmanager
+def _no_checkpoint_settings(model: PreTrainedModel) -> Iterator[None]:
+    """Keep a checkpoint's generation_config.json out: what we leave unset would be filled from it.
+
+    Qwen2.5's asks for a repetition penalty, for one, which is applied to greedy decoding too.
+    """
+    wrapped: Any = model
+    owner = wrapped.get_base_model() if hasattr(model, "get_base_model") else wrapped  # below a PEFT adapter
+    before = owner.generation_config
+    owner.generation_config = HfGenerationConfig()
+    try:
+        yield
+    finally:
+        owner.generation_config = before
+
+
 def _decode_batch(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[list[int]],
     settings: GenerationConfig,
+    eos: list[int],
     on_token: Callable[[], None],
 ) -> list[list[int]]:
     width = max(len(prompt) for prompt in prompts)
     padding = tokenizer.pad_token_id
     inputs = torch.tensor([[padding] * (width - len(prompt)) + prompt for prompt in prompts], device=model.device)
     mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=model.device)
-    eos = _eos_ids(model, tokenizer)
     output = model.generate(  # type: ignore[operator]
         input_ids=inputs,
         attention_mask=mask,
-        # A configuration of our own: a checkpoint's generation_config.json may turn sampling on.
         generation_config=HfGenerationConfig(
             do_sample=False,
             max_new_tokens=settings.max_new_tokens,

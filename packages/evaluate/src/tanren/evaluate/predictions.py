@@ -35,11 +35,15 @@ def read_predictions(path: Path) -> list[Prediction]:
     predictions = []
     for number, record in _read(path):
         try:
-            predictions.append(Prediction(**record))
+            prediction = Prediction(**record)
         except TypeError:
             expected = ", ".join(Prediction.__dataclass_fields__)
             found = ", ".join(record) if isinstance(record, dict) else type(record).__name__
             raise UserError(f"{path}:{number}: not a prediction: found {found}; expected {expected}") from None
+        for name in ("id", "completion", "prompt_hash", "finish_reason"):
+            if not isinstance(getattr(prediction, name), str):
+                raise UserError(f"{path}:{number}: {name}: found {getattr(prediction, name)!r}, expected text")
+        predictions.append(prediction)
     return predictions
 
 
@@ -100,6 +104,10 @@ def _read(path: Path) -> Iterable[tuple[int, Any]]:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UserError(f"no file {path}; check the path") from None
+    except IsADirectoryError:
+        raise UserError(f"{path} is a folder; name a JSONL file") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from None
     # Not splitlines(): a completion may hold U+2028, which JSON leaves as it is.
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():

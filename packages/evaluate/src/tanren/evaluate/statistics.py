@@ -75,8 +75,8 @@ def paired_difference(first: Sequence[bool], second: Sequence[bool]) -> PairedDi
 def mcnemar_exact(gained: int, lost: int) -> float:
     """Return the two-sided exact p of McNemar's test (McNemar 1947): a fair coin over the discordant pairs."""
     discordant = gained + lost
-    tail = sum(math.comb(discordant, k) for k in range(min(gained, lost) + 1)) / float(2**discordant)
-    return min(1.0, 2 * tail)
+    ways = sum(math.comb(discordant, k) for k in range(min(gained, lost) + 1))
+    return min(1.0, 2 * ways / (1 << discordant))  # whole numbers: 2.0**1024 is beyond a float
 
 
 def _phi(both: int, gained: int, lost: int, neither: int) -> float:

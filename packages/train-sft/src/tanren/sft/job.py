@@ -8,7 +8,6 @@ Nothing is written before the rows are known to be good; `summary.json` is writt
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -24,16 +23,15 @@ from tanren.common.run import (
     RunDirectory,
     create_run,
     describe_environment,
-    folder_written_aside,
     open_run,
-    read_steps,
     refuse_existing,
     write_atomically,
     write_steps_csv,
 )
-from tanren.common.workspace import sha256_of
+from tanren.sft.adapter import attach_lora, save_adapter
 from tanren.sft.interruption import watch_for_interruption
 from tanren.sft.plan import Plan
+from tanren.sft.summary import final_numbers, make_summary, verdict_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -90,7 +88,7 @@ def run_job(plan: Plan, *, resume: str | None) -> int:
         except BaseException as error:
             with suppress(Exception):  # the error itself is what the user must hear
                 status = "failed" if isinstance(error, Exception) else "interrupted"
-                summary = _summary(plan, run, console, status, begun, {})
+                summary = make_summary(plan, run, console, status, begun, {})
                 run.write_json(run.summary, summary | {"error": f"{type(error).__name__}: {error}"})
                 tracker.finish({}, "FAILED")
             raise
@@ -149,7 +147,7 @@ def _run(
         evaluator.evaluate(BASE, loaded.model, prepared.tokenizer, run.evaluation)
 
     with console.phase("attach LoRA", f"rank {config.lora.rank} on {config.lora.target_modules}"):
-        model = _attach_lora(plan, loaded, attention)
+        model = attach_lora(plan, loaded, attention)
     steps = lay_out(
         prepared.samples,
         rows=plan.rows_to_train(len(prepared.samples)),
@@ -174,25 +172,25 @@ def _run(
     if interruption.exit_code is not None and done < len(steps):
         status = "interrupted" if interruption.exit_code is ExitCode.INTERRUPTED else "preempted"
         tracker.finish({}, "KILLED")
-        run.write_json(run.summary, _summary(plan, run, console, status, begun, {}))
+        run.write_json(run.summary, make_summary(plan, run, console, status, begun, {}))
         console.line(
             f"{status} after step {done} of {len(steps)}; to continue: the same command with --resume {run.path}"
         )
         return interruption.exit_code
 
     with console.phase("save adapter", str(run.adapter)):
-        _save_adapter(model, run, plan, loaded, template)
+        save_adapter(model, run, plan, loaded, template)
     comparison: Mapping[str, Any] = {}
     if evaluator is not None:
         evaluator.evaluate(TRAINED, model, prepared.tokenizer, run.evaluation)
         comparison = evaluator.compare(BASE, TRAINED)
-    tracker.finish(_final_numbers(comparison), "FINISHED")
-    run.write_json(run.summary, _summary(plan, run, console, "done", begun, comparison))
+    tracker.finish(final_numbers(comparison), "FINISHED")
+    run.write_json(run.summary, make_summary(plan, run, console, "done", begun, comparison))
     with console.phase("write report"):
         page = find_report_writer()(run)
     if evaluator is not None:
         console.text(evaluator.table(BASE, TRAINED))
-        console.line(_verdict(comparison))
+        console.line(verdict_line(comparison))
     console.line(f"adapter: {run.adapter}")
     console.line(f"report: {page}")
     return ExitCode.DONE
@@ -227,33 +225,6 @@ def _flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
     for key, value in values.items():
         flat |= _flat(value, f"{path}{key}.") if isinstance(value, Mapping) else {f"{path}{key}": value}
     return flat
-
-
-def _attach_lora(plan: Plan, loaded: LoadedModel, attention: AttentionChoice) -> Any:
-    """Wrap the model with a fresh adapter; its initialisation depends on the seed alone."""
-    from peft import LoraConfig, get_peft_model
-    from transformers import set_seed
-
-    lora = plan.config.lora
-    set_seed(plan.config.seed)
-    loaded.model.set_attn_implementation(attention.kernel)
-    loaded.model.config.use_cache = False
-    try:
-        model = get_peft_model(
-            loaded.model,
-            LoraConfig(
-                r=lora.rank,
-                lora_alpha=lora.alpha,
-                lora_dropout=lora.dropout,
-                target_modules=lora.target_modules,
-                task_type="CAUSAL_LM",
-            ),
-        )
-    except ValueError as error:
-        raise UserError(f"lora.target_modules {lora.target_modules!r}: {error}") from None
-    # With a name, every checkpoint would ask the hub whether the vocabulary was resized; `_save_adapter` names it.
-    model.peft_config["default"].base_model_name_or_path = ""
-    return model
 
 
 def _open_tracker(plan: Plan, run: RunDirectory, console: Console) -> Tracker:
@@ -298,72 +269,3 @@ def _environment(device: DevicePlan, attention: AttentionChoice, loaded: LoadedM
         "model": loaded.provenance,
         "chat_template_hash": template,
     }
-
-
-def _save_adapter(model: Any, run: RunDirectory, plan: Plan, loaded: LoadedModel, template: str) -> None:
-    """Write the adapter with what it was trained on (the parent chain) beside it."""
-    # The name that can be resolved again, not a folder of this machine.
-    source = plan.source
-    named = source.location if source.kind in ("hub", "folder") else source.name
-    model.peft_config["default"].base_model_name_or_path = named
-    if run.adapter.exists():  # this run's own, from before it was interrupted in its last evaluation
-        shutil.rmtree(run.adapter)
-    with folder_written_aside(run.adapter) as folder:
-        model.save_pretrained(folder, save_embedding_layers=False)
-        provenance = {
-            "base_model": loaded.provenance,
-            "parents": [],
-            "adapter_sha256": sha256_of(folder / "adapter_model.safetensors"),
-            "recipe": plan.config.name,
-            "chat_template_hash": template,
-        }
-        run.write_json(folder / "provenance.json", provenance)
-
-
-def _summary(
-    plan: Plan, run: RunDirectory, console: Console, status: str, begun: float, comparison: Mapping[str, Any]
-) -> dict[str, Any]:
-    import resource
-
-    steps = read_steps(run.metrics)
-    tokens = sum(step["tokens"] for step in steps)
-    seconds = sum(step["seconds"] for step in steps)
-    # ru_maxrss is KiB on Linux, bytes on macOS; the larger of the two readings is never wrong by more than the unit.
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {
-        "status": status,
-        "name": plan.config.name,
-        "steps": steps[-1]["step"] if steps else 0,
-        "tokens": tokens,
-        "supervised_tokens": sum(step["supervised_tokens"] for step in steps),
-        "tokens_per_second": tokens / seconds if seconds else None,
-        "first_loss": steps[0]["loss"] if steps else None,
-        "last_loss": steps[-1]["loss"] if steps else None,
-        "seconds": round(time.time() - begun, 1),
-        "seconds_by_phase": {name: round(value, 2) for name, value in console.seconds.items()},
-        "peak_memory_gib": round(peak / (2**20 if _linux() else 2**30), 2),
-        "evaluation": dict(comparison),
-    }
-
-
-def _linux() -> bool:
-    import sys
-
-    return sys.platform.startswith("linux")
-
-
-def _final_numbers(comparison: Mapping[str, Any]) -> dict[str, float]:
-    if not comparison:
-        return {}
-    return {
-        f"heldout_{metric}_{name}": values["by_group"]["all"][metric]["value"]
-        for name, values in comparison["candidates"].items()
-        for metric in ("valid", "correct")
-    }
-
-
-def _verdict(comparison: Mapping[str, Any]) -> str:
-    difference = comparison["difference"]["all"]["correct"]
-    low, high = 100 * difference["low"], 100 * difference["high"]
-    said = "it learned" if low > 0 else "it got worse" if high < 0 else "no difference that the items could show"
-    return f"content correct: {100 * difference['value']:+.0f} points [{low:+.0f} to {high:+.0f}] on {difference['n']} held-out items: {said}"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import re
 import shutil
 import tomllib
 from collections.abc import Mapping
@@ -100,20 +102,14 @@ def create_run(folder: Path | None, runs: Path, name: str) -> RunDirectory:
 
     Raises UserError if it exists (a run is never overwritten), MachineError if there is no room or no permission.
     """
-    if folder is None:
-        stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
-        folder = runs.expanduser() / f"{name}-{stamp}"
-        attempt = 2
-        while folder.exists():  # two runs within one second
-            folder = runs.expanduser() / f"{name}-{stamp}-{attempt}"
-            attempt += 1
-    folder = folder.expanduser()
     refuse_existing(folder)
+    stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
+    own = folder.expanduser() if folder is not None else runs.expanduser() / f"{name}-{stamp}"
     try:
-        folder.mkdir(parents=True)
+        folder = _make_new(own, exact=folder is not None)
     except (PermissionError, NotADirectoryError) as error:
         raise UserError(
-            f"the run directory {folder} cannot be made: {error.strerror}; name one that you may write to"
+            f"the run directory {own} cannot be made: {error.strerror}; name one that you may write to"
         ) from None
     free = shutil.disk_usage(folder).free
     if free < LEAST_FREE_BYTES:
@@ -125,13 +121,31 @@ def create_run(folder: Path | None, runs: Path, name: str) -> RunDirectory:
     return RunDirectory(folder)
 
 
+def _make_new(folder: Path, *, exact: bool) -> Path:
+    """Make a folder that was not there. Not `exact`: with a number behind it where another run of this second has it."""
+    for attempt in itertools.count(1):
+        path = folder if attempt == 1 else folder.with_name(f"{folder.name}-{attempt}")
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:  # asked of the file system, so that two processes cannot both be told that it is free
+            if exact:
+                raise _exists(folder) from None
+        else:
+            return path
+    raise AssertionError("unreachable")
+
+
 def refuse_existing(folder: Path | None) -> None:
     """Raise UserError if the run directory that the user named exists: a run is never overwritten."""
     if folder is not None and folder.expanduser().exists():
-        raise UserError(
-            f"the run directory {folder} exists; a run is never overwritten: name another one, delete it, "
-            f"or continue it with --resume {folder}"
-        )
+        raise _exists(folder)
+
+
+def _exists(folder: Path) -> UserError:
+    return UserError(
+        f"the run directory {folder} exists; a run is never overwritten: name another one, delete it, "
+        f"or continue it with --resume {folder}"
+    )
 
 
 def open_run(which: str, runs: Path, name: str) -> RunDirectory:
@@ -140,7 +154,11 @@ def open_run(which: str, runs: Path, name: str) -> RunDirectory:
     Raises UserError if there is none, or if it has no checkpoint yet.
     """
     if which == "latest":
-        candidates = [path for path in runs.expanduser().glob(f"{name}-*") if (path / "config.toml").is_file()]
+        # With the time's form, so that `sft` does not find the runs of `sft-long`.
+        form = re.compile(re.escape(name) + r"-\d{8}-\d{6}(-\d+)?")
+        candidates = [
+            path.parent for path in runs.expanduser().glob("*/config.toml") if form.fullmatch(path.parent.name)
+        ]
         open_ones = [path for path in candidates if not _finished(path)]
         if not open_ones:
             found = f"{len(candidates)} runs of it, all finished" if candidates else "no run of it"

@@ -37,9 +37,9 @@ def read_events(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the events of a metrics file; a torn last line is left out."""
     if not path.is_file():
         return
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:  # bytes: a torn line may end inside a character
         for line in file:
-            if line.endswith("\n"):
+            if line.endswith(b"\n"):
                 yield json.loads(line)
 
 

@@ -1,0 +1,62 @@
+"""The LoRA adapter: attached to the base model, and saved with what it was trained on."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING, Any
+
+from tanren.common.errors import UserError
+from tanren.common.run import RunDirectory, folder_written_aside
+from tanren.common.workspace import sha256_of
+from tanren.sft.plan import Plan
+
+if TYPE_CHECKING:
+    from tanren.common.attention import AttentionChoice
+    from tanren.common.models.load import LoadedModel
+
+
+def attach_lora(plan: Plan, loaded: LoadedModel, attention: AttentionChoice) -> Any:
+    """Wrap the model with a fresh adapter; its initialisation depends on the seed alone."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import set_seed
+
+    lora = plan.config.lora
+    set_seed(plan.config.seed)
+    loaded.model.set_attn_implementation(attention.kernel)
+    loaded.model.config.use_cache = False
+    try:
+        model = get_peft_model(
+            loaded.model,
+            LoraConfig(
+                r=lora.rank,
+                lora_alpha=lora.alpha,
+                lora_dropout=lora.dropout,
+                target_modules=lora.target_modules,
+                task_type="CAUSAL_LM",
+            ),
+        )
+    except ValueError as error:
+        raise UserError(f"lora.target_modules {lora.target_modules!r}: {error}") from None
+    # With a name, every checkpoint would ask the hub whether the vocabulary was resized; `_save_adapter` names it.
+    model.peft_config["default"].base_model_name_or_path = ""
+    return model
+
+
+def save_adapter(model: Any, run: RunDirectory, plan: Plan, loaded: LoadedModel, template: str) -> None:
+    """Write the adapter with what it was trained on (the parent chain) beside it."""
+    # The name that can be resolved again, not a folder of this machine.
+    source = plan.source
+    named = source.location if source.kind in ("hub", "folder") else source.name
+    model.peft_config["default"].base_model_name_or_path = named
+    if run.adapter.exists():  # this run's own, from before it was interrupted in its last evaluation
+        shutil.rmtree(run.adapter)
+    with folder_written_aside(run.adapter) as folder:
+        model.save_pretrained(folder, save_embedding_layers=False)
+        provenance = {
+            "base_model": loaded.provenance,
+            "parents": [],
+            "adapter_sha256": sha256_of(folder / "adapter_model.safetensors"),
+            "recipe": plan.config.name,
+            "chat_template_hash": template,
+        }
+        run.write_json(folder / "provenance.json", provenance)

@@ -1,0 +1,79 @@
+"""Rows that do not fit: an error, or dropped or cut with a full count."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tanren.common.errors import UserError
+from tanren.common.task_contract import Message, Row
+from tanren.sft.config import DataConfig
+from tanren.sft.samples import MOST_LISTED, make_samples
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# "<|im_start|>user\n" 6 tokens, the question, "<|im_end|>\n<|im_start|>assistant\n" 13; the answer; its end and "\n" 2.
+PROMPT, END = 6 + 1 + 13, 2
+
+
+def _row(answer: str, identity: str = "r1") -> Row:
+    return Row(identity, (Message("user", "q"),), answer, "all")
+
+
+def _make(tokenizer: PreTrainedTokenizerBase, *rows: Row, **settings: Any) -> Any:
+    return make_samples(tokenizer, rows, DataConfig(**settings))
+
+
+def test_rows_that_fit_become_samples_and_are_counted(tiny_tokenizer: PreTrainedTokenizerBase) -> None:
+    samples, report = _make(tiny_tokenizer, _row("abc", "a"), _row("abcde", "b"), max_tokens=PROMPT + 5 + END)
+    assert [len(sample.input_ids) for sample in samples] == [PROMPT + 3 + END, PROMPT + 5 + END]
+    assert (report.rows, report.samples, report.longest) == (2, 2, PROMPT + 5 + END)
+    assert report.tokens == 2 * (PROMPT + END) + 8
+    assert report.supervised == 3 + 1 + 5 + 1  # the answers, each with its end of turn
+    assert report.lines()[0].startswith(f"2 samples from 2 rows: {report.tokens} tokens, 10 of them learned")
+
+
+def test_a_row_that_is_too_long_is_an_error_that_says_by_how_much(tiny_tokenizer: PreTrainedTokenizerBase) -> None:
+    with pytest.raises(UserError) as caught:
+        _make(tiny_tokenizer, _row("abcdef"), max_tokens=PROMPT + 5 + END)
+    assert f"row r1 is too long: {PROMPT + 6 + END} tokens, data.max_tokens is {PROMPT + 5 + END}" in str(caught.value)
+    assert "data.too_long to drop, cut-left or cut-right" in str(caught.value)
+
+
+def test_dropped_rows_are_all_counted_and_the_first_ones_listed(tiny_tokenizer: PreTrainedTokenizerBase) -> None:
+    rows = [_row("x" * 50, f"long{index}") for index in range(MOST_LISTED + 2)]
+    samples, report = _make(tiny_tokenizer, _row("abc"), *rows, max_tokens=40, too_long="drop")
+    assert [sample.row_id for sample in samples] == ["r1"]
+    assert report.dropped == {"longer than 40 tokens": MOST_LISTED + 2}
+    assert report.listed == [f"row long{i}: {PROMPT + 50 + END} tokens" for i in range(MOST_LISTED)]
+    assert f"{MOST_LISTED + 2} rows dropped: longer than 40 tokens" in report.lines()
+
+
+@pytest.mark.parametrize(("side", "kept"), [("cut-left", slice(-30, None)), ("cut-right", slice(30))])
+def test_a_cut_sample_keeps_one_end_with_its_mask(
+    tiny_tokenizer: PreTrainedTokenizerBase, side: str, kept: slice
+) -> None:
+    ((whole,), _) = _make(tiny_tokenizer, _row("0123456789abcdefghij"))
+    ((cut,), report) = _make(tiny_tokenizer, _row("0123456789abcdefghij"), max_tokens=30, too_long=side)
+    assert (cut.input_ids, cut.loss_mask) == (whole.input_ids[kept], whole.loss_mask[kept])
+    assert report.cut == 1
+    assert "1 samples were cut to data.max_tokens" in report.lines()
+
+
+def test_a_sample_without_a_token_to_learn_is_an_error_or_dropped(tiny_tokenizer: PreTrainedTokenizerBase) -> None:
+    settings = {"max_tokens": PROMPT, "too_long": "cut-right"}
+    with pytest.raises(UserError) as caught:
+        _make(tiny_tokenizer, _row("abc"), **settings)
+    assert f"row r1 has no token to learn after cut-right to {PROMPT} tokens" in str(caught.value)
+    with pytest.raises(UserError, match=r"no sample is left to train on:\n.*\n.*\n1 rows dropped: no token to learn"):
+        _make(tiny_tokenizer, _row("abc"), **settings, fully_masked="drop")
+
+
+def test_the_first_token_is_never_learned_for_nothing_stands_before_it(
+    tiny_tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    ((cut,), report) = _make(tiny_tokenizer, _row("abc"), max_tokens=4, too_long="cut-left")
+    assert cut.loss_mask == [True, True, True, False]  # b, c, end of turn, line break
+    assert cut.supervised == report.supervised == 2
