@@ -13,11 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 ROOT = Path(__file__).parents[2]
+
+# No time limit for an example: a busy machine is no fault of the code.
+settings.register_profile("tanren", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tanren")
 
 PACK_DESCRIPTION = """\
 name = "shout"

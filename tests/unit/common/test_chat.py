@@ -45,7 +45,7 @@ def _learned(tokenizer: PreTrainedTokenizerBase, sample: Sample) -> str:
     return str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(answer=_ANSWER, question=st.text(max_size=20))
 @example(answer=" leading and trailing ", question="q")
 @example(answer="\n\nlines\n", question="q\n")

@@ -31,7 +31,7 @@ def test_any_values_that_toml_can_hold_read_back_the_same(values: dict[str, Any]
     assert tomllib.loads(dump_toml(values, {})) == values
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(name=_TEXT, lr=st.floats(1e-12, 1e12), options=st.dictionaries(_TEXT, _VALUE, max_size=3), rank=st.integers(1))
 def test_a_configuration_that_was_written_is_a_recipe_for_the_same(
     tmp_path_factory: pytest.TempPathFactory, name: str, lr: float, options: dict[str, Any], rank: int

@@ -38,6 +38,11 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(location, revision=revision)
     except (OSError, ValueError) as error:
         raise UserError(_not_loadable("tokenizer", source, error)) from None
+    if not tokenizer("a", add_special_tokens=False)["input_ids"]:
+        # transformers 5 makes an empty tokenizer of the model's kind where the files are missing, and says nothing.
+        raise UserError(
+            _not_loadable("tokenizer", source, FileNotFoundError("no vocabulary; is tokenizer.json missing?"))
+        )
     if not tokenizer.is_fast:
         raise UserError(
             f"the tokenizer of {source.name} has no character offsets (it is not a fast one); they carry the loss mask"
