@@ -34,8 +34,12 @@ def _raising(error: BaseException) -> Callable[[Sequence[str]], int]:
         (MachineError("the GPU fell off"), 3, "the GPU fell off"),
         (KeyboardInterrupt(), 130, "stopped by Ctrl-C"),
         (Preempted(), 75, "stopped by SIGTERM"),
-        (OSError(errno.ENOSPC, "No space left on device", "/x/y"), 3, "the disk is full: writing /x/y failed"),
-        (OSError(errno.EDQUOT, "Disk quota exceeded"), 3, "the disk is full: writing failed"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/x/y"),
+            3,
+            "No space left on device: '/x/y'; free some space",
+        ),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), 3, "Disk quota exceeded; free some space"),
     ],
 )
 def test_what_ends_a_command_becomes_an_exit_code_and_one_message(
