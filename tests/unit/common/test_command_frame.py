@@ -37,9 +37,9 @@ def _raising(error: BaseException) -> Callable[[Sequence[str]], int]:
         (
             OSError(errno.ENOSPC, "No space left on device", "/x/y"),
             3,
-            "No space left on device: '/x/y'; free some space",
+            "the disk is full: No space left on device: /x/y; free some space",
         ),
-        (OSError(errno.EDQUOT, "Disk quota exceeded"), 3, "Disk quota exceeded; free some space"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), 3, "the disk is full: Disk quota exceeded; free some space"),
     ],
 )
 def test_what_ends_a_command_becomes_an_exit_code_and_one_message(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+
 from tanren.common.config import ModelConfig
 from tanren.common.errors import UserError
 from tanren.common.models.device import DevicePlan, plan_device

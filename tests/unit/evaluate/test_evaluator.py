@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
 from tanren.common.config import GenerationConfig
 from tanren.common.console import Console
 from tanren.common.errors import UserError

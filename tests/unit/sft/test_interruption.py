@@ -7,6 +7,7 @@ import os
 import signal
 
 import pytest
+
 from tanren.common.console import Console
 from tanren.common.errors import ExitCode
 from tanren.sft.interruption import watch_for_interruption

@@ -68,10 +68,15 @@ _TEXTS = {
 @pytest.mark.parametrize("name", FORMATS)
 def test_hostile_texts_end_in_time_with_a_value_or_the_one_error(name: FormatName) -> None:
     for label, text in _TEXTS.items():
-        start = time.perf_counter()
-        with suppress(FormatError):
-            FORMATS[name].read(text)
-        assert time.perf_counter() - start < _SECONDS, label
+        # Processor time, and the best of three: a busy machine or a collection of garbage is no hang.
+        assert any(_seconds(name, text) < _SECONDS for _ in range(3)), label
+
+
+def _seconds(name: FormatName, text: str) -> float:
+    start = time.process_time()
+    with suppress(FormatError):
+        FORMATS[name].read(text)
+    return time.process_time() - start
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,12 @@ def run_command(main: Callable[[Sequence[str]], int], arguments: Sequence[str] |
     except Exception as error:
         if not says_disk_full(error):
             raise
-        _say(f"the disk is full: {error}; free some space, then start again (a run with a checkpoint: with --resume)")
+        said = (
+            f"{error.strerror}{f': {error.filename}' if error.filename else ''}"
+            if isinstance(error, OSError)
+            else error
+        )
+        _say(f"the disk is full: {said}; free some space, then start again (a run with a checkpoint: with --resume)")
         return ExitCode.MACHINE
 
 

@@ -70,7 +70,8 @@ def _check_effects(loaded: Loaded[SftConfig]) -> tuple[str, ...]:
     warnings: list[str] = []
     if config.data.file is not None:
         named = [name for name in origins if name.startswith("task.")]
-        if named and origins["data.file"].startswith("recipe") == origins[named[0]].startswith("recipe"):
+        by_recipe = all(origins[name].startswith("recipe") for name in named)
+        if named and (not by_recipe or origins["data.file"].startswith("recipe")):
             raise UserError(f"{named[0]} ({origins[named[0]]}) has no effect with data.file; remove one of the two")
         if named:
             warnings.append(
