@@ -106,6 +106,8 @@ def _find(name: str) -> Path:
     if name not in packs:
         near = difflib.get_close_matches(name, packs, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known packs: {', '.join(packs) or 'none'}"
+        if workspace_root() is None:
+            hint += f"; the workspace with its tasks/ folder is not above {Path.cwd()}: start inside it"
         raise UserError(f"unknown task pack {name!r}: {hint} (a folder elsewhere is named by its path, with a /)")
     return packs[name]
 
