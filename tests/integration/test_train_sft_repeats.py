@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -69,3 +71,34 @@ def test_a_resumed_run_refuses_other_settings(
     (work / "first" / "summary.json").unlink()  # as after a kill
     assert train_sft("tiny.toml", "--resume", "first", "--optim.lr", "0.5") == 2
     assert "optim.lr: the run has 0.0002, now 0.5" in capsys.readouterr().err
+
+
+def test_a_resumed_run_refuses_other_data(work: Path, train_sft: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train_sft("tiny.toml", "--output.run-dir", "first") == 0
+    (work / "first" / "summary.json").unlink()
+    rows = (work / "rows.jsonl").read_text(encoding="utf-8")
+    (work / "rows.jsonl").write_text(rows.replace("it is 3", "it is 9"), encoding="utf-8")
+    assert train_sft("tiny.toml", "--resume", "first") == 2
+    assert "samples_sha256" in capsys.readouterr().err
+
+
+def test_ctrl_c_in_the_last_step_stops_before_the_adapter_and_resuming_finishes(
+    work: Path, train_sft: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tanren.sft import trainer
+
+    original = trainer.RunCallback.on_step_end
+
+    def press_at_the_end(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+        if state.global_step == state.max_steps:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(self, args, state, control, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer.RunCallback, "on_step_end", press_at_the_end)
+        assert train_sft("tiny.toml", "--output.run-dir", "late") == 130
+    assert not (work / "late" / "adapter").exists()
+    assert train_sft("tiny.toml", "--resume", "late") == 0
+    assert train_sft("tiny.toml", "--output.run-dir", "straight") == 0
+    assert steps_of(work / "late") == steps_of(work / "straight")
+    assert _weights(work / "late") == _weights(work / "straight")

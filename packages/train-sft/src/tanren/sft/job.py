@@ -7,11 +7,12 @@ Nothing is written before the rows are known to be good; `summary.json` is writt
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from tanren.common.config import dump_toml
@@ -140,9 +141,12 @@ def _run(
     attention = choose_training_attention(loaded.model)
     console.line(f"attention: {attention.kernel}: {attention.reason}")
     template = template_hash(prepared.tokenizer)
-    if not resumed:
+    environment = _environment(prepared, attention, loaded, template)
+    if resumed:
+        _check_same_ground(run, environment, console)
+    else:
         write_atomically(run.config, dump_toml(plan.loaded.values(), plan.loaded.origins))
-        run.write_json(run.environment, _environment(prepared.device, attention, loaded, template))
+        run.write_json(run.environment, environment)
     if evaluator is not None:
         evaluator.evaluate(BASE, loaded.model, prepared.tokenizer, run.evaluation)
 
@@ -169,7 +173,7 @@ def _run(
         _train(trainer, run, console, len(steps), resumed=resumed)
     write_steps_csv(run.metrics, run.path / "metrics.csv")
     done = trainer.state.global_step
-    if interruption.exit_code is not None and done < len(steps):
+    if interruption.exit_code is not None:
         status = "interrupted" if interruption.exit_code is ExitCode.INTERRUPTED else "preempted"
         tracker.finish({}, "KILLED")
         run.write_json(run.summary, make_summary(plan, run, console, status, begun, {}))
@@ -257,15 +261,29 @@ def _train(trainer: SftTrainer, run: RunDirectory, console: Console, steps: int,
             torch.use_deterministic_algorithms(False)
 
 
-def _environment(device: DevicePlan, attention: AttentionChoice, loaded: LoadedModel, template: str) -> dict[str, Any]:
+def _environment(prepared: Prepared, attention: AttentionChoice, loaded: LoadedModel, template: str) -> dict[str, Any]:
+    from tanren.sft.samples import samples_sha256
+
     return describe_environment() | {
-        "device": {
-            "device": device.device,
-            "dtype": device.dtype,
-            "threads": device.threads,
-            "reason": device.reason,
-        },
+        "device": asdict(prepared.device),
         "attention": {"kernel": attention.kernel, "reason": attention.reason},
         "model": loaded.provenance,
         "chat_template_hash": template,
+        "samples_sha256": samples_sha256(prepared.samples),
     }
+
+
+def _check_same_ground(run: RunDirectory, environment: Mapping[str, Any], console: Console) -> None:
+    """Refuse to resume on other data or other weights; warn where only the numerics may part."""
+    recorded = json.loads(run.environment.read_text(encoding="utf-8"))
+    for name in ("samples_sha256", "model", "chat_template_hash"):
+        if recorded[name] != environment[name]:
+            raise UserError(
+                f"{run.path} cannot be resumed: {name} was {recorded[name]!r}, now {environment[name]!r}; "
+                "give it the data and the model that it began with, or start a new run"
+            )
+    for name in ("device", "attention", "packages", "cpu", "gpu"):
+        if recorded.get(name) != environment.get(name):
+            console.warn(
+                f"resumed on other ground, so not bit for bit: {name} was {recorded.get(name)}, now {environment.get(name)}"
+            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -83,6 +84,14 @@ def make_samples(
     report.supervised = sum(sample.supervised for sample in samples)
     report.longest = max(len(sample.input_ids) for sample in samples)
     return samples, report
+
+
+def samples_sha256(samples: Sequence[Sample]) -> str:
+    """Return a hash of what is trained on: every token and every mask, in order."""
+    digest = hashlib.sha256()
+    for sample in samples:
+        digest.update(repr((sample.input_ids, sample.loss_mask)).encode())
+    return digest.hexdigest()
 
 
 def _cut(sample: Sample, length: int, *, left: bool) -> Sample:

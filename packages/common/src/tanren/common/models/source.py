@@ -38,10 +38,14 @@ class ModelSource:
         return sha256_of(Path(self.location)) if self.kind == "packaged" else None
 
     def provenance(self) -> dict[str, Any]:
-        """Return what a run records, so that packaged (4-bit) and hub weights are told apart."""
-        return {key: value for key, value in asdict(self).items() if value is not None} | (
-            {"weights_sha256": self.weights_sha256} if self.weights_sha256 else {}
-        )
+        """Return what a run records, so that packaged (4-bit) and hub weights are told apart.
+
+        Packaged weights are named by file and hash: their folder is another on every machine.
+        """
+        values: dict[str, Any] = {key: value for key, value in asdict(self).items() if value is not None}
+        if self.kind == "packaged":
+            values |= {"location": Path(self.location).name, "weights_sha256": self.weights_sha256}
+        return values
 
 
 def resolve_source(name: str, revision: str | None = None) -> ModelSource:
