@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
-from tanren.common.config import Loaded, load_config
+from tanren.common.config import Loaded, dump_toml, load_config
 from tanren.common.errors import UserError
 from tanren.common.workspace import workspace_root
 
@@ -37,6 +37,18 @@ class Request:
     dry_run: bool
     as_json: bool
     resume: str | None
+
+    def print_plan(self, facts: Mapping[str, Any], warnings: Sequence[str] = ()) -> None:
+        """Print the resolved configuration with its origins, and what the run would do: as TOML, or as one JSON object."""
+        values, origins = self.loaded.values(), dict(self.loaded.origins)
+        if self.as_json:
+            plan = {"config": values, "origins": origins, "plan": dict(facts), "warnings": list(warnings)}
+            json.dump(plan, sys.stdout, indent=2, ensure_ascii=False)
+            sys.stdout.write("\n")
+            return
+        sys.stdout.write(dump_toml(values, origins))
+        sys.stdout.writelines(f"# warning: {warning}\n" for warning in warnings)
+        sys.stdout.write("\n# The plan\n" + "".join(f"# {name}: {value}\n" for name, value in facts.items()))
 
 
 def read_arguments(command: RecipeCommand, arguments: Sequence[str]) -> Request | None:

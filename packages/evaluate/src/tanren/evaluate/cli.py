@@ -14,7 +14,6 @@ from typing import Annotated
 import tyro
 
 from tanren.common.command import run_command
-from tanren.common.config import dump_toml
 from tanren.common.errors import UserError
 from tanren.common.models.source import resolve_source
 from tanren.common.recipe_command import RecipeCommand, read_arguments
@@ -53,17 +52,7 @@ def _main(arguments: Sequence[str]) -> int:
     if config.adapter is not None and not (config.adapter.expanduser() / "adapter_config.json").is_file():
         raise UserError(f"adapter {config.adapter}: no adapter_config.json there; name the folder of a trained adapter")
     if request.dry_run:
-        facts = {"model": source.provenance(), "task": pack.description.name, "items": len(rows)}
-        if request.as_json:
-            json.dump(
-                {"config": request.loaded.values(), "origins": dict(request.loaded.origins), "plan": facts},
-                sys.stdout,
-                indent=2,
-            )
-            sys.stdout.write("\n")
-        else:
-            sys.stdout.write(dump_toml(request.loaded.values(), request.loaded.origins))
-            sys.stdout.write("\n# The plan\n" + "".join(f"# {name}: {value}\n" for name, value in facts.items()))
+        request.print_plan({"model": source.describe(), "task": pack.description.name, "items": len(rows)})
         return 0
     from tanren.evaluate.job import run_job
 

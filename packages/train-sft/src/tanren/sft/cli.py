@@ -31,11 +31,11 @@ def _main(arguments: Sequence[str]) -> int:
     request = read_arguments(COMMAND, arguments)
     if request is None:
         return 0
-    from tanren.sft.plan import make_plan, print_plan
+    from tanren.sft.plan import make_plan
 
     plan = make_plan(request.loaded)
     if request.dry_run:
-        print_plan(plan, as_json=request.as_json)
+        request.print_plan(plan.facts(), plan.warnings)
         return 0
     from tanren.sft.job import run_job
 

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from tanren.common.config import dump_toml
+from tanren.common.config import dump_toml, flatten
 from tanren.common.console import Console
 from tanren.common.errors import ExitCode, UserError
 from tanren.common.evaluators import Evaluator, find_evaluator, find_report_writer
@@ -211,7 +211,7 @@ def _first_time(plan: Plan) -> str:
 
 def _check_same_config(plan: Plan, run: RunDirectory) -> None:
     """Refuse to resume with other settings: the result would be neither the old run nor a new one."""
-    recorded, now = _flat(run.read_config()), _flat(plan.loaded.values())
+    recorded, now = flatten(run.read_config()), flatten(plan.loaded.values())
     differing = [
         name
         for name in sorted(recorded.keys() | now.keys())
@@ -222,13 +222,6 @@ def _check_same_config(plan: Plan, run: RunDirectory) -> None:
         raise UserError(
             f"{run.path} cannot be resumed with other settings:\n{told}\nresume with the same recipe and flags (its config.toml is a recipe)"
         )
-
-
-def _flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{path}{key}.") if isinstance(value, Mapping) else {f"{path}{key}": value}
-    return flat
 
 
 def _open_tracker(plan: Plan, run: RunDirectory, console: Console) -> Tracker:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
-import sys
 from dataclasses import dataclass
+from typing import Any
 
-from tanren.common.config import Loaded, dump_toml
+from tanren.common.config import Loaded
 from tanren.common.conversations import read_conversations
 from tanren.common.errors import UserError
 from tanren.common.models.source import ModelSource, resolve_source
@@ -26,6 +25,15 @@ class Plan:
     train_rows: list[Row]
     heldout_rows: list[Row]
     warnings: tuple[str, ...] = ()
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the run would do, for `--dry-run`."""
+        return {
+            "model": self.source.describe(),
+            "train_rows": len(self.train_rows),
+            "heldout_rows": len(self.heldout_rows),
+            "steps": self.steps(len(self.train_rows)),
+        }
 
     @property
     def config(self) -> SftConfig:
@@ -92,26 +100,3 @@ def _check_effects(loaded: Loaded[SftConfig]) -> tuple[str, ...]:
                     f"{name} ({origins[name]}) has no effect with tracking.mlflow off; remove one of the two"
                 )
     return tuple(warnings)
-
-
-def print_plan(plan: Plan, *, as_json: bool) -> None:
-    """Print the resolved configuration with origins, and what the run would do."""
-    facts = {
-        "model": f"{plan.source.name} ({plan.source.kind}: {plan.source.location})",
-        "train_rows": len(plan.train_rows),
-        "heldout_rows": len(plan.heldout_rows),
-        "steps": plan.steps(len(plan.train_rows)),
-    }
-    values = plan.loaded.values()
-    if as_json:
-        json.dump(
-            {"config": values, "origins": dict(plan.loaded.origins), "plan": facts, "warnings": plan.warnings},
-            sys.stdout,
-            indent=2,
-            ensure_ascii=False,
-        )
-        sys.stdout.write("\n")
-        return
-    sys.stdout.write(dump_toml(values, plan.loaded.origins))
-    sys.stdout.writelines(f"# warning: {warning}\n" for warning in plan.warnings)
-    sys.stdout.write("\n# The plan\n" + "".join(f"# {name}: {value}\n" for name, value in facts.items()))

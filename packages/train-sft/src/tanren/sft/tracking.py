@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-from tanren.common.config import ConfigModel
+from tanren.common.config import ConfigModel, flatten
 from tanren.sft.config import TrackingConfig
 
 
@@ -54,7 +54,7 @@ class MlflowTracker:
         self._run_id = self._client.create_run(experiment_id, run_name=run_name).info.run_id
         from mlflow.entities import Param
 
-        flat = _flat(parameters.model_dump(mode="json"))
+        flat = flatten(parameters.model_dump(mode="json"))
         self._client.log_batch(self._run_id, params=[Param(key, str(value)[:500]) for key, value in flat.items()])
 
     def log_step(self, step: int, values: Mapping[str, float]) -> None:
@@ -74,10 +74,3 @@ class MlflowTracker:
         for key, value in metrics.items():
             self._client.log_metric(self._run_id, key, value)
         self._client.set_terminated(self._run_id, status)
-
-
-def _flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{path}{key}.") if isinstance(value, Mapping) else {f"{path}{key}": value}
-    return flat

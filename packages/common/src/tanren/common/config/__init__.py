@@ -1,6 +1,6 @@
 """Configuration: pydantic models, read from TOML recipes, environment variables and dotted flags, with their origins."""
 
-from ._load import Loaded, load_config
+from ._load import Loaded, flatten, load_config
 from ._model import ConfigModel
 from ._sections import GenerationConfig, ModelConfig, TaskConfig
 from ._write import dump_toml
@@ -12,5 +12,6 @@ __all__ = [
     "ModelConfig",
     "TaskConfig",
     "dump_toml",
+    "flatten",
     "load_config",
 ]

@@ -51,7 +51,7 @@ def load_config(
     Raises UserError for an unknown key (with the nearest known one), a wrong type, an unreadable recipe.
     """
     values = {} if recipe is None else _read_toml(recipe)
-    origins = dict.fromkeys(_leaves(values), f"recipe {recipe}")
+    origins = dict.fromkeys(flatten(values), f"recipe {recipe}")
     if recipe is not None:
         _validate(model, values, f"recipe {recipe}")
     for variable in sorted(name for name in environment if name.startswith(prefix)):
@@ -90,12 +90,12 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise UserError(f"the recipe is not valid TOML: {path}: {error}; correct that place") from None
 
 
-def _leaves(values: Mapping[str, Any], path: str = "") -> Iterable[str]:
+def flatten(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """Return nested values by their dotted names: {"optim": {"lr": 1}} as {"optim.lr": 1}."""
+    flat: dict[str, Any] = {}
     for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{path}{key}.")
-        else:
-            yield f"{path}{key}"
+        flat |= flatten(value, f"{path}{key}.") if isinstance(value, Mapping) else {f"{path}{key}": value}
+    return flat
 
 
 def _set(values: dict[str, Any], dotted: str, value: Any, source: str) -> None:

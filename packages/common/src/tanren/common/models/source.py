@@ -37,6 +37,10 @@ class ModelSource:
         """The sha256 of a packaged weights file; None for the others."""
         return sha256_of(Path(self.location)) if self.kind == "packaged" else None
 
+    def describe(self) -> str:
+        """Say where the weights come from, without reading them."""
+        return f"{self.name} ({self.kind}: {self.location})"
+
     def provenance(self) -> dict[str, Any]:
         """Return what a run records, so that packaged (4-bit) and hub weights are told apart.
 
