@@ -29,7 +29,7 @@ from tanren.common.run import (
     write_atomically,
     write_steps_csv,
 )
-from tanren.sft.adapter import attach_lora, save_adapter
+from tanren.sft.adapter import attach_lora, coverage_line, save_adapter
 from tanren.sft.interruption import watch_for_interruption
 from tanren.sft.plan import Plan
 from tanren.sft.summary import final_numbers, make_summary, verdict_line
@@ -152,6 +152,7 @@ def _run(
 
     with console.phase("attach LoRA", f"rank {config.lora.rank} on {config.lora.target_modules}"):
         model = attach_lora(plan, loaded, attention)
+    console.line(coverage_line(model))
     steps = lay_out(
         prepared.samples,
         rows=plan.rows_to_train(len(prepared.samples)),
