@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from tanren.evaluate.report import write_report
 from tanren.evaluate.table import score_table
 
 BASE, ADAPTER = "base", "adapter"
+PROVENANCE = "provenance.json"
 
 
 def run_job(loaded_config: Loaded[EvaluateConfig], pack: TaskPack, rows: Sequence[Row]) -> int:
@@ -50,6 +52,10 @@ def run_job(loaded_config: Loaded[EvaluateConfig], pack: TaskPack, rows: Sequenc
         tokenizer = load_tokenizer(source)
         base = load_model(source, device)
     if adapter is not None:
+        if not (adapter / PROVENANCE).is_file():
+            console.warn(
+                f"adapter {adapter} has no {PROVENANCE}: whether it belongs to {source.name} cannot be checked"
+            )
         check_provenance(adapter, base.provenance, template_hash(tokenizer), config, source)
 
     run = create_run(config.output.run_dir, config.output.runs, config.name)
@@ -58,16 +64,10 @@ def run_job(loaded_config: Loaded[EvaluateConfig], pack: TaskPack, rows: Sequenc
     with run.log.open("a", encoding="utf-8") as console.log:
         console.line(f"run directory: {run.path}")
         write_atomically(run.config, dump_toml(loaded_config.values(), loaded_config.origins))
-        facts = {
-            "device": device.device,
-            "dtype": device.dtype,
-            "threads": device.threads,
-            "reason": device.reason,
-        }
         run.write_json(
             run.environment,
             describe_environment()
-            | {"device": facts, "model": base.provenance, "chat_template_hash": template_hash(tokenizer)},
+            | {"device": asdict(device), "model": base.provenance, "chat_template_hash": template_hash(tokenizer)},
         )
         evaluator = GenerationEvaluator(pack, rows, config.generation, console)
         evaluator.evaluate(BASE, base.model, tokenizer, run.evaluation)
@@ -115,7 +115,7 @@ def check_provenance(
 
     An adapter without provenance.json (not made here) cannot be checked: that is said, and it is let through.
     """
-    path = adapter / "provenance.json"
+    path = adapter / PROVENANCE
     if not path.is_file():
         return
     recorded = json.loads(path.read_text(encoding="utf-8"))
