@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tanren.common.errors import UserError
+from tanren.common.jsonl import numbered_lines
 from tanren.common.task_contract import Message, Row
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
@@ -22,8 +23,7 @@ def read_conversations(path: Path) -> list[Row]:
     """
     path = path.expanduser()
     try:
-        # Not splitlines(): a text may hold U+2028 or U+0085, which JSON leaves as they are.
-        lines = path.read_text(encoding="utf-8").split("\n")
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UserError(f"the data file cannot be read: no file {path}; check data.file") from None
     except IsADirectoryError:
@@ -32,9 +32,7 @@ def read_conversations(path: Path) -> list[Row]:
         raise UserError(f"the data file {path} is not UTF-8 text: {error.reason} at byte {error.start}") from None
     rows: list[Row] = []
     faults: list[str] = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
+    for number, line in numbered_lines(text):
         try:
             rows.append(_row(json.loads(line), f"{path.name}:{number}"))
         except json.JSONDecodeError as error:

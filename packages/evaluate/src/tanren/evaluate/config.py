@@ -4,17 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tanren.common.config import ConfigModel, GenerationConfig, ModelConfig, TaskConfig
-
-
-class OutputConfig(ConfigModel):
-    """Where the run directory goes."""
-
-    runs: Path = Path("runs")
-    """Folder of the run directories."""
-
-    run_dir: Path | None = None
-    """This run's directory; must not exist. Not set means <runs>/<name>-<time>."""
+from tanren.common.config import ConfigModel, GenerationConfig, ModelConfig, OutputConfig, TaskConfig
 
 
 class EvaluateConfig(ConfigModel):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tanren.common.errors import UserError
+from tanren.common.jsonl import numbered_lines
 from tanren.common.run import write_atomically
 from tanren.common.task_contract import Message, Row
 
@@ -108,10 +109,7 @@ def _read(path: Path) -> Iterable[tuple[int, Any]]:
         raise UserError(f"{path} is a folder; name a JSONL file") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from None
-    # Not splitlines(): a completion may hold U+2028, which JSON leaves as it is.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
+    for number, line in numbered_lines(text):
         try:
             yield number, json.loads(line)
         except json.JSONDecodeError as error:

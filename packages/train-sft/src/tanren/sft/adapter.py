@@ -39,28 +39,25 @@ def attach_lora(plan: Plan, loaded: LoadedModel, attention: AttentionChoice) -> 
         )
     except ValueError as error:
         raise UserError(f"lora.target_modules {lora.target_modules!r}: {error}") from None
-    # With a name, every checkpoint would ask the hub whether the vocabulary was resized; `_save_adapter` names it.
+    # With a name, every checkpoint would ask the hub whether the vocabulary was resized; `save_adapter` names it.
     model.peft_config["default"].base_model_name_or_path = ""
     return model
 
 
 def coverage_line(model: PeftModel) -> str:
     """Say how much of the model the adapter reaches: layers, and the share of parameters that is trained."""
-    adapted = sum(1 for name, _ in model.named_modules() if name.endswith(".lora_A"))
-    linear = sum(
-        1 for name, module in model.named_modules() if name.endswith("base_layer") or _is_plain_linear(name, module)
-    )
-    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    every = sum(parameter.numel() for parameter in model.parameters())
+    modules, parameters = dict(model.named_modules()), dict(model.named_parameters())
+    adapted = sum(name.endswith(".lora_A") for name in modules)
+    linear = sum(name.endswith("base_layer") or _is_plain_linear(name, module) for name, module in modules.items())
+    trained = sum(parameter.numel() for parameter in parameters.values() if parameter.requires_grad)
+    every = sum(parameter.numel() for parameter in parameters.values())
     said = f"LoRA on {adapted} of {linear} linear layers: {trained:,} of {every:,} parameters are trained"
     # Experts that are fused into one tensor (experts x in x out) are no linear layers: all-linear passes them by.
     fused = sum(
-        p.numel()
-        for name, p in model.named_parameters()
-        if p.dim() == 3 and "base_layer" not in name and "lora_" not in name
+        p.numel() for name, p in parameters.items() if p.dim() == 3 and "base_layer" not in name and "lora_" not in name
     )
     missed = f"; {fused:,} parameters of fused experts are not reached" if fused else ""
-    routers = any(name.endswith((".gate.lora_A", ".router.lora_A")) for name, _ in model.named_modules())
+    routers = any(name.endswith((".gate.lora_A", ".router.lora_A")) for name in modules)
     caught = "; routers of experts are among them (name lora.target_modules to leave them alone)" if routers else ""
     return f"{said} ({100 * trained / every:.2f} %){missed}{caught}"
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tanren.common.config import ConfigModel, GenerationConfig, ModelConfig, TaskConfig
+from tanren.common.config import ConfigModel, GenerationConfig, ModelConfig, OutputConfig, TaskConfig
 
 Positive = Annotated[int, Field(ge=1)]
 
@@ -119,16 +119,6 @@ class TrackingConfig(ConfigModel):
 
     experiment: str = "tanren-sft"
     """The MLflow experiment's name."""
-
-
-class OutputConfig(ConfigModel):
-    """Where the run directory goes."""
-
-    runs: Path = Path("runs")
-    """Folder of the run directories."""
-
-    run_dir: Path | None = None
-    """This run's directory; must not exist. Not set means <runs>/<name>-<time>."""
 
 
 class SftConfig(ConfigModel):

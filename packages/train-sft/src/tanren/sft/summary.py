@@ -20,7 +20,7 @@ def make_summary(
     steps = read_steps(run.metrics)
     tokens = sum(step["tokens"] for step in steps)
     seconds = sum(step["seconds"] for step in steps)
-    # ru_maxrss is KiB on Linux, bytes on macOS; the larger of the two readings is never wrong by more than the unit.
+    # ru_maxrss is KiB on Linux, bytes on macOS.
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
         "status": status,
@@ -33,13 +33,9 @@ def make_summary(
         "last_loss": steps[-1]["loss"] if steps else None,
         "seconds": round(time.time() - begun, 1),
         "seconds_by_phase": {name: round(value, 2) for name, value in console.seconds.items()},
-        "peak_memory_gib": round(peak / (2**20 if _linux() else 2**30), 2),
+        "peak_memory_gib": round(peak / (2**20 if sys.platform.startswith("linux") else 2**30), 2),
         "evaluation": dict(comparison),
     }
-
-
-def _linux() -> bool:
-    return sys.platform.startswith("linux")
 
 
 def final_numbers(comparison: Mapping[str, Any]) -> dict[str, float]:

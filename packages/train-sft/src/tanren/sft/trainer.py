@@ -72,7 +72,7 @@ def training_arguments(config: SftConfig, run: RunDirectory, *, device: str, ste
         gradient_checkpointing=config.train.gradient_checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False},
         logging_steps=config.train.log_every,
-        logging_nan_inf_filter=False,  # a NaN is shown, not averaged away
+        logging_nan_inf_filter=False,  # a NaN stops the run (training_step), it is not averaged away
         save_strategy="no",  # RunCallback asks for checkpoints
         report_to=[],
         disable_tqdm=True,
@@ -194,7 +194,7 @@ class SftTrainer(Trainer):
             left = (len(self._steps) - done) * seconds / len(steps)
             facts = f"loss {values['loss']:.4f}  lr {values['lr']:.2e}  {values['tokens_per_second']:.0f} tokens/s"
             self.bar.report(done, f"{facts}  {left:.0f} s left")
-        self._clock = time.perf_counter()
+        self.start_clock()
 
     def start_clock(self) -> None:
         """Begin to time the next step now."""
@@ -268,9 +268,9 @@ def packed_loss(model: torch.nn.Module, micro_batch: MicroBatch, device: torch.d
             if sample.loss_mask[index]:
                 predicting.append(offset + index - 1)
                 targets.append(sample.input_ids[index])
-    extra = {}
-    if len(micro_batch.samples) > 1 or _is_packed_attention(model):
-        extra["segments"] = tuple(len(sample.input_ids) for sample in micro_batch.samples)
+    packed = model.config._attn_implementation == SEGMENTS  # type: ignore[union-attr]
+    assert packed or len(micro_batch.samples) == 1, "another attention would attend across packed samples"
+    extra = {"segments": tuple(len(sample.input_ids) for sample in micro_batch.samples)} if packed else {}
     logits = model(
         input_ids=torch.tensor([tokens], device=device),
         position_ids=torch.tensor([positions], device=device),
@@ -279,10 +279,6 @@ def packed_loss(model: torch.nn.Module, micro_batch: MicroBatch, device: torch.d
         **extra,
     ).logits[0]
     return cross_entropy(logits.float(), torch.tensor(targets, device=device), reduction="sum")
-
-
-def _is_packed_attention(model: torch.nn.Module) -> bool:
-    return bool(model.config._attn_implementation == SEGMENTS)  # type: ignore[union-attr]
 
 
 def _collate(items: list[Step]) -> dict[str, Any]:

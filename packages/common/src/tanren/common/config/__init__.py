@@ -2,7 +2,7 @@
 
 from ._load import Loaded, flatten, load_config
 from ._model import ConfigModel
-from ._sections import GenerationConfig, ModelConfig, TaskConfig
+from ._sections import GenerationConfig, ModelConfig, OutputConfig, TaskConfig
 from ._write import dump_toml
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "GenerationConfig",
     "Loaded",
     "ModelConfig",
+    "OutputConfig",
     "TaskConfig",
     "dump_toml",
     "flatten",

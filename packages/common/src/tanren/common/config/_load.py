@@ -9,7 +9,8 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from types import UnionType
+from typing import Any, Generic, TypeVar, get_args, get_origin
 
 import tyro
 from pydantic import BaseModel, ValidationError
@@ -65,13 +66,11 @@ def load_config(
         _set(values, dotted, _literal(text), f"flag --{dotted}")
         origins[dotted] = f"flag --{dotted}"
     base = _validate(model, values, f"recipe {recipe}" if recipe else "the defaults")
-    _check_flags(model, values, flags)
+    given = _given(flags)
+    _check_flags(model, values, given)
     config = base if not flags else tyro.cli(model, default=base, args=list(flags), prog=prog, description=description)
-    for flag in flags:
-        name = flag.removeprefix("--").split("=", 1)[0].replace("-", "_")
-        if flag.startswith("--"):
-            name = _positive(name)
-            origins[name] = f"flag --{name}"
+    for name in map(_positive, given):
+        origins[name] = f"flag --{name}"
     return Loaded(config, origins, recipe)
 
 
@@ -141,48 +140,63 @@ def _take_free_flags(flags: Sequence[str], model: type[BaseModel]) -> tuple[list
     return kept, free
 
 
-def _check_flags(model: type[BaseModel], values: dict[str, Any], flags: Sequence[str]) -> None:
+def _given(flags: Sequence[str]) -> dict[str, list[str]]:
+    """Return the values behind each flag, by its dotted name; none behind a switch."""
+    given: dict[str, list[str]] = {}
+    values: list[str] = []
+    for argument in flags:
+        if argument.startswith("--"):
+            flag, equals, text = argument.removeprefix("--").partition("=")
+            values = given[flag.replace("-", "_")] = [text] if equals else []
+        else:
+            values.append(argument)
+    return given
+
+
+def _check_flags(model: type[BaseModel], values: dict[str, Any], given: Mapping[str, Sequence[str]]) -> None:
     """Validate each flag's value by its field, so that a wrong one is told in the same words as in a recipe.
 
     Unknown names and switches without a value are left to the command line's parser.
     """
-    given: dict[str, list[str]] = {}
-    name = None
-    for argument in flags:
-        if argument.startswith("--"):
-            flag, equals, text = argument.removeprefix("--").partition("=")
-            name = flag.replace("-", "_")
-            given[name] = [text] if equals else []
-        elif name is not None:
-            given[name].append(argument)
     trial = copy.deepcopy(values)
     for name, texts in given.items():
         field = _field(model, name)
         if field is None or not texts:
             continue
-        listed = "list" in str(field.annotation) and (len(texts) > 1 or "str" not in str(field.annotation).split("|"))
+        union = isinstance(field.annotation, UnionType)
+        kinds = {get_origin(kind) or kind for kind in (get_args(field.annotation) if union else (field.annotation,))}
         single = texts[0] if _is_text(model, name) else None if texts[0] == "None" else _literal(texts[0])
-        _set(trial, name, texts if listed else single, f"flag --{name}")
+        _set(trial, name, list(texts) if list in kinds else single, f"flag --{name}")
         _validate(model, trial, f"flag --{name}")
+
+
+def _section_of(annotation: Any) -> type[BaseModel] | None:
+    """Return the model that a field's annotation names, if the field is a section."""
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+
+
+def _section(model: type[BaseModel], path: Sequence[str]) -> type[BaseModel] | None:
+    """Return the model of the section at `path` below `model`, if there is one."""
+    section: type[BaseModel] | None = model
+    for part in path:
+        field = section.model_fields.get(part) if section else None
+        section = _section_of(field.annotation) if field else None
+    return section
 
 
 def _field(model: type[BaseModel], dotted: str) -> FieldInfo | None:
     """Return the field of a dotted name, if there is one."""
-    *tables, key = dotted.split(".")
-    for table in tables:
-        annotation = model.model_fields[table].annotation if table in model.model_fields else None
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return None
-        model = annotation
-    return model.model_fields.get(key)
+    *path, key = dotted.split(".")
+    section = _section(model, path)
+    return section.model_fields.get(key) if section else None
 
 
 def _free_tables(model: type[BaseModel], path: str = "") -> Iterable[str]:
     for name, field in model.model_fields.items():
-        annotation = field.annotation
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            yield from _free_tables(annotation, f"{path}{name}.")
-        elif getattr(annotation, "__origin__", None) is dict:
+        section = _section_of(field.annotation)
+        if section is not None:
+            yield from _free_tables(section, f"{path}{name}.")
+        elif get_origin(field.annotation) is dict:
             yield f"{path}{name}"
 
 
@@ -204,19 +218,11 @@ def describe(detail: ErrorDetails, model: type[BaseModel], source: str) -> str:
     path = [str(part) for part in detail["loc"]]
     key = ".".join(path)
     if detail["type"] == "extra_forbidden":
-        known = _known_keys(model, path[:-1])
+        section = _section(model, path[:-1])
+        known = list(section.model_fields) if section else []
         near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
         do = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
         return f"{source}: unknown key {key!r}: {do}"
     if detail["type"] == "value_error":  # a validator of ours: its message says what was found
         return ": ".join(filter(None, (source, key, str(detail["ctx"]["error"]))))
     return f"{source}: {key}: found {detail['input']!r}: {detail['msg'][0].lower()}{detail['msg'][1:]}"
-
-
-def _known_keys(model: type[BaseModel], path: Sequence[str]) -> list[str]:
-    for part in path:
-        annotation = model.model_fields[part].annotation if part in model.model_fields else None
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return []
-        model = annotation
-    return list(model.model_fields)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
@@ -47,3 +48,13 @@ class GenerationConfig(ConfigModel):
 
     batch_size: Annotated[int, Field(ge=1)] = 32
     """Prompts generated together."""
+
+
+class OutputConfig(ConfigModel):
+    """Where the run directory goes."""
+
+    runs: Path = Path("runs")
+    """Folder of the run directories."""
+
+    run_dir: Path | None = None
+    """This run's directory; must not exist. Not set means <runs>/<name>-<time>."""

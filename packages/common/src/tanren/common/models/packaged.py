@@ -23,8 +23,7 @@ def converted_folder(source: ModelSource) -> Path:
 
     Written aside and renamed: a conversion that was interrupted leaves nothing that looks finished.
     """
-    assert source.weights_sha256 is not None
-    folder = cache_folder() / "models" / f"smollm2-135m-{source.weights_sha256[:12]}-v{CONVERSION}"
+    folder = _folder(source)
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -44,7 +43,12 @@ def converted_folder(source: ModelSource) -> Path:
 
 def is_converted(source: ModelSource) -> bool:
     """Whether loading will be quick."""
-    return (cache_folder() / "models" / f"smollm2-135m-{(source.weights_sha256 or '')[:12]}-v{CONVERSION}").is_dir()
+    return _folder(source).is_dir()
+
+
+def _folder(source: ModelSource) -> Path:
+    assert source.weights_sha256 is not None, "only packaged weights are converted"
+    return cache_folder() / "models" / f"smollm2-135m-{source.weights_sha256[:12]}-v{CONVERSION}"
 
 
 def _convert(weights: Path, folder: Path) -> None:
