@@ -173,13 +173,21 @@ def ensure_venv(venv: Path) -> None:
         (venv / MARKER).write_text(f"{venv}\n", encoding="utf-8")
 
 
+def activation(manifest: Path) -> dict[str, str]:
+    """The variables that pixi.toml sets in every environment."""
+    table = tomllib.loads(manifest.read_text(encoding="utf-8")).get("activation", {})
+    if set(table) - {"env"} or any("$" in str(value) for value in table.get("env", {}).values()):
+        raise Refusal(2, f"pixi.toml: [activation] has more than plain variables: only pixi sets it up. {PIXI}")
+    return {name: str(value) for name, value in table.get("env", {}).items()}
+
+
 def environment(root: Path, venv: Path) -> dict[str, str]:
     """What pixi and an activated venv would set."""
     kept = {key: value for key, value in os.environ.items() if key not in ("PYTHONHOME", "CONDA_PREFIX")}
     kept["PATH"] = f"{venv / 'bin'}{os.pathsep}{kept.get('PATH', os.defpath)}"
     kept |= {"VIRTUAL_ENV": str(venv), "PIXI_PROJECT_ROOT": str(root), "PIXI_ENVIRONMENT_NAME": "default"}
     kept.setdefault("INIT_CWD", str(Path.cwd()))
-    return kept
+    return kept | activation(root / "pixi.toml")
 
 
 def start(task: Task, extra: list[str], root: Path, env: dict[str, str]) -> NoReturn:

@@ -30,6 +30,11 @@ class Settings:
     folders: list[Path] = field(default_factory=list)
     no_index: bool = False
 
+    @property
+    def flags(self) -> list[str]:
+        """What uv reads from its command line alone."""
+        return ["--no-index"] if self.no_index else []
+
     def environment(self, environ: Mapping[str, str]) -> dict[str, str]:
         """The environment for a uv process."""
         kept = {key: value for key, value in environ.items() if key not in NOT_HANDED_ON}
@@ -96,8 +101,7 @@ def read(environ: Mapping[str, str]) -> Settings:
     if links or environ.get("UV_FIND_LINKS"):
         variables["UV_FIND_LINKS"] = ",".join(links)
     switched_off = {"1", "true", "yes", "on"}
-    no_index = pip.get("no-index", "").lower() in switched_off or environ.get("UV_NO_INDEX", "").lower() in switched_off
-    if no_index:
-        variables["UV_NO_INDEX"] = "1"
+    # uv has no variable for pip's no-index, only the flag (Settings.flags); its own UV_OFFLINE forbids addresses too.
+    no_index = pip.get("no-index", "").lower() in switched_off or environ.get("UV_OFFLINE", "").lower() in switched_off
     folders = [folder for place in links if (folder := local_folder(place)) is not None]
     return Settings(variables, folders, no_index)

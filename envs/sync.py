@@ -1,10 +1,13 @@
 """Makes this environment's Python packages exactly the lock: the task `sync`, before all that runs our code.
 
 Nothing changed: the stamp in the environment's folder says so and this ends at once (so nothing heavy is
-imported before the stamp is read). Otherwise: the installer (uv, hash-pinned), the choice of torch's build,
-the lock (every file by sha256), our own packages (editable), and last the stamp: an interrupted sync has
-none, and the next start does it again. `--force` does it in any case, after packages were changed by hand.
-Exit codes: 0, 2 the user's mistake, 3 the machine's.
+imported before the stamp is read). Otherwise: is the environment for this machine, was the lock made from
+what is declared; then the installer (uv, hash-pinned), the choice of torch's build, the lock (every file by
+sha256, none built from source), our own packages (editable), and last the stamp. The stamp holds the time of
+the last change in site-packages: a package installed or removed by hand is noticed and undone. An interrupted
+sync leaves a mark: the next one installs every package anew, since a torn one cannot be told from a whole one.
+`--force` does it in any case; `--stale` takes a lock that was made from other inputs (for `lock`, which makes
+it again). Exit codes: 0, 2 the user's mistake, 3 the machine's.
 """
 
 from __future__ import annotations
@@ -15,8 +18,20 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "packages" / "common" / "src"))
+
+from tanren.common import environments  # noqa: E402 (standard library only: no package is there yet)
+
 STAMP = "tanren-sync.stamp"
-OUR_SOURCES = ("sync.py", "torch_build.py", "index_settings.py", "uv.lock")
+UNFINISHED = "tanren-sync.unfinished"
+OUR_SOURCES = (
+    "sync.py",
+    "torch_build.py",
+    "release_wheels.py",
+    "lock_format.py",
+    "lock_inputs.py",
+    "index_settings.py",
+)
 HEARTBEAT = 15  # s of silence before a line says that the work goes on
 
 
@@ -34,13 +49,37 @@ def say(message: str) -> None:
     print(f"sync: {message}", file=sys.stderr, flush=True)
 
 
-def lock_folder(root: Path, name: str) -> Path:
-    """The folder of the environment's lock; refuses an environment that has none."""
-    folder = root / "envs" / name
-    if not (folder / "requirements.lock").exists():
-        missing = f"environment '{name}' has no Python lock yet (envs/{name}/requirements.lock)"
-        raise Stop(2, f"{missing}: nothing was installed. The environment `default` has one")
-    return folder
+def profile_of(root: Path, name: str) -> environments.Profile:
+    """The profile whose lock the environment installs; refuses an environment that has none."""
+    try:
+        profile = environments.profile_of(root, name)
+    except environments.EnvironmentsError as fault:
+        raise Stop(2, f"{fault}. Nothing was installed") from fault
+    if not (profile.folder / "requirements.lock").exists():
+        raise Stop(2, f"{profile.folder.relative_to(root)}/requirements.lock is missing: nothing was installed")
+    return profile
+
+
+def refuse_host(root: Path, name: str, profile: environments.Profile) -> None:
+    """Refuses a machine that the environment is not for, and names those that are for it."""
+    host, table = environments.read_host(), environments.read_architectures(root)
+    if reasons := environments.refusals(profile, host, table):
+        fitting = [
+            p.environments[0] for p in environments.read_profiles(root) if not environments.refusals(p, host, table)
+        ]
+        instead = f"for this machine: {', '.join(fitting)}" if fitting else "no environment is for this machine"
+        raise Stop(2, f"environment '{name}' cannot be used here: {'; '.join(reasons)} ({instead})")
+
+
+def refuse_stale(root: Path, folder: Path) -> None:
+    """Refuses a lock that was made from other declarations than there are now."""
+    from lock_format import made_from
+    from lock_inputs import inputs_hash
+
+    if made_from((folder / "requirements.lock").read_text(encoding="utf-8")) != inputs_hash(root, folder):
+        lock = f"{folder.relative_to(root)}/requirements.lock"
+        fault = f"{lock} does not fit: the dependencies in a pyproject.toml or in envs/ have changed since it was made"
+        raise Stop(2, f"{fault}: run `./pixiw run lock` (it needs a package index), or undo the change")
 
 
 def our_projects(root: Path) -> list[Path]:
@@ -49,20 +88,31 @@ def our_projects(root: Path) -> list[Path]:
 
 
 def fingerprint(root: Path, folder: Path) -> str:
-    """All that the packages depend on, as one sha256: locks, pyprojects, Python, these scripts, the place."""
-    paths = [folder / name for name in ("requirements.lock", "cuda-runtime.lock", "profile.toml")]
+    """All that the packages depend on, as one sha256: locks and their inputs, Python, these scripts, the place."""
+    paths = [*sorted(folder.glob("*.*")), *sorted((root / "envs").glob("*.in")), root / "envs" / "uv.lock"]
     paths += [*(root / "envs" / name for name in OUR_SOURCES), *our_projects(root)]
     digest = hashlib.sha256(f"{sys.version}\n{root}\n{sys.prefix}\n".encode())
     for path in paths:
-        if path.exists():
-            digest.update(f"{path}\n".encode() + path.read_bytes())
+        digest.update(f"{path}\n".encode() + path.read_bytes())
     return digest.hexdigest()
 
 
-def stamped(prefix: Path) -> str:
-    """The fingerprint with which the last complete sync ended, or ''."""
+def site_packages(prefix: Path) -> Path:
+    """Where the environment's packages are."""
+    return prefix / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
+
+
+def changed_at(prefix: Path) -> str:
+    """When a distribution last came into or left site-packages; '' where there is none."""
+    folder = site_packages(prefix)
+    return str(folder.stat().st_mtime_ns) if folder.is_dir() else ""
+
+
+def stamped(prefix: Path) -> tuple[str, str]:
+    """(fingerprint, change time of site-packages) with which the last complete sync ended, or ('', '')."""
     stamp = prefix / STAMP
-    return stamp.read_text(encoding="utf-8").partition("\n")[0] if stamp.exists() else ""
+    lines = stamp.read_text(encoding="utf-8").splitlines() if stamp.exists() else []
+    return (lines[0], lines[1]) if len(lines) > 1 else ("", "")
 
 
 def is_conda(prefix: Path) -> bool:
@@ -151,50 +201,83 @@ def installer(root: Path, prefix: Path, environment: dict[str, str]) -> str:
     return str(uv)
 
 
-def synchronise(root: Path, folder: Path, prefix: Path, wanted: str) -> None:
+def synchronise(root: Path, profile: environments.Profile, prefix: Path, wanted: str) -> None:
     """The slow path, under the environment's lock: installs, then writes the stamp."""
     import index_settings
+    import release_wheels
     import torch_build
 
-    stamp = prefix / STAMP
+    stamp, unfinished = prefix / STAMP, prefix / UNFINISHED
     stamp.unlink(missing_ok=True)
-    say(f"environment '{folder.name}' ({prefix}): packages are made to fit its lock")
+    say(f"environment '{profile.name}' ({prefix}): packages are made to fit its lock")
     settings = index_settings.read(os.environ)
     uv = installer(root, prefix, dict(os.environ))
     os.environ.update(settings.variables)  # the question for the release address goes by the same proxy
+    lock = (profile.folder / "requirements.lock").read_text(encoding="utf-8")
+    derived, said, expect = prefix / "tanren-requirements.lock", "", "10 GB on disk: several minutes"
+    locks = [derived]
     try:
-        choice = torch_build.choose(folder, settings.folders, offline=settings.no_index)
-    except torch_build.WrongWheel as fault:
+        if not profile.cuda:
+            choice = torch_build.choose(profile.folder, settings.folders, offline=settings.no_index)
+            lock, said, expect = torch_build.derive(lock, choice), choice.why, choice.expect
+            locks += [profile.folder / "cuda-runtime.lock"] if choice.cuda_runtime else []
+            say(said)
+        lock, remote = release_wheels.localise(lock, settings.folders)
+    except release_wheels.WrongWheel as fault:
         raise Stop(3, str(fault)) from fault
-    say(choice.why)
-    derived = prefix / "tanren-requirements.lock"
-    lock = (folder / "requirements.lock").read_text(encoding="utf-8")
-    derived.write_text(torch_build.derive(lock, choice), encoding="utf-8")
-    locks = [derived, folder / "cuda-runtime.lock"] if choice.cuda_runtime else [derived]
+    if remote:
+        say(f"from their release addresses: {', '.join(remote)}")
+    derived.write_text(lock, encoding="utf-8")
     environment = settings.environment(os.environ)
     command = [uv, "pip", "sync", "--python", sys.executable, "--require-hashes", "--compile-bytecode"]
+    command += ["--only-binary", ":all:", *settings.flags]
+    if unfinished.exists():
+        say("the last sync was interrupted: every package is installed anew (from the cache where it is there)")
+        command.append("--reinstall")
+    unfinished.touch()
     what = f"downloading and installing {torch_build.count(locks)} packages"
-    run(what, [*command, *map(str, locks)], environment, choice.expect)
+    run(what, [*command, *map(str, locks)], environment, expect)
     packages = [str(project.parent) for project in our_projects(root)]
-    command = [uv, "pip", "install", "--python", sys.executable, "--no-deps", "--no-build-isolation"]
+    command = [uv, "pip", "install", "--python", sys.executable, "--no-deps", "--no-build-isolation", *settings.flags]
     command += [argument for package in packages for argument in ("-e", package)]
     run(f"installing our own {len(packages)} packages (editable)", command, environment)
     # Compiled once, for those who keep Python from writing bytecode: --help answers 0.1 s sooner.
     compilation = [sys.executable, "-m", "compileall", "-q", "packages", "tasks"]
     run("compiling them", compilation, environment)
+    extra = attach_extra(prefix, lock)
     aside = stamp.with_suffix(".partial")
-    aside.write_text(f"{wanted}\n{choice.why}\n", encoding="utf-8")
+    aside.write_text("\n".join([wanted, changed_at(prefix), *filter(None, [said, extra])]) + "\n", encoding="utf-8")
     aside.replace(stamp)
+    unfinished.unlink()
 
 
-def sync(root: Path, force: bool = False) -> None:
+def attach_extra(prefix: Path, lock: str) -> str:
+    """Keeps what the user built beside the lock importable while it fits the lock's torch; returns what there is."""
+    import build_flash_attn
+
+    built = build_flash_attn.built(prefix)
+    if not built:
+        return ""
+    fits = built.torch == build_flash_attn.locked_torch(lock)
+    build_flash_attn.attach(prefix, site_packages(prefix), fits)
+    if not fits:
+        say(f"{built} was built for torch {built.torch} and is switched off: run `install-flash-attn` again")
+        return ""
+    return str(built)
+
+
+def sync(root: Path, force: bool = False, stale: bool = False) -> None:
     """Brings the environment of this interpreter in line with its lock, once at a time."""
     prefix = Path(sys.prefix)
-    folder = lock_folder(root, os.environ.get("PIXI_ENVIRONMENT_NAME", "default"))
+    name = os.environ.get("PIXI_ENVIRONMENT_NAME", "default")
+    profile = profile_of(root, name)
     guard(root, prefix)
-    wanted = fingerprint(root, folder)
-    if stamped(prefix) == wanted and not force:
+    wanted = fingerprint(root, profile.folder)
+    if stamped(prefix) == (wanted, changed_at(prefix)) and not force:
         return
+    refuse_host(root, name, profile)
+    if not stale:
+        refuse_stale(root, profile.folder)
     import fcntl
 
     with (prefix / "tanren-sync.lock").open("w", encoding="utf-8") as lock:
@@ -203,18 +286,18 @@ def sync(root: Path, force: bool = False) -> None:
         except BlockingIOError:
             say("another start is installing into this environment; waiting for it")
             fcntl.flock(lock, fcntl.LOCK_EX)
-        if stamped(prefix) != wanted or force:  # the other start may have done it
-            synchronise(root, folder, prefix, wanted)
+        if stamped(prefix) != (wanted, changed_at(prefix)) or force:  # the other start may have done it
+            synchronise(root, profile, prefix, wanted)
 
 
 def main() -> int:
     """The exit code; one message for a user's or machine's fault."""
     arguments = sys.argv[1:]
-    if arguments not in ([], ["--force"]):
-        say(f"unknown arguments {arguments}: only --force is known")
+    if unknown := set(arguments) - {"--force", "--stale"}:
+        say(f"unknown arguments {sorted(unknown)}: only --force and --stale are known")
         return 2
     try:
-        sync(ROOT, force=bool(arguments))
+        sync(ROOT, force="--force" in arguments, stale="--stale" in arguments)
     except Stop as stop:
         say(str(stop))
         return stop.code

@@ -7,7 +7,6 @@ hashes of the CPU wheels stand in profile.toml.
 
 from __future__ import annotations
 
-import hashlib
 import platform
 import re
 import sys
@@ -18,12 +17,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from release_wheels import find
+
 PROBE = 4  # s: long enough for a slow proxy, short enough for a start without a network
 TORCH = re.compile(r"^torch==[0-9.]+ \\\n(?:    --hash=[^\n]*\n)+", re.MULTILINE)
-
-
-class WrongWheel(Exception):  # noqa: N818 (the folder's fault, not the program's)
-    """A wheel folder holds another file under the locked wheel's name."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +51,7 @@ def choose(folder: Path, wheel_folders: Sequence[Path], offline: bool, key: str 
     if sha256:
         pattern = f"torch-{version}+cpu-{tag}-{tag}-*{machine}.whl"
         for wheel in (wheel for place in wheel_folders for wheel in sorted(place.glob(pattern))):
-            if (found := digest(wheel)) != sha256:
-                # Not passed over: the installer would take it for a newer kind of the same version, and stop.
-                fault = f"{wheel} is not the file that was locked (sha256 {found}, expected {sha256})"
-                raise WrongWheel(f"{fault}: take it out of the folder")
+            find(wheel.name, [sha256], [wheel.parent])
             why = f"torch {version}: the CPU build in {wheel.parent}"
             return Choice(f"torch=={version}+cpu", sha256, False, why, "about 1 minute")
         address = builds["address"].format(version=version, tag=tag, machine=machine)
@@ -70,12 +64,6 @@ def choose(folder: Path, wheel_folders: Sequence[Path], offline: bool, key: str 
     why = f"torch: the ordinary build{' and its CUDA packages' if cuda else ''} ({'; '.join(passed_over)})"
     expect = "2.5 GB to download, 4.6 GB on disk: several minutes" if cuda else "about 2 minutes"
     return Choice("", "", cuda, why, expect)
-
-
-def digest(path: Path) -> str:
-    """The sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def unreachable(address: str) -> str:

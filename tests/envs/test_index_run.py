@@ -64,6 +64,16 @@ def test_a_task_sees_the_environment_that_pixi_would_give(tasks: Workspace) -> N
     assert '"PIXI_ENVIRONMENT_NAME": "default"' in line
 
 
+def test_variables_of_the_workspace_are_set_and_what_only_pixi_can_set_is_refused(tasks: Workspace) -> None:
+    tasks.manifest('[activation.env]\nPYTHONNOUSERSITE = "1"\n[tasks]\nshow = "python show.py"\n')
+    (tasks.root / "show.py").write_text("import os; print(os.environ['PYTHONNOUSERSITE'])")
+    assert run(tasks, "show").stdout == "1\n"
+    tasks.manifest('[activation.env]\nA = "$CONDA_PREFIX/a"\n[tasks]\nshow = "python show.py"\n')
+    done = run(tasks, "show")
+    assert done.returncode == 2
+    assert "[activation]" in done.stderr
+
+
 def test_a_task_without_a_command_runs_what_it_depends_on(tasks: Workspace) -> None:
     assert len(run(tasks, "both").stdout.splitlines()) == 2
     assert run(tasks, "both", "argument").returncode == 2
@@ -129,7 +139,7 @@ def test_circles_and_missing_dependencies_are_named() -> None:
 def test_every_task_of_the_workspace_runs_without_pixi() -> None:
     tasks = index_run.read_tasks(ROOT / "pixi.toml")
     assert all(index_run.order(tasks, name) for name in tasks)
-    assert tasks["test"].command == ("pytest", "-m", "not gpu")
+    assert tasks["test"].command == ("pytest", "-m", "not gpu and not locks")
 
 
 def test_an_interrupt_reaches_the_task_and_is_its_exit_code(tasks: Workspace) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import index_settings
 import pytest
+import release_wheels
 import sync
 import torch_build
 
@@ -88,7 +89,7 @@ def test_an_environment_without_a_lock_is_refused_and_nothing_is_touched(
     environment: Path, commands: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PIXI_ENVIRONMENT_NAME", "no-such")
-    with pytest.raises(sync.Stop, match="'no-such' has no Python lock yet") as stop:
+    with pytest.raises(sync.Stop, match="there is no environment 'no-such'") as stop:
         sync.sync(ROOT)
     assert stop.value.code == 2
     assert list(environment.iterdir()) == []
@@ -155,7 +156,7 @@ def test_torch_comes_from_a_wheel_folder_then_the_release_then_the_index(
     assert "the index is switched off" in choice.why
     monkeypatch.setattr(torch_build, "unreachable", lambda _address: "refused")
     wheel.write_bytes(b"another wheel")
-    with pytest.raises(torch_build.WrongWheel, match="is not the file that was locked"):
+    with pytest.raises(release_wheels.WrongWheel, match="is not the file that was locked"):
         torch_build.choose(tmp_path, [tmp_path], False, key)
     choice = torch_build.choose(tmp_path, [], False, key)
     assert choice.cuda_runtime
@@ -231,7 +232,9 @@ def test_a_setting_of_uv_wins_and_folders_add_up(tmp_path: Path) -> None:
     handed = settings.environment(environ)
     assert handed["UV_DEFAULT_INDEX"] == "https://uv.example"
     assert handed["UV_FIND_LINKS"] == f"{tmp_path},{other}"
-    assert handed["UV_NO_INDEX"] == "1"
+    assert settings.flags == ["--no-index"]  # uv has no variable for it
+    assert index_settings.read({**NO_CONF, "UV_OFFLINE": "1"}).no_index
+    assert index_settings.read(NO_CONF).flags == []
     assert "UV_REQUIRE_HASHES" not in handed
 
 
