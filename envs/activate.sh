@@ -24,7 +24,7 @@ _tanren_proc="${TANREN_PROC_NVIDIA:-/proc/driver/nvidia}"
 _tanren_compat=$(find "$CONDA_PREFIX/cuda-compat" -name 'libcuda.so.[0-9]*.*' 2>/dev/null | sed -n 's/.*libcuda\.so\.//p' | head -n 1)
 if [ -n "$_tanren_compat" ] && [ -r "$_tanren_proc/version" ]; then
   _tanren_driver=$(sed -n 's/.*Kernel Module.*[ ]\([0-9][0-9]*\.[0-9][0-9.]*\)[ ].*/\1/p' "$_tanren_proc/version" | head -n 1)
-  _tanren_cards=$(sed -n 's/^Model:[[:space:]]*//p' "$_tanren_proc"/gpus/*/information 2>/dev/null)
+  _tanren_cards=$(sed -n 's/^Model:[[:space:]]*//p' "$_tanren_proc"/gpus/*/information 2>/dev/null || :)
   if [ -n "$_tanren_driver" ] && [ -n "$_tanren_cards" ] && [ "${_tanren_driver%%.*}" -lt "${_tanren_compat%%.*}" ]; then
     case $_tanren_cards in
       *GeForce* | *RTX* | *TITAN* | *Quadro* | *GB10* | *Thor* | *Orin*) ;;

@@ -22,6 +22,8 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
+import index_settings
+
 ROOT = Path(__file__).resolve().parent.parent
 EXTRA = "tanren-extra"
 POINTER = "tanren-extra.pth"
@@ -153,6 +155,7 @@ def build(prefix: Path, site_packages: Path, compute_capability: str, jobs: int,
     """Builds aside, proves it against a reference, then puts it in place."""
     lock = ROOT / "envs" / "flash-attn.lock"
     version = re.findall(r"^flash-attn==(\S+)", lock.read_text(encoding="utf-8"), re.MULTILINE)[0]
+    settings = index_settings.read(os.environ)
     aside, place = prefix / f"{EXTRA}.partial", prefix / EXTRA
     shutil.rmtree(aside, ignore_errors=True)
     environment = build_environment(prefix, site_packages, architecture(compute_capability), jobs)
@@ -163,8 +166,8 @@ def build(prefix: Path, site_packages: Path, compute_capability: str, jobs: int,
     start = time.monotonic()
     command = [shutil.which("uv", path=f"{prefix}/bin:{os.environ.get('PATH', '')}") or "uv", "pip", "install"]
     command += ["--python", sys.executable, "--target", str(aside), "--no-deps", "--no-build-isolation"]
-    command += ["--require-hashes", "--no-cache", "-r", str(lock)]
-    done = subprocess.run(command, env=environment, check=False)
+    command += ["--require-hashes", "--no-cache", *settings.flags, "-r", str(lock)]
+    done = subprocess.run(command, env=settings.environment(environment), check=False)
     if done.returncode:
         shutil.rmtree(aside, ignore_errors=True)
         raise Stop(3, "the build failed (its words are above); fewer --jobs need less memory. Nothing was changed")
