@@ -11,6 +11,7 @@ import re
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from manifest_model import DECLARABLE, DEFAULTS, FAMILIES, Environment, Feature, Manifest, Part, Platform, Task, selects
 from strict_table import ManifestError, Table
@@ -37,12 +38,14 @@ def read(path: Path) -> Manifest:
     except tomllib.TOMLDecodeError as fault:
         raise ManifestError(f"{path}: not TOML: {fault}") from fault
     try:
-        return _manifest(Table(raw))
+        return parse(raw)
     except ManifestError as fault:
         raise ManifestError(f"{path.name}: {fault}") from fault
 
 
-def _manifest(top: Table) -> Manifest:
+def parse(raw: dict[str, Any]) -> Manifest:
+    """The model of the file's tables; ManifestError says what is refused, and in which table."""
+    top = Table(raw)
     workspace = top.table("workspace")
     for key in ("name", "version", "description", "license"):
         workspace.take(key, str)

@@ -49,9 +49,8 @@ def problems(manifest: Manifest, path: Path) -> list[str]:
     except OSError as fault:
         return [f"{path.name}: cannot be read ({fault.strerror}): {AGAIN}"]
     except (yaml.YAMLError, ParseCondaLockError) as fault:
-        return [
-            f"{path.name}: cannot be understood: {' '.join(str(fault).split())}: take the committed one, or {AGAIN}"
-        ]
+        what = f"{path.name}: cannot be understood: {' '.join(str(fault).split())}"
+        return [f"{what}: take the committed one, or {AGAIN}"]
     found = [*_rules(manifest, raw), *_platforms(manifest, raw)]
     groups: dict[tuple[str, str], dict[str, dict[str, str]]] = {}
     for name in sorted({*environments, *manifest.environments}):
@@ -76,13 +75,12 @@ def _rules(manifest: Manifest, raw: dict[str, Any]) -> Iterator[str]:
     """Our own rules, and packages that no environment uses."""
     if manifest.channels != (CONDA_FORGE,):
         yield f"the channels of pixi.toml are {', '.join(manifest.channels)}: expected {CONDA_FORGE} alone"
-    listed = [
-        entry for e in raw["environments"].values() for files in (e.get("packages") or {}).values() for entry in files
-    ]
-    used = {address for entry in listed for address in entry.values()}
+    tables = [environment.get("packages") or {} for environment in raw["environments"].values()]
+    used = {place for table in tables for files in table.values() for entry in files for place in entry.values()}
     for package in raw.get("packages") or []:
         if "conda" not in package:
-            yield f"{package.get('pypi')}: a Python package: expected in envs/<name>/requirements.lock, not here"
+            kind, place = next(iter(package.items()))
+            yield f"{place}: a {kind} package: expected conda packages only; Python's are in envs/<name>/requirements.lock"
             continue
         address = str(package["conda"])
         name, file = package_name(address), address.rpartition("/")[2]
@@ -110,7 +108,7 @@ def _settings(manifest: Manifest, name: str, raw: dict[str, Any]) -> Iterator[st
     """Channels and options of one environment."""
     channels = [str(entry.get("url")) for entry in raw["channels"]]
     if channels != list(manifest.channels):
-        yield f"{name}: channels {', '.join(channels)}: expected {', '.join(manifest.channels)}: {AGAIN}"
+        yield f"{name}: channels {', '.join(channels) or 'none'}: expected {', '.join(manifest.channels)}: {AGAIN}"
     for key, value in (raw.get("options") or {}).items():
         if OPTIONS.get(key) != value:
             yield f"{name}: option {key} = {value}: expected {OPTIONS.get(key, 'no such option')}: {AGAIN}"
@@ -139,7 +137,7 @@ def _locked(
             files[package], records[package] = record.file_name, record
             if record.subdir not in (platform.subdir, "noarch"):
                 fault = f"{record.file_name} is for {record.subdir}: expected {platform.subdir} or noarch"
-                found.append(f"{name} on {platform.name}: {fault}")
+                found.append(f"{name} on {platform.name}: {fault}: {AGAIN}")
         yield platform, files, records
     extra = [platform.name for platform in by_identity.values()]
     found += [f"{name}: platform {each} is locked, but is none of this environment's: {AGAIN}" for each in extra]

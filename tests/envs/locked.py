@@ -57,6 +57,12 @@ class LockedWorkspace:
             if entry["conda"] == old:
                 entry["conda"] = new
 
+    def add_to_index(self, name: str, version: str, depends: list[str]) -> None:
+        """One more package for every platform, newer than the lock."""
+        own = {"name": name, "version": version, "build": "h0", "build_number": 0, "depends": depends}
+        rest = {"subdir": "noarch", "noarch": "generic", "sha256": "1" * 64, "size": 1, "timestamp": 1}
+        self.index[f"{name}-{version}-h0.conda"] = {**own, **rest}
+
     def make_index(self, packed: bool = False) -> Path:
         """An index folder with exactly the locked packages, and those added to `self.index`."""
         folder = self.root / "index"
@@ -70,8 +76,7 @@ class LockedWorkspace:
             derived |= {"noarch": "generic"} if subdir == "noarch" else {}
             own = {"name": name, "version": version, "build": build, "subdir": subdir}
             content[subdir][file] = {"depends": [], **derived, **record, **own}
-        for address, record in self.index.items():
-            content[record["subdir"]][address] = record
+        content["noarch"] |= self.index
         for subdir, packages in content.items():
             text = json.dumps({"info": {"subdir": subdir}, "packages": {}, "packages.conda": packages}).encode()
             (folder / subdir).mkdir(parents=True, exist_ok=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import json
 import os
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -266,15 +268,40 @@ def test_what_the_model_does_not_know_is_refused_with_its_place(
     assert "\n" not in str(refused.value)
 
 
+def places(value: Any, *path: str | int) -> Iterator[tuple[str | int, ...]]:
+    """The path of every table, list and value of the manifest."""
+    yield path
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield from places(inner, *path, key)
+
+
+def test_an_unknown_key_in_any_table_and_a_number_in_any_place_are_refused() -> None:
+    looked_at = 0
+    for path in places(MANIFEST):
+        changed: Any = copy.deepcopy(MANIFEST)
+        *above, last = ("", *path)
+        holder: Any = {"": changed}
+        for key in above:
+            holder = holder[key]
+        if isinstance(holder[last], dict):
+            holder[last]["unheard-of"] = 1  # where the keys are names, the number is what is refused
+        else:
+            holder[last] = 1
+        with pytest.raises(ManifestError):
+            manifest.parse(changed)
+        looked_at += 1
+    assert looked_at > 100
+
+
 def test_a_missing_manifest_is_named(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match=r"pixi\.toml cannot be read \(No such file"):
         manifest.read(tmp_path / "pixi.toml")
 
 
 def test_the_manifest_fits_pixis_own_schema() -> None:
-    beside = ROOT.parent / "shared" / "tools" / "pixi" / "pixi-schema.json"
-    place = Path(os.environ.get("TANREN_PIXI_SCHEMA", beside))
-    if not place.exists():
+    named = os.environ.get("TANREN_PIXI_SCHEMA")
+    place = Path(named) if named else ROOT.parent / "shared" / "tools" / "pixi" / "pixi-schema.json"
+    if not (named or place.exists()):
         pytest.skip("pixi's manifest schema is not here: name it with TANREN_PIXI_SCHEMA (it is pixi's, not committed)")
     schema = json.loads(place.read_text())
     validator = importlib.import_module("jsonschema").validators.validator_for(schema)(schema)

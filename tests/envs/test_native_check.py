@@ -166,7 +166,10 @@ MUTATIONS: list[tuple[Callable[[LockedWorkspace], None], list[str]]] = [
     (extra_environment, ["environment 'spare' is locked, but not in pixi.toml"]),
     (new_environment, ["environment 'spare' of pixi.toml is not locked"]),
     (python_distribution, ["pip-26.0-pyh0.conda: a Python distribution (needs python >=3.10)"]),
-    (index_package, ["https://example.org/numpy-2.4.6", "a Python package: expected in envs/<name>/requirements.lock"]),
+    (
+        index_package,
+        ["https://example.org/numpy-2.4.6", "a pypi package: expected conda packages only; Python's are in"],
+    ),
     (other_machine, ["default on linux-64: git-", "is for linux-aarch64: expected linux-64 or noarch"]),
     (twice, ["train on linux-64-cuda12: ninja is locked twice, as ninja-1.", "and ninja-9.0-h0.conda"]),
     (option, ["gh200: option channel-priority = disabled: expected strict"]),

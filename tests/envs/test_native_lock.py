@@ -32,9 +32,9 @@ def committed(ours: LockedWorkspace) -> LockedWorkspace:
 
 def conda_index() -> Path:
     """The folder of real conda-forge records from which the committed lock was made, where it is at hand."""
-    named = os.environ.get("TANREN_CONDA_INDEX")
-    places = [Path(named)] if named else [ROOT.parent / "shared" / "conda", ROOT.parents[1] / "shared" / "conda"]
-    for place in places:
+    if named := os.environ.get("TANREN_CONDA_INDEX"):
+        return Path(named)
+    for place in (ROOT.parent / "shared" / "conda", ROOT.parent.parent / "shared" / "conda"):
         if (place / "noarch").is_dir():
             return place
     pytest.skip("no index folder of conda-forge is here: name the one that pixi.lock was made from, TANREN_CONDA_INDEX")
@@ -63,22 +63,8 @@ def test_the_locked_packages_alone_solve_to_the_committed_lock(ours: LockedWorks
 
 
 def newer_tzdata(ours: LockedWorkspace) -> str:
-    own = {
-        "name": "tzdata",
-        "version": "2027a",
-        "build": "h0",
-        "build_number": 0,
-        "subdir": "noarch",
-        "noarch": "generic",
-    }
-    ours.index["tzdata-2027a-h0.conda"] = {
-        **own,
-        "depends": [],
-        "sha256": "1" * 64,
-        "md5": "1" * 32,
-        "size": 1,
-        "timestamp": 1,
-    }
+    """Adds it to the index; returns its file."""
+    ours.add_to_index("tzdata", "2027a", [])
     return "tzdata-2027a-h0.conda"
 
 
@@ -110,11 +96,10 @@ def test_what_cannot_be_solved_is_named_and_the_old_lock_stays(committed: Locked
 
 
 def test_a_solution_that_breaks_our_rules_is_refused_and_the_old_lock_stays(committed: LockedWorkspace) -> None:
-    own = {"name": "pip", "version": "26.0", "build": "pyh0", "build_number": 0, "subdir": "noarch"}
-    committed.index["pip-26.0-pyh0.conda"] = {**own, "depends": ["python"], "sha256": "1" * 64, "size": 1}
+    committed.add_to_index("pip", "26.0", ["python"])
     (committed.root / "pixi.toml").write_text(MANIFEST.replace("[dependencies]", '[dependencies]\npip = "*"'))
     with pytest.raises(
-        NativeLockError, match=r"is refused; pixi.lock is as it was:\n.*pip-26.0.*a Python distribution"
+        NativeLockError, match=r"is refused; pixi.lock is as it was:\n.*pip-26.0-h0.conda: a Python distribution"
     ):
         native_lock.refresh(committed.root, committed.make_index(), upgrade=False)
     assert (committed.root / "pixi.lock").read_bytes() == (ROOT / "pixi.lock").read_bytes()
