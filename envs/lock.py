@@ -1,7 +1,7 @@
-"""Makes the locks again, or checks them: `./pixiw run lock [--check|--upgrade] [--only NAME] [--conda-index FOLDER]`.
+"""Makes the locks again, or checks them: `./pixiw run lock [--check|--upgrade] [--only NAME] [--index FOLDER]`.
 
 pixi.lock, the native layer, is solved by pixi itself where it is there, else offline from a folder of
-conda-forge records (--conda-index; envs/native_lock.py). The Python locks are resolved by uv
+conda-forge records (--index; envs/native_lock.py). The Python locks are resolved by uv
 (envs/python_lock.py). No lock names a package index: each installs from any index, mirror or wheel folder.
 A version moves only with --upgrade.
 """
@@ -16,7 +16,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "packages" / "common" / "src"))
 
 import native_lock  # noqa: E402 (after the path)
+import native_solve  # noqa: E402
 import python_lock  # noqa: E402
+import strict_table  # noqa: E402
 
 from tanren.common.environments import read_profiles  # noqa: E402
 
@@ -30,15 +32,18 @@ def main() -> int:
     parser.add_argument(
         "--only", choices=["native", "uv", *names], action="append", help="this lock alone (may be repeated)"
     )
-    parser.add_argument("--conda-index", type=Path, help="solve pixi.lock from this folder of <subdir>/repodata.json")
+    parser.add_argument("--index", type=Path, help="solve pixi.lock from this folder of <subdir>/repodata.json")
     arguments = parser.parse_args()
     wanted = arguments.only or ["native", "uv", *names]
     if not arguments.check:
         try:
-            make(wanted, arguments.upgrade, arguments.conda_index)
-        except (python_lock.LockError, native_lock.LockError) as fault:
+            make(wanted, arguments.upgrade, arguments.index)
+        except (python_lock.LockError, strict_table.ManifestError) as fault:
             print(f"lock: {fault}", file=sys.stderr)
             return 2
+        except native_solve.NativeLockError as fault:
+            print(f"lock: {fault}", file=sys.stderr)
+            return fault.code
     found = native_lock.problems(ROOT) + python_lock.problems(ROOT)
     for line in found:
         print(f"lock: {line}", file=sys.stderr)
@@ -47,10 +52,10 @@ def main() -> int:
     return 1 if found else 0
 
 
-def make(wanted: list[str], upgrade: bool, conda_index: Path | None) -> None:
+def make(wanted: list[str], upgrade: bool, index: Path | None) -> None:
     """Regenerates the locks that are wanted, saying each."""
     if "native" in wanted:
-        print(f"lock: {native_lock.refresh(ROOT, conda_index, upgrade)}")
+        print(f"lock: {native_lock.refresh(ROOT, index, upgrade)}")
     if "uv" in wanted:
         print(f"lock: {python_lock.make_uv(ROOT)}")
     for profile in read_profiles(ROOT):
