@@ -154,7 +154,7 @@ def test_the_manifest_is_one_that_the_model_takes() -> None:
     ours = manifest.read(ROOT / "pixi.toml")
     assert set(ours.environments) == ENVIRONMENTS
     assert {name: [p.name for p in ours.platforms_of(name)] for name in ours.environments} == {
-        "default": ["linux-64", "linux-aarch64", "osx-arm64"],
+        "default": ["linux-64", "linux-aarch64", "osx-arm64-macos14"],
         "train": ["linux-64-cuda12"],
         "eval": ["linux-64-cuda12"],
         "b300": ["linux-64-cuda13"],

@@ -146,7 +146,7 @@ def wrong_manifest(ours: LockedWorkspace) -> None:
 
 
 MUTATIONS: list[tuple[Callable[[LockedWorkspace], None], list[str]]] = [
-    (another_python, ["default on osx-arm64: python 3.11.9 does not fit: pixi.toml asks for 'python 3.12.*'"]),
+    (another_python, ["default on osx-arm64-macos14: python 3.11.9 does not fit: pixi.toml asks for 'python 3.12.*'"]),
     (missing, ["train on linux-64-cuda12: libexpat is missing: ", "asks for 'libexpat >=2"]),
     (superfluous, ["default on linux-64: ninja is locked, but nothing asks for it"]),
     (unused, ["ninja-9.0-h0.conda: no environment uses it"]),

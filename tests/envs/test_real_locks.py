@@ -24,7 +24,7 @@ from lock_format import Entry
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tanren.common.environments import read_profiles
+from tanren.common.environments import Profile, read_profiles
 
 from .conftest import ROOT
 
@@ -72,7 +72,7 @@ def test_the_ordinary_torch_and_its_cuda_runtime_install(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("profile", GPU, ids=lambda profile: profile.name)
-def test_a_gpu_lock_installs_for_its_platform(profile: python_lock.Profile, tmp_path: Path) -> None:
+def test_a_gpu_lock_installs_for_its_platform(profile: Profile, tmp_path: Path) -> None:
     entries = lock_format.parse((profile.folder / "requirements.lock").read_text())
     closed = [entry for entry in entries if entry.address and torch_build.unreachable(entry.address)]
     if closed:
