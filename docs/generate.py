@@ -14,6 +14,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
+from environments_page import environments_page
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
@@ -24,7 +25,7 @@ from tanren.sft.cli import COMMAND as TRAIN_SFT
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "docs" / "reference"
-MADE = "<!-- Made by `./pixiw run docs` from the configuration models. Do not edit. -->"
+MADE = "<!-- Made by `./pixiw run docs` from the configuration models and the profiles. Do not edit. -->"
 TABLE_HEAD = ["| Key | Type | Default | What it does |", "|---|---|---|---|"]
 PLAIN_NAMES = {str: "text", int: "integer", float: "number", bool: "boolean", Path: "path", Any: "any"}
 BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
@@ -36,6 +37,7 @@ def pages() -> dict[Path, str]:
         REFERENCE / "train-sft.md": command_page(TRAIN_SFT),
         REFERENCE / "evaluate.md": command_page(EVALUATE),
         REFERENCE / "task-structured.md": pack_page("structured"),
+        REFERENCE / "environments.md": environments_page(MADE),
     }
 
 
