@@ -14,6 +14,7 @@ import re
 import subprocess
 import tempfile
 import tomllib
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -56,7 +57,7 @@ def make_cpu(root: Path, profile: Profile, upgrade: bool) -> list[str]:
 
 
 def make_gpu(root: Path, profile: Profile, upgrade: bool) -> list[str]:
-    """The lock of one platform: of every package the wheels that fit it, none from source."""
+    """The lock of one platform: of every package the wheels for its machine, one of which fits its least glibc."""
     lock = profile.folder / "requirements.lock"
     target = ["--python-version", ".".join(map(str, GPU_PYTHON)), "--python-platform", uv_platform(profile)]
     # if-necessary-or-explicit: flash-attn-4 has only pre-releases, and is named as one
@@ -65,7 +66,9 @@ def make_gpu(root: Path, profile: Profile, upgrade: bool) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         pins, files = Path(folder, "pins.txt"), Path(folder, "pylock.toml")
         pins.write_text(text)
-        uv(root, profile, [*options, "--no-deps", "--format", "pylock.toml", "--output-file", str(files), str(pins)])
+        listing = ["--universal", "--python-version", "3.12", "--only-binary", ":all:", "--no-deps"]
+        listing += ["--prerelease", "allow", "--format", "pylock.toml", "--output-file", str(files)]
+        uv(root, profile, [*listing, str(pins)])
         found = tomllib.loads(files.read_text())
     entries = [wheels_of(package, profile) for package in found["packages"]]
     what = f"The Python packages of {' and '.join(profile.environments)}: CPython 3.12, {uv_platform(profile)}."
@@ -77,14 +80,16 @@ def wheels_of(package: dict[str, Any], profile: Profile) -> Entry:
     name = package["name"]
     if archive := package.get("archive"):
         return Entry(name, package.get("version", ""), "", (archive["hashes"]["sha256"],), address=archive["url"])
-    fitting = [
-        wheel
+    least, newest = int(profile.glibc.partition(".")[2]), 99
+    tagged = {
+        wheel["hashes"]["sha256"]: parse_wheel_filename(unquote(wheel["url"].rpartition("/")[2]))[3]
         for wheel in package.get("wheels", [])
-        if parse_wheel_filename(unquote(wheel["url"].rpartition("/")[2]))[3] & supported_tags(profile)
-    ]
-    if not fitting:
+    }
+    if not any(found & supported_tags(profile, least) for found in tagged.values()):
         raise LockError(f"{name} {package['version']} has no wheel for {uv_platform(profile)}")
-    return Entry(name, package["version"], "", tuple(wheel["hashes"]["sha256"] for wheel in fitting))
+    # On a machine with a newer glibc the installer takes the wheel that was built for it: its hash belongs here too.
+    fitting = supported_tags(profile, newest)
+    return Entry(name, package["version"], "", tuple(digest for digest, found in tagged.items() if found & fitting))
 
 
 def uv_platform(profile: Profile) -> str:
@@ -92,10 +97,11 @@ def uv_platform(profile: Profile) -> str:
     return f"{profile.machines[0]}-manylinux_{profile.glibc.replace('.', '_')}"
 
 
-def supported_tags(profile: Profile) -> set[tags.Tag]:
-    """The wheel tags that the profile's platform can install (PEP 600: every glibc up to its own)."""
-    machine, newest = profile.machines[0], int(profile.glibc.partition(".")[2])
-    platforms = [f"manylinux_2_{minor}_{machine}" for minor in range(newest, 4, -1)]
+@cache
+def supported_tags(profile: Profile, glibc_minor: int) -> set[tags.Tag]:
+    """The wheel tags that the profile's machine can install with glibc 2.<minor> (PEP 600: all up to it)."""
+    machine = profile.machines[0]
+    platforms = [f"manylinux_2_{minor}_{machine}" for minor in range(glibc_minor, 4, -1)]
     platforms += [f"manylinux2014_{machine}", f"linux_{machine}"]
     platforms += [f"manylinux2010_{machine}", f"manylinux1_{machine}"] if machine == "x86_64" else []
     interpreter = f"cp{GPU_PYTHON[0]}{GPU_PYTHON[1]}"

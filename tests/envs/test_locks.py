@@ -141,9 +141,11 @@ def test_only_wheels_of_the_platform_enter_a_gpu_lock() -> None:
 
     names = ("a-1-cp312-cp312-manylinux_2_28_aarch64.whl", "a-1-cp312-cp312-manylinux_2_35_aarch64.whl")
     entry = python_lock.wheels_of(package(*names, "a-1-cp313-cp313-manylinux_2_28_aarch64.whl"), PROFILES["gh200"])
-    assert entry.hashes == ("0" * 64,)
+    assert entry.hashes == ("0" * 64, "1" * 64)  # a machine with a newer glibc takes the second
     with pytest.raises(python_lock.LockError, match="a 1 has no wheel for x86_64-manylinux_2_31"):
         python_lock.wheels_of(package(*names), PROFILES["b300"])
+    with pytest.raises(python_lock.LockError, match="no wheel for aarch64-manylinux_2_34"):
+        python_lock.wheels_of(package(names[1]), PROFILES["gh200"])  # only for a newer glibc than the profile promises
 
 
 def test_a_lock_reads_back_as_it_was_written() -> None:
