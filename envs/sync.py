@@ -16,11 +16,12 @@ import hashlib
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "packages" / "common" / "src"))
-
-from tanren.common import environments  # noqa: E402 (standard library only: no package is there yet)
+if TYPE_CHECKING:
+    from tanren.common.environments import Profile
 
 STAMP = "tanren-sync.stamp"
 UNFINISHED = "tanren-sync.unfinished"
@@ -49,8 +50,10 @@ def say(message: str) -> None:
     print(f"sync: {message}", file=sys.stderr, flush=True)
 
 
-def profile_of(root: Path, name: str) -> environments.Profile:
+def profile_of(root: Path, name: str) -> Profile:
     """The profile whose lock the environment installs; refuses an environment that has none."""
+    from tanren.common import environments  # standard library only: no package is there yet
+
     try:
         profile = environments.profile_of(root, name)
     except environments.EnvironmentsError as fault:
@@ -60,8 +63,10 @@ def profile_of(root: Path, name: str) -> environments.Profile:
     return profile
 
 
-def refuse_host(root: Path, name: str, profile: environments.Profile) -> None:
+def refuse_host(root: Path, name: str, profile: Profile) -> None:
     """Refuses a machine that the environment is not for, and names those that are for it."""
+    from tanren.common import environments
+
     host, table = environments.read_host(), environments.read_architectures(root)
     if reasons := environments.refusals(profile, host, table):
         fitting = [
@@ -108,11 +113,13 @@ def changed_at(prefix: Path) -> str:
     return str(folder.stat().st_mtime_ns) if folder.is_dir() else ""
 
 
-def stamped(prefix: Path) -> tuple[str, str]:
-    """(fingerprint, change time of site-packages) with which the last complete sync ended, or ('', '')."""
-    stamp = prefix / STAMP
-    lines = stamp.read_text(encoding="utf-8").splitlines() if stamp.exists() else []
-    return (lines[0], lines[1]) if len(lines) > 1 else ("", "")
+def unchanged(root: Path, prefix: Path, name: str) -> bool:
+    """Whether the last complete sync was for this environment and nothing has changed since; quick."""
+    try:
+        wanted, changed, synced, folder = (prefix / STAMP).read_text(encoding="utf-8").splitlines()[:4]
+        return synced == name and changed == changed_at(prefix) and wanted == fingerprint(root, root / "envs" / folder)
+    except (FileNotFoundError, ValueError):  # no stamp, one of another version, or a file that it covers is gone
+        return False
 
 
 def is_conda(prefix: Path) -> bool:
@@ -201,13 +208,14 @@ def installer(root: Path, prefix: Path, environment: dict[str, str]) -> str:
     return str(uv)
 
 
-def synchronise(root: Path, profile: environments.Profile, prefix: Path, wanted: str) -> None:
+def synchronise(root: Path, profile: Profile, prefix: Path, name: str) -> None:
     """The slow path, under the environment's lock: installs, then writes the stamp."""
     import index_settings
     import release_wheels
     import torch_build
 
     stamp, unfinished = prefix / STAMP, prefix / UNFINISHED
+    wanted = fingerprint(root, profile.folder)  # before: a file that changes meanwhile makes the next start sync again
     stamp.unlink(missing_ok=True)
     say(f"environment '{profile.name}' ({prefix}): packages are made to fit its lock")
     settings = index_settings.read(os.environ)
@@ -246,7 +254,8 @@ def synchronise(root: Path, profile: environments.Profile, prefix: Path, wanted:
     run("compiling them", compilation, environment)
     extra = attach_extra(prefix, lock)
     aside = stamp.with_suffix(".partial")
-    aside.write_text("\n".join([wanted, changed_at(prefix), *filter(None, [said, extra])]) + "\n", encoding="utf-8")
+    lines = [wanted, changed_at(prefix), name, profile.folder.name, *filter(None, [said, extra])]
+    aside.write_text("\n".join(lines) + "\n", encoding="utf-8")
     aside.replace(stamp)
     unfinished.unlink()
 
@@ -270,11 +279,10 @@ def sync(root: Path, force: bool = False, stale: bool = False) -> None:
     """Brings the environment of this interpreter in line with its lock, once at a time."""
     prefix = Path(sys.prefix)
     name = os.environ.get("PIXI_ENVIRONMENT_NAME", "default")
-    profile = profile_of(root, name)
     guard(root, prefix)
-    wanted = fingerprint(root, profile.folder)
-    if stamped(prefix) == (wanted, changed_at(prefix)) and not force:
+    if unchanged(root, prefix, name) and not force:
         return
+    profile = profile_of(root, name)
     refuse_host(root, name, profile)
     if not stale:
         refuse_stale(root, profile.folder)
@@ -286,8 +294,8 @@ def sync(root: Path, force: bool = False, stale: bool = False) -> None:
         except BlockingIOError:
             say("another start is installing into this environment; waiting for it")
             fcntl.flock(lock, fcntl.LOCK_EX)
-        if stamped(prefix) != (wanted, changed_at(prefix)) or force:  # the other start may have done it
-            synchronise(root, profile, prefix, wanted)
+        if not unchanged(root, prefix, name) or force:  # the other start may have done it
+            synchronise(root, profile, prefix, name)
 
 
 def main() -> int:

@@ -155,7 +155,8 @@ def test_a_sync_makes_the_environment_exactly_the_lock_and_does_nothing_twice(ti
     assert tiny.run(str(tiny.venv / "bin" / "python"), "-c", "import alpha, ours_module").returncode == 0
     second = tiny.sync()
     assert (second.returncode, second.stderr) == (0, "")
-    assert tiny.sync(PIXI_ENVIRONMENT_NAME="tiny-too").stderr == ""  # the other name of the same environment
+    assert tiny.sync(PIXI_ENVIRONMENT_NAME="tiny-too").returncode == 0  # the other name of the same environment
+    assert tiny.sync(PIXI_ENVIRONMENT_NAME="tiny-too").stderr == ""
 
 
 def test_what_was_installed_or_removed_by_hand_is_noticed_and_undone(tiny: Tiny) -> None:
