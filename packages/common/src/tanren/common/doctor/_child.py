@@ -8,7 +8,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -75,7 +75,7 @@ def run_all(
     at_once: int = 1,
     variables: Mapping[str, str] | None = None,
     folder: Path | None = None,
-) -> Iterator[tuple[str, Answer]]:
+) -> Generator[tuple[str, Answer], None, None]:
     """Run commands, `at_once` at a time, each within `limit` seconds; yield each name with its answer as they end.
 
     None outlives the generator: Ctrl-C and SIGTERM end them too.

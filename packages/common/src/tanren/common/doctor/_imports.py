@@ -37,7 +37,7 @@ GPU_STACK = {
     "torchvision": (),
     "torchaudio": (),
 }
-LIMIT = 300  # s an import: vLLM takes 26 s on one core from a warm disk, minutes from a cold network disk
+LIMIT = 300  # s an import: vLLM took 26 s alone, 75 s on two loaded cores; a cold network disk takes longer
 AT_ONCE = 6  # an import of vLLM or TRL holds 1.2 GB
 NEEDS_GPU = {"unsloth": "Unsloth cannot find any torch accelerator? You need a GPU."}
 """What a package says that is installed well and refuses to be imported without a GPU; without one, this is no fault."""

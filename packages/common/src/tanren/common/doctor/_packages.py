@@ -19,6 +19,7 @@ from tanren.common.errors import UserError
 
 SHOWN = 10  # deviations with a row of their own: more would hide the other findings
 SEEDS = {"pip", "setuptools", "wheel", "uv"}  # what made the venv, and the installer that sync bootstraps into it
+_NOT_LOCKED = "not in the lock"
 
 
 def check_packages(subject: Subject) -> Iterator[Finding]:
@@ -35,6 +36,7 @@ def check_packages(subject: Subject) -> Iterator[Finding]:
         locked |= read_lock(runtime)  # what the ordinary torch needs beside it
     allowed = our_projects(subject.root) | (set() if subject.is_pixi else SEEDS)
     deviations = list(compare(locked, installed, allowed, subject.run("sync --force")))
+    deviations.sort(key=lambda finding: finding.verdict is not Verdict.REFUSED)  # what matters among the first
     good = len(locked) - sum(finding.needed != _NOT_LOCKED for finding in deviations)
     extra = sum(finding.needed == _NOT_LOCKED for finding in deviations)
     found = f"{good} as locked, {len(locked) - good} not, {extra} extra"
@@ -42,9 +44,6 @@ def check_packages(subject: Subject) -> Iterator[Finding]:
     verdict = worst(deviations)
     yield Finding("packages", found, needed, verdict, subject.run("sync --force") if deviations else "")
     yield from deviations[:SHOWN]
-
-
-_NOT_LOCKED = "not in the lock"
 
 
 def compare(

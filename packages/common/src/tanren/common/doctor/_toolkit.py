@@ -72,8 +72,8 @@ def _architectures(subject: Subject) -> Finding:
     known = known_architectures(run([path, "--help"]).text)
     promised = [f"sm_{capability.replace('.', '')}" for capability in subject.profile.compute_capabilities]
     missing = [name for name in promised if name not in known]
-    found = f"{len(promised) - len(missing)} of {len(promised)}"
-    found += f"; it does not know {', '.join(missing)}" if missing else ""
+    found = f"{len(promised) - len(missing)} of {len(promised)}" if known else f"{path} lists none"
+    found += f"; it does not know {', '.join(missing)}" if known and missing else ""
     return judge(not missing, "ptxas architectures", found, ", ".join(promised), subject.reinstall)
 
 
