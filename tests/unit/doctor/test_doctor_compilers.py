@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -45,6 +47,20 @@ def test_tritons_launcher_is_compiled_against_its_own_cuda_header(gpu_subject: M
     assert rows["Triton's launcher"].verdict is Verdict.OK, rows
     # The compilers of the stand-in are this machine's: a warning, for what pixi brings is not used.
     assert rows["C compiler"].verdict is Verdict.WARNING
+
+
+@needs_compilers
+@pytest.mark.skipif(sys.platform != "linux", reason="Triton's launcher is linked as on Linux")
+def test_with_a_driver_the_launcher_is_linked_against_it_and_run(gpu_subject: Make, tmp_path: Path) -> None:
+    source = tmp_path / "cuda.c"
+    source.write_text("int cuDriverGetVersion(int *version) { *version = 12090; return 0; }\n", encoding="utf-8")
+    built = ["-shared", "-fPIC", "-Wl,-soname,libcuda.so.1", "-o", str(tmp_path / "libcuda.so.1")]
+    subprocess.run([shutil.which("gcc") or "clang", source, *built], check=True)
+    subject = gpu_subject("train")
+    triton(subject)
+    places = {"TRITON_LIBCUDA_PATH": str(tmp_path), "LD_LIBRARY_PATH": str(tmp_path)}
+    finding = by_name(check_compilers(replace(subject, variables={**subject.variables, **places})))["Triton's launcher"]
+    assert (finding.verdict, finding.found) == (Verdict.OK, "runs; the driver speaks CUDA 12.9")
 
 
 @needs_compilers

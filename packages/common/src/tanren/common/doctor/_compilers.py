@@ -66,7 +66,7 @@ def check_compilers(subject: Subject) -> Iterator[Finding]:
     cxx = find_compiler(subject, "CXX", ("g++", "clang++", "c++"))
     yield _compiler_finding(subject, "C++ compiler", "CXX", cxx)
     if cxx:
-        failure, _ = _compile(cxx, _CXX_STUB, "stub.cpp", ["-std=c++17"])
+        failure, _ = _compile(subject, cxx, _CXX_STUB, "stub.cpp", ["-std=c++17"])
         yield _judge(subject, not failure, "C++ library", failure or "compiled and linked")
 
 
@@ -91,7 +91,7 @@ def _compiler_finding(subject: Subject, what: str, variable: str, compiler: str)
 
 def _c_extension(subject: Subject, cc: str) -> Finding:
     what = "extension in C"
-    failure, version = _compile(cc, _C_STUB, "stub.c", [f"-I{subject.include}"], load=True)
+    failure, version = _compile(subject, cc, _C_STUB, "stub.c", [f"-I{subject.include}"], load=True)
     if failure:
         return _judge(subject, False, what, failure)
     found = f"compiled, linked and imported (headers of Python {version})"
@@ -109,7 +109,7 @@ def _triton_launcher(subject: Subject, cc: str) -> Finding:
     with_driver = subject.wants_gpu and bool(subject.host.driver)
     if with_driver:
         options += ["-l:libcuda.so.1", *(f"-L{folder}" for folder in _libcuda_folders(subject))]
-    failure, driver = _compile(cc, _CUDA_STUB, "launcher.c", options, load=with_driver)
+    failure, driver = _compile(subject, cc, _CUDA_STUB, "launcher.c", options, load=with_driver)
     done = f"runs; the driver speaks CUDA {driver}" if with_driver else "compiled; not run without a GPU"
     return _judge(subject, not failure, what, failure or done)
 
@@ -122,19 +122,25 @@ def _libcuda_folders(subject: Subject) -> list[str]:
     return [named] if named else found or [f for f in subject.variables.get("LD_LIBRARY_PATH", "").split(":") if f]
 
 
-def _compile(compiler: str, source: str, name: str, options: Sequence[str], *, load: bool = False) -> tuple[str, str]:
+def _compile(
+    subject: Subject, compiler: str, source: str, name: str, options: Sequence[str], *, load: bool = False
+) -> tuple[str, str]:
     """Compile a stub to a shared object; with `load` import it and call answer(). Returns (failure or '', answer)."""
     with tempfile.TemporaryDirectory(prefix="tanren-doctor-") as folder:
         path = Path(folder, name)
         path.write_text(source, encoding="utf-8")
         built = Path(folder, _MODULE + sysconfig.get_config_var("EXT_SUFFIX"))
         apple = _APPLE_FLAGS if sys.platform == "darwin" else ()
-        answer = run([compiler, path, *_C_FLAGS, *apple, "-o", built, *options])
+        answer = run([compiler, path, *_C_FLAGS, *apple, "-o", built, *options], variables=subject.variables)
         if answer.code != 0:
             return f"does not compile: {_error_line(answer.text, folder)}", ""
         if not load:
             return "", ""
-        answer = run([sys.executable, "-c", f"import {_MODULE}; print({_MODULE}.answer())"], folder=Path(folder))
+        answer = run(
+            [sys.executable, "-c", f"import {_MODULE}; print({_MODULE}.answer())"],
+            variables=subject.variables,
+            folder=Path(folder),
+        )
         return ("", answer.last_line) if answer.code == 0 else (f"cannot be imported: {answer.last_line}", "")
 
 
