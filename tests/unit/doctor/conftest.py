@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -44,14 +44,14 @@ def cuda_tool(path: Path, version: str, architectures: Iterable[str] = ARCHITECT
 
 
 @pytest.fixture
-def cpu_subject(monkeypatch: pytest.MonkeyPatch) -> Subject:
-    """Return this process as the CPU environment without pixi, wherever its Python comes from."""
+def cpu_subject(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Subject:
+    """Return this process as the CPU environment without pixi, whatever environment the tests run in."""
     monkeypatch.setenv("PIXI_PROJECT_ROOT", str(ROOT))
     monkeypatch.setenv("PIXI_ENVIRONMENT_NAME", "default")
-    monkeypatch.setenv("VIRTUAL_ENV", sys.prefix)
+    monkeypatch.setenv("VIRTUAL_ENV", str(tmp_path / "venv"))
     for name in ("CC", "CXX"):
         monkeypatch.delenv(name, raising=False)
-    return read_subject(None, wants_gpu=True)
+    return replace(read_subject(None, wants_gpu=True), prefix=tmp_path / "venv")
 
 
 @pytest.fixture

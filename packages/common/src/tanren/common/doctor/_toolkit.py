@@ -1,7 +1,7 @@
 """Is the CUDA toolkit that will be used the environment's own, of the right version, and does it know the GPUs?
 
 Triton asks for its assemblers through TRITON_PTXAS_PATH and TRITON_PTXAS_BLACKWELL_PATH (triton/knobs.py, 3.6); where
-such a path cannot be executed it takes the ptxas 12.8 in its wheel without a word, which does not know sm_103.
+such a path cannot be executed it takes those in its wheel without a word: 12.8, and 12.9 for Blackwell.
 """
 
 from __future__ import annotations
