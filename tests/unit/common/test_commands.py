@@ -43,6 +43,7 @@ def recipe(tmp_path: Path) -> str:
         (EVALUATE, ["RECIPE", "--dry-run", "--json"]),
         (TANREN, ["--help"]),
         (TANREN, ["tasks"]),
+        (TANREN, ["doctor", "--help"]),
     ],
 )
 def test_a_quick_question_is_answered_at_once_without_torch(

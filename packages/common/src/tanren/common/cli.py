@@ -19,7 +19,7 @@ def main() -> None:
 
 
 def _main(arguments: Sequence[str]) -> int:
-    commands: dict[str, Any] = {"tasks": tasks, "rows": rows}
+    commands: dict[str, Any] = {"tasks": tasks, "rows": rows, "doctor": doctor}
     return int(tyro.extras.subcommand_cli_from_dict(commands, args=list(arguments), prog="tanren", description=__doc__))
 
 
@@ -63,3 +63,21 @@ def rows(
         turns = "\n".join(f"{message.role}: {message.content}" for message in row.messages)
         sys.stdout.write(f"--- {row.id} ({row.group})\n{turns}\n")
     return 0
+
+
+def doctor(
+    *,
+    expect_env: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None,
+    no_gpu: tyro.conf.FlagCreatePairsOff[bool] = False,
+    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
+) -> int:
+    """Say whether this machine and environment are fit to train; exit code 1 where something is refused.
+
+    Args:
+        expect_env: The pixi environment that this must be (default: the one that it was started in).
+        no_gpu: A machine without a GPU is no fault: look at everything else.
+        as_json: Print one JSON object on standard output, the rows on standard error.
+    """
+    from tanren.common.doctor import run_doctor
+
+    return run_doctor(expect_env=expect_env, wants_gpu=not no_gpu, as_json=as_json)

@@ -47,9 +47,9 @@ class Console:
         self.stream.flush()
         self._log(stamp + text)
 
-    def text(self, text: str) -> None:
+    def text(self, text: str, *, style: str | None = None) -> None:
         """Print a block (a table) as it is."""
-        self.rich.print(text, markup=False)
+        self.rich.print(text, style=style, markup=False)
         self.stream.flush()
         self._log(text)
 

@@ -1,0 +1,11 @@
+"""The doctor: is this machine, and the environment on it, fit to train? Says so before a GPU hour is spent.
+
+A check is a function from a `Subject` to findings; a `Finding` is one row: what, found, needed, verdict, fix. This
+process never imports torch: what must be imported is imported in child processes.
+"""
+
+from tanren.common.doctor._examination import examine, run_doctor
+from tanren.common.doctor._finding import Finding, Verdict, worst
+from tanren.common.doctor._subject import Subject, read_subject
+
+__all__ = ["Finding", "Subject", "Verdict", "examine", "read_subject", "run_doctor", "worst"]
