@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 STAMP = "tanren-sync.stamp"
-OUR_SOURCES = ("sync.py", "torch_build.py", "index_settings.py", "uv.lock")
+OUR_SOURCES = ("sync.py", "torch_build.py", "index_settings.py", "release_wheels.py", "lock_format.py", "uv.lock")
 HEARTBEAT = 15  # s of silence before a line says that the work goes on
 
 
@@ -154,6 +154,7 @@ def installer(root: Path, prefix: Path, environment: dict[str, str]) -> str:
 def synchronise(root: Path, folder: Path, prefix: Path, wanted: str) -> None:
     """The slow path, under the environment's lock: installs, then writes the stamp."""
     import index_settings
+    import release_wheels
     import torch_build
 
     stamp = prefix / STAMP
@@ -169,7 +170,8 @@ def synchronise(root: Path, folder: Path, prefix: Path, wanted: str) -> None:
     say(choice.why)
     derived = prefix / "tanren-requirements.lock"
     lock = (folder / "requirements.lock").read_text(encoding="utf-8")
-    derived.write_text(torch_build.derive(lock, choice), encoding="utf-8")
+    lock = release_wheels.from_folders(torch_build.derive(lock, choice), settings.folders)
+    derived.write_text(lock, encoding="utf-8")
     locks = [derived, folder / "cuda-runtime.lock"] if choice.cuda_runtime else [derived]
     environment = settings.environment(os.environ)
     command = [uv, "pip", "sync", "--python", sys.executable, "--require-hashes", "--compile-bytecode"]
