@@ -112,7 +112,7 @@ def wheels_only(bundle: Path) -> dict[str, str]:
     """
     wheels = (bundle / "wheels").as_uri()
     bound = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": wheels, "UV_NO_INDEX": "1", "UV_FIND_LINKS": wheels}
-    return {**os.environ, **bound, "UV_PYTHON_DOWNLOADS": "never"}
+    return {**os.environ, **bound, "UV_OFFLINE": "1", "UV_PYTHON_DOWNLOADS": "never"}
 
 
 def pixi_environment(bundle: Path, home: Path, channel: str, address: str, arguments: list[str]) -> dict[str, str]:

@@ -30,6 +30,11 @@ class Settings:
     folders: list[Path] = field(default_factory=list)
     no_index: bool = False
 
+    @property
+    def flags(self) -> list[str]:
+        """What uv takes as a flag alone: it has no variable for an index that is switched off."""
+        return ["--no-index"] if self.no_index else []
+
     def environment(self, environ: Mapping[str, str]) -> dict[str, str]:
         """The environment for a uv process."""
         kept = {key: value for key, value in environ.items() if key not in NOT_HANDED_ON}

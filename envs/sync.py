@@ -176,9 +176,9 @@ def synchronise(root: Path, folder: Path, prefix: Path, wanted: str) -> None:
     environment = settings.environment(os.environ)
     command = [uv, "pip", "sync", "--python", sys.executable, "--require-hashes", "--compile-bytecode"]
     what = f"downloading and installing {torch_build.count(locks)} packages"
-    run(what, [*command, *map(str, locks)], environment, choice.expect)
+    run(what, [*command, *settings.flags, *map(str, locks)], environment, choice.expect)
     packages = [str(project.parent) for project in our_projects(root)]
-    command = [uv, "pip", "install", "--python", sys.executable, "--no-deps", "--no-build-isolation"]
+    command = [uv, "pip", "install", "--python", sys.executable, "--no-deps", "--no-build-isolation", *settings.flags]
     command += [argument for package in packages for argument in ("-e", package)]
     run(f"installing our own {len(packages)} packages (editable)", command, environment)
     # Compiled once, for those who keep Python from writing bytecode: --help answers 0.1 s sooner.
