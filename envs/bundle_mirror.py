@@ -65,7 +65,7 @@ class Mirror(http.server.ThreadingHTTPServer):
 def serve(files: Mapping[str, Path]) -> Iterator[str]:
     """Serve while the body runs; gives the address, with the slash at its end that pixi joins paths to."""
     with Mirror(files) as mirror:
-        threading.Thread(target=mirror.serve_forever, daemon=True).start()
+        threading.Thread(target=mirror.serve_forever, args=(0.05,), daemon=True).start()
         try:
             yield f"http://127.0.0.1:{mirror.server_address[1]}/"
         finally:

@@ -81,7 +81,8 @@ def make_bundle(
         refuse_extras(out, (file.path for file in wanted))
     with _alone(out):
         (out / MANIFEST).unlink(missing_ok=True)  # until all is there again
-        wanted = with_sizes(wanted, out, web)
+        with console.phase("sizes", "asking for those that neither lock nor index says"):
+            wanted = with_sizes(wanted, out, web)
         known = sum(file.size or 0 for file in wanted)
         console.line(f"{len(wanted)} files, {known / 1e9:.2f} GB, into {out}")
         progress = Progress()

@@ -23,7 +23,7 @@ from tanren.common.errors import MachineError
 from ._files import Wanted
 
 TIMEOUT = 30  # s without a byte, then the connection is taken for broken
-PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)  # s before each further attempt that follows one without progress
+PAUSES = (1.0, 2.0, 4.0, 8.0)  # s before each further attempt that follows one without progress
 PASSING = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}  # and all 5xx: worth another attempt
 
 
@@ -191,4 +191,5 @@ def _shown(address: str) -> str:
 def _reason(error: BaseException) -> str:
     if isinstance(error, urllib.error.HTTPError):
         return f"HTTP {error.code} {error.reason}"
-    return str(getattr(error, "reason", "") or error) or type(error).__name__
+    cause = getattr(error, "reason", None) or error
+    return str(getattr(cause, "strerror", None) or cause) or type(error).__name__
