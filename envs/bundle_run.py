@@ -136,6 +136,9 @@ def pixi_environment(bundle: Path, home: Path, channel: str, address: str, argum
 def run_pixi(pixi: str, bundle: Path, arguments: list[str]) -> int:
     """pixi's exit code; the mirror and its configuration end with it."""
     manifest = read_manifest(bundle)
+    own = ROOT / ".pixi" / "config.toml"
+    if own.is_file() and "mirrors" in own.read_text(encoding="utf-8"):
+        say(f"warning: {own} has [mirrors], and pixi takes them before the bundle's")
     files = {file.path[len("conda/") :]: bundle / file.path for file in manifest.files if file.kind == "conda"}
     home = Path(tempfile.mkdtemp(prefix="bundle-", dir=str(ROOT / ".pixi")))
     try:

@@ -409,6 +409,14 @@ def test_every_environment_of_the_workspace_has_a_target(environment: str) -> No
     assert len(target.conda) > 40
 
 
+def test_a_macos_bundle_takes_wheels_for_macos_14_and_no_newer() -> None:
+    from .conftest import ROOT
+
+    platforms = {tag.platform for tag in read_target(ROOT, "default", "osx-arm64", python_only=False).tags()}
+    assert {"macosx_14_0_arm64", "macosx_11_0_arm64", "macosx_11_0_universal2"} <= platforms
+    assert not {"macosx_15_0_arm64", "macosx_14_0_x86_64"} & platforms
+
+
 def read_folder(environment: str) -> str:
     from tanren.common.environments import profile_of
 

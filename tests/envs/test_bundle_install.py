@@ -135,6 +135,12 @@ def test_pixi_runs_from_the_bundle_alone(bundled: Bundled) -> None:
         urllib.request.urlopen(facts["mirror"] + "noarch/native-1.0-0.conda")
 
 
+def test_mirrors_of_the_workspace_that_pixi_would_take_first_are_named(bundled: Bundled) -> None:
+    (bundled.root / ".pixi").mkdir()
+    (bundled.root / ".pixi" / "config.toml").write_text('[mirrors]\n"https://x.example/" = ["https://y.example/"]\n')
+    assert "config.toml has [mirrors]" in bundled.from_bundle("run", "-e", "train", "x").stderr
+
+
 def test_the_bytes_are_checked_once(bundled: Bundled) -> None:
     assert "checking the bundle, 5 files" in bundled.from_bundle("run", "-e", "train", "x").stderr
     assert bundled.from_bundle("run", "-e", "train", "x").stderr.startswith("pixiw: pixi 0.75.0 (.pixi/bin), from the")

@@ -93,7 +93,11 @@ def download(files: Sequence[Wanted], folder: Path, web: Web, console: Console, 
         progress.finished()
 
     with console.bar("bundle", -(-known // MB), "MB") as bar:
-        in_threads(bring, files, web.stop, Reporter(bar, console, progress, len(files)).look)
+        try:
+            in_threads(bring, files, web.stop, Reporter(bar, console, progress, len(files)).look)
+        except KeyboardInterrupt:
+            console.line(f"stopped after {progress.files} of {len(files)} files: the same command goes on from here")
+            raise
     return [BundleFile(file.kind, file.path, (folder / file.path).stat().st_size, file.sha256) for file in files]
 
 

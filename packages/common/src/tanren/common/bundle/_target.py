@@ -17,6 +17,7 @@ from tanren.common.environments import Profile, profile_of
 from tanren.common.errors import UserError
 
 MACHINES = {"linux-64": "x86_64", "linux-aarch64": "aarch64", "osx-arm64": "arm64"}
+LEAST_MACOS = (14, 0)  # torch 2.13's wheel asks for it, the conda packages of pixi.lock for less
 OLDEST_GLIBC_MINOR = 5  # manylinux1: no wheel asks for an older one
 # PEP 600: the names that these had before
 OLD_NAMES = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
@@ -83,7 +84,7 @@ class Target:
 
     def _platform_tags(self) -> Iterator[str]:
         if self.platform.startswith("osx"):
-            yield from mac_platforms(self.system_version, self.machine)
+            yield from mac_platforms(max(self.system_version, LEAST_MACOS), self.machine)
             return
         for minor in range(self.system_version[1], OLDEST_GLIBC_MINOR - 1, -1):
             yield f"manylinux_2_{minor}_{self.machine}"

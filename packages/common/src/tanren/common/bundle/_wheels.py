@@ -33,8 +33,9 @@ if TYPE_CHECKING:
     from index_settings import Settings
     from lock_format import Entry
 
-# Newer than any that a wheel asks for: uv lists all, and the target's own tags choose.
+# Newer than any that a wheel asks for, so that uv lists all; the target's own tags choose.
 NEWEST_GLIBC = "manylinux_2_40"
+NEWEST_MACOS = "26.0"
 UV_PLATFORMS = {
     "linux-64": f"x86_64-{NEWEST_GLIBC}",
     "linux-aarch64": f"aarch64-{NEWEST_GLIBC}",
@@ -99,6 +100,7 @@ def ask_uv(
             "uv was not found, neither in this environment nor on PATH: run this command with ./pixiw run"
         )
     environment = {**settings.environment(os.environ), "UV_PYTHON_DOWNLOADS": "never"}
+    environment["MACOSX_DEPLOYMENT_TARGET"] = NEWEST_MACOS
     # Folders are looked into by hash; uv would list them instead of the index.
     for name in ("UV_FIND_LINKS", *(() if extra_indexes else ("UV_INDEX", "UV_EXTRA_INDEX_URL"))):
         environment.pop(name, None)
