@@ -151,12 +151,22 @@ def run_pixi(pixi: str, bundle: Path, arguments: list[str]) -> int:
 
 def child(command: list[str], environment: dict[str, str]) -> int:
     """Run a command that gets this process's signals; its exit code, 128 + the signal's number where one ended it."""
+    started: list[subprocess.Popen[bytes]] = []
+    early: list[int] = []
+
+    def hand_on(number: int, _: object) -> None:
+        for process in started:
+            process.send_signal(number)
+        if not started:
+            early.append(number)
+
+    signal.signal(signal.SIGINT, lambda *_: None)  # the terminal sends it to the child too: let it end in its own way
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, hand_on)
     with subprocess.Popen(command, env=environment) as process:
-        signal.signal(
-            signal.SIGINT, lambda *_: None
-        )  # the terminal sends it to the child too: let it end in its own way
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, lambda received, _: process.send_signal(received))
+        started.append(process)
+        for missed in early:
+            process.send_signal(missed)
         code = process.wait()
     return 128 - code if code < 0 else code
 
