@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from tanren.common.environments import read_architectures
+
 from .conftest import ROOT, Workspace
 
 SHELLS = [shell for shell in ("sh", "dash", "bash") if shutil.which(shell)]
@@ -194,3 +196,95 @@ def test_the_wrapper_is_executable() -> None:
     if listed.returncode:
         pytest.skip("not a git checkout")
     assert [line.split()[0] for line in listed.stdout.splitlines()] == ["100755", "100755"]
+
+
+# --- an environment that is not for this machine -------------------------------------------------------
+
+
+def on_machine(workspace: Workspace, machine: str, driver: str = "", *cards: str) -> dict[str, str]:
+    """A pixi that tells its CUDA override, the real profiles, another `uname`, and an NVIDIA driver; the variables."""
+    for profile in (ROOT / "envs").glob("*/profile.toml"):
+        (workspace.root / "envs" / profile.parent.name).mkdir()
+        shutil.copy(profile, workspace.root / "envs" / profile.parent.name)
+    told = 'echo "ran with: $* (CUDA ${CONDA_OVERRIDE_CUDA:-as found})"'
+    workspace.program("pixi", f'if [ "$1" = --version ]; then echo "pixi 0.77.0"; else {told}; fi')
+    workspace.program("uname", f'[ "$1" = -m ] && echo {machine} || echo Linux')
+    proc = workspace.root.parent / "proc"
+    if driver:
+        for number, card in enumerate(cards):
+            (proc / "gpus" / str(number)).mkdir(parents=True)
+            (proc / "gpus" / str(number) / "information").write_text(f"Model: \t {card}\nIRQ: 1\n")
+        proc.mkdir(exist_ok=True)
+        (proc / "version").write_text(
+            f"NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  {driver}  Release Build\n"
+        )
+    return {"TANREN_PROC_NVIDIA": str(proc)}
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize(
+    "flags", [["-e", "b300"], ["-eb300"], ["--environment", "b300"], ["--frozen", "--environment=b300"]]
+)
+def test_an_environment_for_another_architecture_is_refused_in_one_line(
+    workspace: Workspace, shell: str, flags: list[str]
+) -> None:
+    variables = on_machine(workspace, "aarch64")
+    done = workspace.pixiw("run", *flags, "train-sft", shell=shell, **variables)
+    assert done.returncode == 2
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith("pixiw: environment 'b300' is for x86_64, and this machine is aarch64: docs/environments.md")
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("environment", "driver", "cards", "said"),
+    [
+        (
+            "train",
+            "550.54.15",
+            ("NVIDIA H100 80GB HBM3",),
+            "needs NVIDIA driver 570.26 or newer, and this machine has 550.54.15",
+        ),
+        ("b300", "570.133.20", ("NVIDIA GeForce RTX 5080",), "needs NVIDIA driver 580.65.06 or newer"),
+        ("b300-cuda13", "570.133.20", (), "needs NVIDIA driver 580.65.06 or newer"),
+    ],
+)
+def test_an_older_driver_is_refused_in_one_line(
+    workspace: Workspace, environment: str, driver: str, cards: tuple[str, ...], said: str
+) -> None:
+    variables = on_machine(workspace, "x86_64", driver, *cards)
+    done = workspace.pixiw("run", "-e", environment, "train-sft", **variables)
+    assert done.returncode == 2
+    assert said in done.stderr.splitlines()[-1]
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "driver", "cards", "cuda"),
+    [
+        (["run", "-e", "train", "x"], "570.26", ("Tesla T4",), "as found"),
+        (["run", "-e", "b300", "x"], "580.159.04", ("NVIDIA GeForce RTX 5080",), "as found"),
+        (["run", "-e", "b300", "x"], "570.133.20", ("NVIDIA B200", "NVIDIA B200"), "13.0"),  # cuda-compat stands in
+        (["run", "-e", "b300", "x"], "", (), "as found"),  # a login node: pixi judges
+        (["run", "train-sft", "-e", "b300"], "550.54.15", ("NVIDIA H100",), "as found"),  # the task's own argument
+        (["run", "-e", "unknown", "x"], "550.54.15", ("NVIDIA H100",), "as found"),
+        (["install"], "550.54.15", ("NVIDIA H100",), "as found"),
+    ],
+)
+def test_what_fits_goes_to_pixi_and_it_is_told_of_cuda_compat(
+    workspace: Workspace, arguments: list[str], driver: str, cards: tuple[str, ...], cuda: str
+) -> None:
+    variables = on_machine(workspace, "x86_64", driver, *cards)
+    done = workspace.pixiw(*arguments, **variables)
+    assert done.stdout == f"ran with: {' '.join(arguments)} (CUDA {cuda})\n", done.stderr
+
+
+def test_an_override_of_the_user_is_left_alone(workspace: Workspace) -> None:
+    variables = on_machine(workspace, "x86_64", "550.54.15", "NVIDIA H100")
+    done = workspace.pixiw("run", "-e", "train", "x", CONDA_OVERRIDE_CUDA="12.8", **variables)
+    assert done.stdout == "ran with: run -e train x (CUDA 12.8)\n"
+
+
+def test_the_wrapper_knows_the_same_cards_as_the_table() -> None:
+    table = read_architectures(ROOT)
+    assert " | ".join(f"true*{word}*" for word in table.not_data_center) in (ROOT / "pixiw").read_text()

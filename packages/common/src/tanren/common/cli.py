@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
@@ -19,7 +20,7 @@ def main() -> None:
 
 
 def _main(arguments: Sequence[str]) -> int:
-    commands: dict[str, Any] = {"tasks": tasks, "rows": rows, "doctor": doctor}
+    commands: dict[str, Any] = {"tasks": tasks, "rows": rows, "doctor": doctor, "bundle": bundle}
     return int(tyro.extras.subcommand_cli_from_dict(commands, args=list(arguments), prog="tanren", description=__doc__))
 
 
@@ -81,3 +82,69 @@ def doctor(
     from tanren.common.doctor import run_doctor
 
     return run_doctor(expect_env=expect_env, wants_gpu=not no_gpu, as_json=as_json)
+
+
+def bundle(
+    environment: tyro.conf.Positional[str] = "",
+    out: Path | None = None,
+    platform: str = "",
+    python_only: bool = False,
+    verify: Path | None = None,
+    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
+) -> int:
+    """Fetch every file of both locks of one environment into a folder, for a machine without a network.
+
+    There, `./pixiw --bundle DIR run ...` installs from the folder alone. Every file is checked by its sha256. Stopped at
+    any point, the same command goes on; run again on a finished bundle, it checks it.
+
+    Args:
+        environment: The environment of pixi.toml: default, train, b300, ...
+        out: The folder to fill.
+        platform: linux-64, linux-aarch64 or osx-arm64; of `default` only, the others have one. Default: this machine's.
+        python_only: Only the wheels, for this Python's version: to install `default` without pixi (PIXIW_MODE=index).
+        verify: Check this finished bundle instead, without a network.
+        as_json: Print one JSON object on standard output at the end.
+    """
+    from tanren.common.bundle import make_bundle, verify_bundle
+    from tanren.common.console import Console
+    from tanren.common.environments import EnvironmentsError
+    from tanren.common.errors import UserError
+    from tanren.common.workspace import workspace_root
+
+    if (verify is None) == (out is None) or (environment == "") != (out is None):
+        raise UserError(
+            "say `tanren bundle ENVIRONMENT --out DIR` to make a bundle, or `tanren bundle --verify DIR` to check one"
+        )
+    console = Console()
+    downloaded = 0
+    if verify is not None or out is None:
+        folder = (verify or Path()).absolute()
+        manifest = verify_bundle(folder, console)
+    else:
+        root = workspace_root()
+        if root is None:
+            raise UserError("there is no workspace here: start this in the folder of Tanren's pixi.toml")
+        folder = out.absolute()
+        try:
+            made = make_bundle(root, environment, folder, platform=platform, python_only=python_only, console=console)
+        except EnvironmentsError as error:
+            raise UserError(str(error)) from error
+        manifest, downloaded = made.manifest, made.downloaded
+    size = sum(file.size for file in manifest.files)
+    console.line(
+        f"complete: {len(manifest.files)} files, {size / 1e9:.2f} GB, every sha256 as locked; ./pixiw --bundle {folder} run ..."
+    )
+    if as_json:
+        facts = {
+            "folder": str(folder),
+            "environments": manifest.environments,
+            "platform": manifest.platform,
+            "python": manifest.python,
+            "python_only": manifest.python_only,
+            "files": len(manifest.files),
+            "bytes": size,
+            "downloaded_bytes": downloaded,
+        }
+        json.dump(facts, sys.stdout, indent=2)
+        sys.stdout.write("\n")
+    return 0
