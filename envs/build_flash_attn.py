@@ -172,10 +172,11 @@ def build(prefix: Path, site_packages: Path, compute_capability: str, jobs: int,
         shutil.rmtree(aside, ignore_errors=True)
         raise Stop(3, "the build failed (its words are above); fewer --jobs need less memory. Nothing was changed")
     join_with_flash_attention_4(aside)
-    if prove:
-        found = {**os.environ, "PYTHONPATH": str(aside)}
-        if subprocess.run([sys.executable, "-c", PROOF], env=found, cwd=prefix, check=False).returncode:
-            raise Stop(1, f"the built kernel differs from the reference: it stays in {aside} and is not used")
+    found = {**os.environ, "PYTHONPATH": str(aside)}
+    code = PROOF if prove else "import flash_attn"
+    if subprocess.run([sys.executable, "-c", code], env=found, cwd=prefix, check=False).returncode:
+        what = "differs from the reference or cannot be imported" if prove else "cannot be imported"
+        raise Stop(1, f"what was built {what} (above): it stays in {aside} and is not used")
     note = asdict(Built(version, metadata.version("torch"), compute_capability))
     (aside / "built.json").write_text(json.dumps(note), encoding="utf-8")
     shutil.rmtree(place, ignore_errors=True)
