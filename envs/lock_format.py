@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import unquote
 
 INPUTS = "# inputs: sha256:"
@@ -64,9 +62,3 @@ def made_from(text: str) -> str:
     """The hash of the inputs that a lock was made from, as it says itself; '' where it does not."""
     found = re.search(rf"^{INPUTS}([0-9a-f]{{64}})$", text, re.MULTILINE)
     return found[1] if found else ""
-
-
-def sha256(path: Path) -> str:
-    """The sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

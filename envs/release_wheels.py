@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from lock_format import Entry, parse, sha256
+from lock_format import Entry, parse
+
+from tanren.common.workspace import sha256_of
 
 
 class WrongWheel(Exception):  # noqa: N818 (the folder's fault, not the program's)
@@ -21,7 +23,7 @@ def find(file: str, hashes: Sequence[str], folders: Sequence[Path]) -> Path | No
     """The locked file in a wheel folder; WrongWheel for another file of that name, which the installer would take."""
     for wheel in (folder / file for folder in folders):
         if wheel.is_file():
-            if (found := sha256(wheel)) not in hashes:
+            if (found := sha256_of(wheel)) not in hashes:
                 fault = f"{wheel} is not the file that was locked (sha256 {found}, expected {' or '.join(hashes)})"
                 raise WrongWheel(f"{fault}: take it out of the folder")
             return wheel

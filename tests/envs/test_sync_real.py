@@ -79,7 +79,8 @@ class Tiny:
             folder.mkdir(parents=True)
         for path in (ROOT / "envs").glob("*.py"):
             shutil.copy(path, envs)
-        shutil.copy(ROOT / "packages/common/src/tanren/common/environments.py", common)
+        for name in ("environments.py", "workspace.py"):
+            shutil.copy(ROOT / "packages/common/src/tanren/common" / name, common)
         shutil.copy(ROOT / "envs" / "architectures.toml", envs)
         (envs / "tiny" / "profile.toml").write_text(PROFILE)
         for name in ("overrides.in", "gpu-overrides.in"):

@@ -6,7 +6,6 @@ installed. The command that makes bundles (tanren.common.bundle) writes it, last
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from dataclasses import asdict, dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tanren.common.errors import MachineError, UserError
+from tanren.common.workspace import sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.json"
 PARTIAL = ".partial"  # in the bundle's folder: unfinished downloads, by their sha256
 FORMAT = 1
-CHUNK = 2**20  # bytes read at a time
 
 
 @dataclass(frozen=True)
@@ -83,17 +82,6 @@ def read_manifest(folder: Path) -> BundleManifest:
 def lock_hashes(root: Path, paths: Iterable[str]) -> dict[str, str]:
     """Return the sha256 of locks by their paths in the workspace; '' for one that is not there."""
     return {path: sha256_of(root / path) if (root / path).is_file() else "" for path in paths}
-
-
-def sha256_of(path: Path, advance: Advance | None = None) -> str:
-    """Return a file's sha256; `advance` hears of every piece that was read (bytes)."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(CHUNK):
-            digest.update(piece)
-            if advance is not None:
-                advance(len(piece))
-    return digest.hexdigest()
 
 
 def extra_files(folder: Path, named: Iterable[str]) -> list[str]:

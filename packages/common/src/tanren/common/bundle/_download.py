@@ -11,9 +11,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
-from tanren.common.bundle_manifest import PARTIAL, BundleFile, sha256_of
+from tanren.common.bundle_manifest import PARTIAL, BundleFile
 from tanren.common.console import Bar, Console
 from tanren.common.errors import MachineError
+from tanren.common.workspace import sha256_of
 
 from ._fetch import Stopped, Web
 from ._files import Wanted

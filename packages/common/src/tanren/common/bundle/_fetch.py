@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import netrc
 import os
 import shutil
@@ -17,8 +16,8 @@ from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from tanren.common.bundle_manifest import CHUNK
 from tanren.common.errors import MachineError
+from tanren.common.workspace import CHUNK, sha256_of
 
 from ._files import Wanted
 
@@ -71,12 +70,12 @@ class Web:
         """
         begun_before = partial.is_file() and partial.stat().st_size > 0
         self._complete(wanted, partial, advance)
-        found = _sha256(partial)
+        found = sha256_of(partial)
         if found != wanted.sha256 and begun_before:  # the part of an earlier start may be the fault: once from nothing
             advance(-partial.stat().st_size)
             partial.unlink()
             self._complete(wanted, partial, advance)
-            found = _sha256(partial)
+            found = sha256_of(partial)
         if found != wanted.sha256:
             partial.unlink()
             fault = f"{_shown(wanted.address)} has sha256 {found}, expected {wanted.sha256}"
@@ -156,11 +155,6 @@ class Web:
         opener = self._unchecked if self._unchecked_hosts & {host, parts.netloc.rpartition("@")[2]} else self._opener
         answer: HTTPResponse = opener.open(request, timeout=TIMEOUT)
         return answer
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _length(answer: HTTPResponse) -> int | None:

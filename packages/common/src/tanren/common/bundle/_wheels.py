@@ -23,8 +23,8 @@ from packaging.tags import Tag
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 from packaging.version import Version
 
-from tanren.common.bundle_manifest import sha256_of
 from tanren.common.errors import MachineError, UserError
+from tanren.common.workspace import sha256_of
 
 from ._files import Wanted
 from ._target import Target

@@ -86,7 +86,10 @@ def read_installed(folders: Sequence[Path]) -> dict[str, tuple[str, ...]]:
     """Return the versions of every distribution in the folders, by name: more than one is a damaged folder."""
     found: dict[str, set[str]] = {}
     for distribution in distributions(path=[str(folder) for folder in folders]):
-        name = distribution.metadata["Name"] or "unreadable"
+        try:
+            name = distribution.metadata["Name"] or "unreadable"
+        except FileNotFoundError:  # what the backport importlib_metadata raises, once something has imported it
+            name = "unreadable"
         found.setdefault(canonicalize_name(name), set()).add(distribution.metadata["Version"] or "0")
     return {name: tuple(sorted(versions)) for name, versions in found.items()}
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import psutil
 
+from tanren.common.environments import EnvironmentsError, profile_of
 from tanren.common.workspace import sha256_of, workspace_root
 
 # The packages whose versions decide numerics and formats.
@@ -49,7 +50,11 @@ def describe_environment() -> dict[str, Any]:
 def _locks(root: Path | None, name: str) -> dict[str, str]:
     if root is None:
         return {}
-    candidates = [root / "pixi.lock", *sorted((root / "envs" / name).glob("*.lock"))] if "/" not in name else []
+    try:
+        folder = profile_of(root, name).folder  # `eval` installs the lock of `train`, and so on
+    except EnvironmentsError:
+        return {}
+    candidates = [root / "pixi.lock", *sorted(folder.glob("*.lock"))]
     return {str(path.relative_to(root)): sha256_of(path) for path in candidates if path.is_file()}
 
 
