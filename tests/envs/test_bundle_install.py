@@ -28,7 +28,13 @@ from .bundle_parts import CHANNEL, Site, Source, make_conda, make_wheel, sha256
 from .conftest import ROOT, Workspace
 
 COMMON = "packages/common/src/tanren/common"
-MACHINE_SIDE = ["envs/bundle_mirror.py", "envs/bundle_run.py", f"{COMMON}/bundle_manifest.py", f"{COMMON}/errors.py"]
+MACHINE_SIDE = [
+    "envs/bundle_mirror.py",
+    "envs/bundle_run.py",
+    f"{COMMON}/bundle_manifest.py",
+    f"{COMMON}/errors.py",
+    f"{COMMON}/workspace.py",
+]
 # A pixi that says what it was given and fetches one conda file by way of the mirror in its configuration.
 PIXI = f"""
 {sys.executable} - "$@" <<'PYTHON'

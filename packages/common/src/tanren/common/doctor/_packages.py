@@ -87,10 +87,10 @@ def read_installed(folders: Sequence[Path]) -> dict[str, tuple[str, ...]]:
     found: dict[str, set[str]] = {}
     for distribution in distributions(path=[str(folder) for folder in folders]):
         try:
-            name = distribution.metadata["Name"] or "unreadable"
+            name, version = distribution.metadata["Name"], distribution.metadata["Version"]
         except FileNotFoundError:  # what the backport importlib_metadata raises, once something has imported it
-            name = "unreadable"
-        found.setdefault(canonicalize_name(name), set()).add(distribution.metadata["Version"] or "0")
+            name = version = None
+        found.setdefault(canonicalize_name(name or "unreadable"), set()).add(version or "0")
     return {name: tuple(sorted(versions)) for name, versions in found.items()}
 
 
