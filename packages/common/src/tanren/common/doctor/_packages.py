@@ -89,7 +89,7 @@ def read_installed(folders: Sequence[Path]) -> dict[str, tuple[str, ...]]:
         try:
             name, version = distribution.metadata["Name"], distribution.metadata["Version"]
         except FileNotFoundError:  # what the backport importlib_metadata raises, once something has imported it
-            name = version = None
+            name = version = ""
         found.setdefault(canonicalize_name(name or "unreadable"), set()).add(version or "0")
     return {name: tuple(sorted(versions)) for name, versions in found.items()}
 
