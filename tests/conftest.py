@@ -1,0 +1,14 @@
+"""For all tests."""
+
+from __future__ import annotations
+
+import signal
+
+
+def pytest_configure() -> None:
+    """Lets Ctrl-C be what the tests of it expect, also where this process was started in the background.
+
+    A shell without job control starts background processes with SIGINT ignored, and their children inherit that.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
