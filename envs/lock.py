@@ -3,7 +3,8 @@
 pixi.lock, the native layer, is solved by pixi itself where it is there, else offline from a folder of
 conda-forge records (--index; envs/native_lock.py). The Python locks are resolved by uv
 (envs/python_lock.py). No lock names a package index: each installs from any index, mirror or wheel folder.
-A version moves only with --upgrade.
+Only locks that no longer fit their inputs are made again, unless one is named (--only) or newer versions
+are asked for (--upgrade); a version that fits moves only with --upgrade.
 """
 
 from __future__ import annotations
@@ -34,9 +35,10 @@ def main() -> int:
     )
     parser.add_argument("--index", type=Path, help="solve pixi.lock from this folder of <subdir>/repodata.json")
     arguments = parser.parse_args()
-    wanted = arguments.only or ["native", "uv", *names]
     if not arguments.check:
         try:
+            everything = arguments.upgrade or arguments.index
+            wanted = arguments.only or (["native", "uv", *names] if everything else stale(names))
             make(wanted, arguments.upgrade, arguments.index)
         except (python_lock.LockError, strict_table.ManifestError) as fault:
             print(f"lock: {fault}", file=sys.stderr)
@@ -50,6 +52,17 @@ def main() -> int:
     if not found:
         print("lock: up to date")
     return 1 if found else 0
+
+
+def stale(names: list[str]) -> list[str]:
+    """The locks that do not fit their inputs, by the names that --only takes."""
+    native = ["native"] if native_lock.problems(ROOT) else []
+    faults = python_lock.problems(ROOT)
+    return native + [
+        name
+        for name in ("uv", *names)
+        if any(fault.startswith(f"envs/{name}.lock" if name == "uv" else f"envs/{name}/") for fault in faults)
+    ]
 
 
 def make(wanted: list[str], upgrade: bool, index: Path | None) -> None:

@@ -148,6 +148,16 @@ def test_only_wheels_of_the_platform_enter_a_gpu_lock() -> None:
         python_lock.wheels_of(package(names[1]), PROFILES["gh200"])  # only for a newer glibc than the profile promises
 
 
+def test_lock_makes_again_only_what_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    import lock
+
+    names = list(PROFILES)
+    assert lock.stale(names) == []
+    faults = ["envs/b300/requirements.lock: made from other inputs", "envs/uv.lock: e has no hash"]
+    monkeypatch.setattr(python_lock, "problems", lambda _root: faults)
+    assert lock.stale(names) == ["uv", "b300"]
+
+
 def test_a_lock_reads_back_as_it_was_written() -> None:
     for entry in (
         Entry("a-b", "1.0", "sys_platform == 'linux'", ("a" * 64, "b" * 64)),
