@@ -217,7 +217,7 @@ def synchronise(root: Path, profile: Profile, prefix: Path, name: str) -> None:
     stamp, unfinished = prefix / STAMP, prefix / UNFINISHED
     wanted = fingerprint(root, profile.folder)  # before: a file that changes meanwhile makes the next start sync again
     stamp.unlink(missing_ok=True)
-    say(f"environment '{profile.name}' ({prefix}): packages are made to fit its lock")
+    say(f"environment '{name}' ({prefix}): packages are made to fit its lock")
     settings = index_settings.read(os.environ)
     uv = installer(root, prefix, dict(os.environ))
     os.environ.update(settings.variables)  # the question for the release address goes by the same proxy
@@ -242,9 +242,15 @@ def synchronise(root: Path, profile: Profile, prefix: Path, name: str) -> None:
     if unfinished.exists():
         say("the last sync was interrupted: every package is installed anew (from the cache where it is there)")
         command.append("--reinstall")
+    torn, before = unfinished.exists(), changed_at(prefix)
     unfinished.touch()
     what = f"downloading and installing {torch_build.count(locks)} packages"
-    run(what, [*command, *map(str, locks)], environment, expect)
+    try:
+        run(what, [*command, *map(str, locks)], environment, expect)
+    except Stop:
+        if not torn and changed_at(prefix) == before:  # it failed before it touched anything: nothing can be torn
+            unfinished.unlink()
+        raise
     packages = [str(project.parent) for project in our_projects(root)]
     command = [uv, "pip", "install", "--python", sys.executable, "--no-deps", "--no-build-isolation", *settings.flags]
     command += [argument for package in packages for argument in ("-e", package)]

@@ -178,6 +178,7 @@ def test_another_file_under_a_locked_name_is_refused(tiny: Tiny) -> None:
     assert "a file is not the one that was locked" in messages(done)
     assert "beta" not in tiny.packages()
     assert not (tiny.venv / "tanren-sync.stamp").exists()
+    assert not (tiny.venv / "tanren-sync.unfinished").exists()  # nothing was touched
 
 
 def test_an_interrupted_sync_is_repaired_by_the_next(tiny: Tiny) -> None:
