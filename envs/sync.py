@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "packages" / "common" / "src"))
 if TYPE_CHECKING:
+    from index_settings import Settings
+
     from tanren.common.environments import Profile
 
 STAMP = "tanren-sync.stamp"
@@ -211,16 +213,38 @@ def installer(root: Path, prefix: Path, environment: dict[str, str]) -> str:
 def synchronise(root: Path, profile: Profile, prefix: Path, name: str) -> None:
     """The slow path, under the environment's lock: installs, then writes the stamp."""
     import index_settings
-    import release_wheels
-    import torch_build
 
-    stamp, unfinished = prefix / STAMP, prefix / UNFINISHED
+    stamp = prefix / STAMP
     wanted = fingerprint(root, profile.folder)  # before: a file that changes meanwhile makes the next start sync again
     stamp.unlink(missing_ok=True)
     say(f"environment '{name}' ({prefix}): packages are made to fit its lock")
     settings = index_settings.read(os.environ)
     uv = installer(root, prefix, dict(os.environ))
     os.environ.update(settings.variables)  # the question for the release address goes by the same proxy
+    said = install_lock(profile, prefix, uv, settings)
+    packages = [str(project.parent) for project in our_projects(root)]
+    command = [uv, "pip", "install", "--python", sys.executable, "--no-deps", "--no-build-isolation", *settings.flags]
+    command += [argument for package in packages for argument in ("-e", package)]
+    run(f"installing our own {len(packages)} packages (editable)", command, settings.environment(os.environ))
+    # Compiled once, for those who keep Python from writing bytecode: --help answers 0.1 s sooner.
+    compilation = [sys.executable, "-m", "compileall", "-q", "packages", "tasks"]
+    run("compiling them", compilation, dict(os.environ))
+    extra = attach_extra(prefix, (profile.folder / "requirements.lock").read_text(encoding="utf-8"))
+    aside = stamp.with_suffix(".partial")
+    lines = [wanted, changed_at(prefix), name, profile.folder.name, *filter(None, [said, extra])]
+    aside.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    aside.replace(stamp)
+    (prefix / UNFINISHED).unlink()
+
+
+def install_lock(profile: Profile, prefix: Path, uv: str, settings: Settings) -> str:
+    """Makes site-packages exactly the lock; returns which torch was chosen, where there is a choice.
+
+    The mark of an interrupted sync is set before the first change, and left for the caller to take away.
+    """
+    import release_wheels
+    import torch_build
+
     lock = (profile.folder / "requirements.lock").read_text(encoding="utf-8")
     derived, said, expect = prefix / "tanren-requirements.lock", "", "10 GB on disk: several minutes"
     locks = [derived]
@@ -236,34 +260,22 @@ def synchronise(root: Path, profile: Profile, prefix: Path, name: str) -> None:
     if remote:
         say(f"from their release addresses: {', '.join(remote)}")
     derived.write_text(lock, encoding="utf-8")
-    environment = settings.environment(os.environ)
     command = [uv, "pip", "sync", "--python", sys.executable, "--require-hashes", "--compile-bytecode"]
     command += ["--only-binary", ":all:", *settings.flags]
-    if unfinished.exists():
+    unfinished = prefix / UNFINISHED
+    torn, before = unfinished.exists(), changed_at(prefix)
+    if torn:
         say("the last sync was interrupted: every package is installed anew (from the cache where it is there)")
         command.append("--reinstall")
-    torn, before = unfinished.exists(), changed_at(prefix)
     unfinished.touch()
     what = f"downloading and installing {torch_build.count(locks)} packages"
     try:
-        run(what, [*command, *map(str, locks)], environment, expect)
+        run(what, [*command, *map(str, locks)], settings.environment(os.environ), expect)
     except Stop:
         if not torn and changed_at(prefix) == before:  # it failed before it touched anything: nothing can be torn
             unfinished.unlink()
         raise
-    packages = [str(project.parent) for project in our_projects(root)]
-    command = [uv, "pip", "install", "--python", sys.executable, "--no-deps", "--no-build-isolation", *settings.flags]
-    command += [argument for package in packages for argument in ("-e", package)]
-    run(f"installing our own {len(packages)} packages (editable)", command, environment)
-    # Compiled once, for those who keep Python from writing bytecode: --help answers 0.1 s sooner.
-    compilation = [sys.executable, "-m", "compileall", "-q", "packages", "tasks"]
-    run("compiling them", compilation, environment)
-    extra = attach_extra(prefix, lock)
-    aside = stamp.with_suffix(".partial")
-    lines = [wanted, changed_at(prefix), name, profile.folder.name, *filter(None, [said, extra])]
-    aside.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    aside.replace(stamp)
-    unfinished.unlink()
+    return said
 
 
 def attach_extra(prefix: Path, lock: str) -> str:
