@@ -28,7 +28,8 @@ from packaging.utils import canonicalize_name, parse_wheel_filename
 from tanren.common.environments import Profile, read_profiles
 
 # What torch's ordinary Linux wheel loads of CUDA carries these names; split_cuda checks who asks for it.
-CUDA_PART = re.compile(r"^(nvidia-.+|cuda-.+|triton)$")
+# nvidia-ml-py, the doctor's way to NVML, is plain Python and belongs to the base.
+CUDA_PART = re.compile(r"^(nvidia-(?!ml-py$).+|cuda-.+|triton)$")
 GPU_PYTHON = (3, 12)
 MADE_BY = "# Made by `./pixiw run lock`; do not edit.\n"
 
