@@ -150,6 +150,16 @@ MESSAGES = [
         "ncclSystemError: System call (e.g. socket, malloc) or external library call failed or device error.",
     ),
     (
+        "spawn-guard",
+        "RuntimeError: \n        An attempt has been made to start a new process before the\n"
+        "        current process has finished its bootstrapping phase.",
+    ),
+    (
+        "cuda-after-fork",
+        "RuntimeError: Cannot re-initialize CUDA in forked subprocess. To use CUDA with multiprocessing, you",
+    ),
+    ("device-assert", "torch.AcceleratorError: CUDA error: device-side assert triggered"),
+    (
         "flash-attention-missing",
         "ImportError: FlashAttention3 has been toggled on, but it cannot be used due to the following error: the package "
         "flash_attn_3 seems to be not installed.",
@@ -235,7 +245,7 @@ def test_every_known_failure_has_a_real_message_and_a_usable_entry() -> None:
         asked = {
             name for text in (failure.cause, failure.fix) for _, name, _, _ in string.Formatter().parse(text) if name
         }
-        assert asked <= groups, failure.id
+        assert asked == groups, failure.id
         assert failure.marks
         assert all(failure.marks), failure.id
         assert failure.what
@@ -328,7 +338,7 @@ def test_a_large_log_is_read_in_seconds(tmp_path: Path) -> None:
     begun = time.perf_counter()
     with log.open("rb") as file:
         assert read_log(file).explanations[0].id == "killed"
-    assert time.perf_counter() - begun < 15  # 50 MB; 0.4 s on an idle machine
+    assert time.perf_counter() - begun < 15  # 50 MB: 1.1 s
 
 
 def test_no_pattern_is_slow_on_a_long_line() -> None:
@@ -339,7 +349,7 @@ def test_no_pattern_is_slow_on_a_long_line() -> None:
             text = filling * (LONGEST // len(filling))
             for line in (failure.marks[0] + text, text[: LONGEST // 2] + failure.marks[0]):
                 re.search(failure.pattern, line)
-    assert time.perf_counter() - begun < 10  # 0.2 s on an idle machine
+    assert time.perf_counter() - begun < 10  # 0.02 s
 
 
 def test_an_unknown_failure_is_said_with_the_last_line_that_looks_like_an_error(

@@ -115,7 +115,7 @@ LIBRARIES = (
         id="flash-attn-symbol",
         what="flash-attn was built for another torch",
         marks=("undefined symbol",),
-        pattern=r"(?P<module>flash_attn\w*)[^:\s]*\.so: undefined symbol: (?P<symbol>\w+)",
+        pattern=r"(?P<module>flash_attn\w*)[^:\s]*\.so: undefined symbol: ",
         cause="{module} was compiled against another version of torch (or its other C++ ABI) than the installed one.",
         fix="./pixiw run -e train install-flash-attn builds it for this torch; or remove it: nothing here needs it",
         source="https://github.com/Dao-AILab/flash-attention/issues/1832",
@@ -124,7 +124,7 @@ LIBRARIES = (
         id="extension-symbol",
         what="an extension was built for another library",
         marks=("undefined symbol",),
-        pattern=r"(?P<module>\b[\w.-]{1,100}\.so[\d.]{0,20}): undefined symbol: (?P<symbol>\w+)",
+        pattern=r"(?P<module>\b[\w.-]{1,100}\.so[\d.]{0,20}): undefined symbol: ",
         cause="{module} was built against another version of torch or of a CUDA library than the one that was loaded.",
         fix=f"install exactly the lock, and load nothing through LD_LIBRARY_PATH: {_SYNC}",
         source="https://github.com/Dao-AILab/flash-attention/issues/1832",
@@ -165,7 +165,7 @@ DEVICE = (
         what="a library has no kernels for this GPU",
         marks=("no kernel image is available", "is not compatible with the current PyTorch"),
         pattern=r"no kernel image is available for execution|"
-        r"with CUDA capability (?P<arch>sm_\w+) is not compatible with the current PyTorch",
+        r"with CUDA capability sm_\w+ is not compatible with the current PyTorch",
         cause="torch or an extension was not compiled for this GPU's compute capability (it is newer, or no longer built for).",
         fix=f"which environment is for this GPU, the doctor says: {_DOCTOR}; build own extensions with TORCH_CUDA_ARCH_LIST",
         source="https://github.com/pytorch/pytorch/issues/31285",
@@ -183,7 +183,7 @@ DEVICE = (
         id="driver-too-old",
         what="the NVIDIA driver is too old",
         marks=("NVIDIA driver on your system is too old", "CUDA driver version is insufficient"),
-        pattern=r"NVIDIA driver on your system is too old(?: \(found version (?P<found>\d+)\))?|"
+        pattern=r"NVIDIA driver on your system is too old|"
         r"CUDA driver version is insufficient for CUDA runtime version",
         cause="torch was built for a newer CUDA than the driver can run (12.9 needs driver 570, 13.0 needs 580).",
         fix=f"update the driver, or use the environment of the older CUDA: {_DOCTOR}",
@@ -236,8 +236,7 @@ MEMORY = (
         id="vllm-memory-taken",
         what="the GPU is not free enough for vLLM",
         marks=("is less than desired GPU memory utilization",),
-        pattern=r"Free memory on device (?P<device>\S+ )?\((?P<free>[\d.]+)/(?P<total>[\d.]+) GiB\) .*is less than desired|"
-        r"is less than desired GPU memory utilization",
+        pattern=r"is less than desired GPU memory utilization",
         cause="Other processes hold the GPU's memory, and vLLM wants its share of all of it, not of what is free.",
         fix="see in nvidia-smi who holds it and end what is yours; or lower gpu_memory_utilization below the free share",
         source="https://github.com/vllm-project/vllm/issues/20305",
@@ -309,6 +308,24 @@ DISTRIBUTED = (
         fix="start again with NCCL_DEBUG=WARN, which names the call; try --ipc=host, and NCCL_SOCKET_IFNAME",
         source="https://github.com/NVIDIA/nccl/issues/328",
     ),
+    KnownFailure(
+        id="spawn-guard",
+        what="a script started its processes while it was being imported",
+        marks=("finished its bootstrapping phase",),
+        pattern=r"finished its bootstrapping phase",
+        cause="A spawned process (vLLM's, a data loader's) imports the script again, which has no `__main__` guard.",
+        fix="put what the script does under `if __name__ == '__main__':`",
+        source="https://docs.vllm.ai/en/latest/usage/troubleshooting.html",
+    ),
+    KnownFailure(
+        id="cuda-after-fork",
+        what="CUDA was used before a process was forked",
+        marks=("Cannot re-initialize CUDA in forked subprocess",),
+        pattern=r"Cannot re-initialize CUDA in forked subprocess",
+        cause="The parent had started CUDA before it forked, and a forked copy of that cannot work.",
+        fix="touch no GPU before the processes start, or spawn them (vLLM: VLLM_WORKER_MULTIPROC_METHOD=spawn)",
+        source="https://docs.pytorch.org/docs/stable/notes/multiprocessing.html",
+    ),
 )
 
 SETTINGS = (
@@ -316,8 +333,8 @@ SETTINGS = (
         id="flash-attention-missing",
         what="FlashAttention was asked for and cannot be used",
         marks=("has been toggled on, but it cannot be used", "seems to be not installed", "seem to be installed"),
-        pattern=r"FlashAttention ?(?P<version>\d) has been toggled on|"
-        r"package flash_attn(?:_(?P<package>\d))? seems to be not installed",
+        pattern=r"FlashAttention ?\d has been toggled on|"
+        r"package flash_attn(?:_\d)? seems to be not installed",
         cause="The model was loaded with FlashAttention as its attention, whose package is missing here or unfit for the GPU.",
         fix="ask for sdpa instead (attn_implementation): it is in torch, and as exact",
         source="https://huggingface.co/docs/transformers/attention_interface",
@@ -344,11 +361,19 @@ SETTINGS = (
         id="generations-per-prompt",
         what="the batch does not hold whole groups of completions",
         marks=("number of generations per prompt", "must be divisible by num_generations"),
-        pattern=r"divisible by the number of generations per prompt \((?P<group>\d+)\)|"
+        pattern=r"divisible by the number of generations per prompt|"
         r"generation_batch_size \(\d+\) must be divisible by num_generations",
         cause="TRL counts completions, not prompts, and the batch over all processes is no multiple of num_generations.",
         fix="make per_device_train_batch_size x processes (x accumulation) a multiple of num_generations",
         source="https://github.com/huggingface/trl/issues/3061",
+    ),
+    KnownFailure(
+        id="device-assert",
+        what="a kernel met an index out of range",
+        marks=("device-side assert triggered",),
+        pattern=r"device-side assert triggered",
+        cause="As a rule a token id or label is not below the vocabulary's size: the tokenizer is not this model's.",
+        fix="check tokenizer against model; CUDA_LAUNCH_BLOCKING=1, or one step with model.device = cpu, names the operation",
     ),
 )
 
@@ -357,7 +382,7 @@ HUB = (
         id="hub-refused",
         what="the hub refused to give a repository",
         marks=("gated repo", "Client Error", "Client error", "RepositoryNotFoundError", "Repository Not Found"),
-        pattern=r"Cannot access gated repo for url \S*?//[^/]+/(?:api/\w+/)?(?P<name>[\w.-]+/[\w.-]+)|access a gated repo|"
+        pattern=r"Cannot access gated repo for url|access a gated repo|"
         r"GatedRepoError: |RepositoryNotFoundError: |Repository Not Found for url|"
         r"(?:401|403) Client Error.*huggingface|Client error '(?:401|403) .*huggingface",
         cause="The repository is gated, private or not there under this name, and no token came that may read it.",
