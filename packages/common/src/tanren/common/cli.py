@@ -20,6 +20,9 @@ def main() -> None:
 
 
 def _main(arguments: Sequence[str]) -> int:
+    # A word after a command that works without one: tyro knows either flags or sub-commands there.
+    if list(arguments[:2]) == ["doctor", "explain"]:
+        return int(tyro.cli(explain, args=list(arguments[2:]), prog="tanren doctor explain"))
     commands: dict[str, Any] = {"tasks": tasks, "rows": rows, "doctor": doctor, "bundle": bundle}
     return int(tyro.extras.subcommand_cli_from_dict(commands, args=list(arguments), prog="tanren", description=__doc__))
 
@@ -74,6 +77,8 @@ def doctor(
 ) -> int:
     """Say whether this machine and environment are fit to train; exit code 1 where something is refused.
 
+    `tanren doctor explain LOGFILE` reads the log of a run that failed instead, and names cause and fix.
+
     Args:
         expect_env: The pixi environment that this must be (default: the one that it was started in).
         no_gpu: A machine without a GPU is no fault: look at everything else.
@@ -82,6 +87,24 @@ def doctor(
     from tanren.common.doctor import run_doctor
 
     return run_doctor(expect_env=expect_env, wants_gpu=not no_gpu, as_json=as_json)
+
+
+def explain(
+    logfile: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="LOGFILE")],
+    *,
+    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
+) -> int:
+    """Name the known failures in a log, with cause and fix, in the order of their first lines.
+
+    Exit code 0: at least one was found; 1: none that is known.
+
+    Args:
+        logfile: The log, of any program and size; - reads standard input.
+        as_json: Print one JSON object on standard output, the rows on standard error.
+    """
+    from tanren.common.doctor import explain_log
+
+    return explain_log(logfile, as_json=as_json)
 
 
 def bundle(

@@ -2,10 +2,25 @@
 
 A check is a function from a `Subject` to findings; a `Finding` is one row: what, found, needed, verdict, fix. This
 process never imports torch: what must be imported is imported in child processes.
+
+And what went wrong? `explain_log` reads a log and names the known failures in it, with cause and fix.
 """
 
 from tanren.common.doctor._examination import examine, run_doctor
+from tanren.common.doctor._explain import Explanation, Reading, explain_log, read_log
 from tanren.common.doctor._finding import Finding, Verdict, worst
 from tanren.common.doctor._subject import Subject, read_subject
 
-__all__ = ["Finding", "Subject", "Verdict", "examine", "read_subject", "run_doctor", "worst"]
+__all__ = [
+    "Explanation",
+    "Finding",
+    "Reading",
+    "Subject",
+    "Verdict",
+    "examine",
+    "explain_log",
+    "read_log",
+    "read_subject",
+    "run_doctor",
+    "worst",
+]
