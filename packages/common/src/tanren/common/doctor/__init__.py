@@ -6,6 +6,7 @@ process never imports torch: what must be imported is imported in child processe
 
 from tanren.common.doctor._examination import examine, run_doctor
 from tanren.common.doctor._finding import Finding, Verdict, worst
+from tanren.common.doctor._recommend import run_recommend
 from tanren.common.doctor._subject import Subject, read_subject
 
-__all__ = ["Finding", "Subject", "Verdict", "examine", "read_subject", "run_doctor", "worst"]
+__all__ = ["Finding", "Subject", "Verdict", "examine", "read_subject", "run_doctor", "run_recommend", "worst"]
