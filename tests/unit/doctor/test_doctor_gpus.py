@@ -162,7 +162,9 @@ def test_mig_without_slices_is_refused_and_slices_are_listed_to_choose_from(gpu_
     assert unchosen["GPU 0 memory"].verdict is Verdict.REFUSED  # CUDA takes the first: 2 GiB free
     chosen = rows(on(subject, "580", B200_MIG, CUDA_VISIBLE_DEVICES=SLICES[1].uuid))
     assert worst(chosen.values()) is Verdict.OK, chosen
-    assert "1g.23gb" in chosen[f"GPU 0 {SLICES[1].uuid}"].found
+    assert "1g.23gb" in chosen["GPU 0 MIG-15f0c7d2"].found
+    two = rows(on(subject, "580", B200_MIG, CUDA_VISIBLE_DEVICES=f"{SLICES[1].uuid},{SLICES[2].uuid}"))
+    assert two["GPU 0 MIG"].verdict is Verdict.WARNING  # CUDA takes the first alone
     assert worst(rows(on(subject, "580", replace(B200_MIG, slices=SLICES[2:]))).values()) is Verdict.OK
 
 

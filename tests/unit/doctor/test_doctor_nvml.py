@@ -34,6 +34,12 @@ def _memory(total: float, used: float) -> SimpleNamespace:
     return SimpleNamespace(total=int(total * GIB), used=int(used * GIB), free=int((total - used) * GIB))
 
 
+def _memory_of(of: str, version: int | None = None) -> SimpleNamespace:
+    """The first form of the question counts the driver's own memory as used."""
+    kept = 0.0 if version else 0.25
+    return _memory(179, 24 + kept) if of == "card 0" else _memory(22.5, 0.5 + kept)
+
+
 def _slice(_: str, place: int) -> str:
     if place not in (0, 2):
         raise NVMLError("Not Found")
@@ -56,7 +62,7 @@ ANSWERS: dict[str, Callable[..., Any]] = {
     "nvmlDeviceGetUUID": lambda of: "GPU-4b0c" if of == "card 0" else f"MIG-{of[-1]}",
     "nvmlDeviceGetName": lambda of: "NVIDIA B200" if of == "card 0" else "NVIDIA B200 MIG 1g.23gb",
     "nvmlDeviceGetCudaComputeCapability": lambda _: (10, 0),
-    "nvmlDeviceGetMemoryInfo": lambda of, _=None: _memory(179, 24) if of == "card 0" else _memory(22.5, 0.5),
+    "nvmlDeviceGetMemoryInfo": _memory_of,
     "nvmlDeviceGetComputeRunningProcesses": lambda _: [
         SimpleNamespace(pid=4711, usedGpuMemory=20 * GIB),
         SimpleNamespace(pid=os.getpid(), usedGpuMemory=GIB),
@@ -139,6 +145,16 @@ def test_a_question_that_is_not_supported_leaves_the_rest(nvml: ModuleType, quer
         assert len(partial.gpus) == 1
     if query == "nvmlDeviceGetHandleByIndex":
         assert partial.gpus[0].fault == "Not Supported"
+
+
+def test_a_driver_that_knows_only_the_first_form_of_the_memory_question_is_asked_so(nvml: ModuleType) -> None:
+    def first_form(of: str, version: int | None = None) -> SimpleNamespace:
+        if version is not None:
+            raise NVMLError("Function Not Found")
+        return _memory_of(of)
+
+    nvml.nvmlDeviceGetMemoryInfo = first_form  # type: ignore[attr-defined]
+    assert read_nvml().gpus[0].used_gib == 24.25
 
 
 def test_older_cards_are_read_too(nvml: ModuleType) -> None:

@@ -121,6 +121,8 @@ def test_with_a_driver_but_without_nvml_the_driver_alone_decides() -> None:
     assert found.environment == "train"
     assert found.why.endswith("the GPUs themselves could not be judged")
     assert "GPUs not read (the Python package nvidia-ml-py is not installed)" in found.machine
+    old = machine_of(Host("x86_64", "2.35", "535.183.01", ("NVIDIA GeForce RTX 4090",)), said, {})
+    assert recommend(ROOT, old).why == "install NVIDIA driver 570.26 or newer: then train fits"
 
 
 @pytest.mark.parametrize(("one", "code"), [(H100, 0), (V100, 1)])

@@ -30,8 +30,11 @@ def check_gpus(subject: Subject) -> Iterator[Finding]:
         return
     seen, nothing = visible_gpus(reading.gpus, subject.variables)
     yield from _selection(subject, seen, nothing)
+    for gpu in dict.fromkeys(one.gpu for one in seen):
+        yield from _card(subject, gpu)
     for one in seen:
-        yield from _card(subject, one)
+        if not one.gpu.fault:
+            yield from _usable(subject, one)
     yield from _together(seen)
     if reading.cuda:
         yield _cuda(subject)
@@ -75,19 +78,25 @@ def _names(gpus: tuple[Gpu, ...]) -> Iterator[str]:
             yield str(gpu.index)
 
 
-def _card(subject: Subject, one: Visible) -> Iterator[Finding]:
-    gpu = one.gpu
-    what = f"GPU {gpu.index}" + (f" {one.slice.uuid}" if one.slice and VARIABLE in subject.variables else "")
+def _card(subject: Subject, gpu: Gpu) -> Iterator[Finding]:
+    """What is said of a card as a whole, whichever of its slices are taken."""
+    what = f"GPU {gpu.index}"
     if gpu.fault:
         fix = f"restart the machine, or leave it out by {VARIABLE}; `dmesg | grep Xid` says what happened to it"
         yield Finding(what, gpu.fault, "a GPU that answers", Verdict.REFUSED, fix)
         return
-    yield _served(subject, one, what)
     if gpu.mig:
         yield _mig(subject, gpu, f"{what} MIG")
-    if one.slice or not gpu.mig:
-        yield from _memory(subject, one, f"{what} memory")
     yield from _errors(gpu, f"{what} memory errors")
+
+
+def _usable(subject: Subject, one: Visible) -> Iterator[Finding]:
+    what = f"GPU {one.gpu.index}"
+    if one.slice and VARIABLE in subject.variables:
+        what += f" {one.slice.uuid[:12]}"  # 'MIG-' and the first of its parts
+    yield _served(subject, one, what)
+    if one.slice or not one.gpu.mig:
+        yield from _memory(subject, one, f"{what} memory")
 
 
 def _served(subject: Subject, one: Visible, what: str) -> Finding:
@@ -133,7 +142,7 @@ def _mig(subject: Subject, gpu: Gpu, what: str) -> Finding:
     listed = ", ".join(
         f"{part.uuid} ({part.profile or 'profile not known'}{_free(part.free_gib)})" for part in gpu.slices
     )
-    if len(gpu.slices) == 1 or "MIG-" in subject.variables.get(VARIABLE, ""):
+    if len(gpu.slices) == 1 or subject.variables.get(VARIABLE, "").count("MIG-") == 1:
         return Finding(what, listed, needed, Verdict.OK)
     # the one with the most free memory
     best = max(gpu.slices, key=lambda part: part.free_gib or 0.0)
@@ -156,6 +165,7 @@ def _memory(subject: Subject, one: Visible, what: str) -> Iterator[Finding]:
         for process in (one.gpu.processes if one.slice is None else ())
     ]
     by = f" by {', '.join(others)}" if others else " by programs that this user or container cannot see"
+    by = "" if one.slice else by  # NVML names the processes of the whole card
     found = f"{used:.1f} GiB used{by}, {free:.1f} of {total:.1f} GiB free"
     is_used = used > OTHERS_GIB or used > OTHERS_SHARE * total
     elsewhere = f", or take another GPU by {VARIABLE}" if len(subject.reading.gpus) > 1 or one.slice else ""
