@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tanren.common.doctor import Finding, Subject
+from tanren.common.doctor._nvml import Gpu, Reading
 from tanren.common.doctor._subject import read_subject
 from tanren.common.environments import Host, profile_of, read_architectures
 
@@ -71,6 +72,9 @@ def gpu_subject(tmp_path: Path, cpu_subject: Subject) -> Callable[[str], Subject
             profile=profile,
             architectures=read_architectures(ROOT),
             host=Host(profile.machines[0], "2.39", "580.95.05", ("NVIDIA H100 80GB HBM3",)),
+            reading=Reading(
+                "580.95.05", "13.0", (Gpu(0, "GPU-4b0c", "NVIDIA H100 80GB HBM3", "9.0", 79.6, 0.0, 79.6),)
+            ),
             wants_gpu=True,
             named=True,
             variables={

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tanren.common.doctor import Reading, explain_log, read_log
+from tanren.common.doctor import LogReading, explain_log, read_log
 from tanren.common.doctor._explain import BLOCK, LONGEST
 from tanren.common.doctor._known_failures import KNOWN_FAILURES
 
@@ -225,7 +225,7 @@ INNOCENT = [
 ]
 
 
-def read(text: str | bytes) -> Reading:
+def read(text: str | bytes) -> LogReading:
     """Read a log that is given as text."""
     return read_log(io.BytesIO(text.encode() if isinstance(text, str) else text))
 

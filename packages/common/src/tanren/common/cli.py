@@ -73,6 +73,7 @@ def doctor(
     *,
     expect_env: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None,
     no_gpu: tyro.conf.FlagCreatePairsOff[bool] = False,
+    recommend: tyro.conf.FlagCreatePairsOff[bool] = False,
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> int:
     """Say whether this machine and environment are fit to train; exit code 1 where something is refused.
@@ -82,10 +83,13 @@ def doctor(
     Args:
         expect_env: The pixi environment that this must be (default: the one that it was started in).
         no_gpu: A machine without a GPU is no fault: look at everything else.
+        recommend: Say instead which environment is for this machine, and why; exit code 1 where none is.
         as_json: Print one JSON object on standard output, the rows on standard error.
     """
-    from tanren.common.doctor import run_doctor
+    from tanren.common.doctor import run_doctor, run_recommend
 
+    if recommend:
+        return run_recommend(expect_env=expect_env, wants_gpu=not no_gpu, as_json=as_json)
     return run_doctor(expect_env=expect_env, wants_gpu=not no_gpu, as_json=as_json)
 
 

@@ -10,7 +10,7 @@ import difflib
 import platform
 import re
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +142,33 @@ def refusals(profile: Profile, host: Host, architectures: Architectures) -> list
         if not (profile.cuda.compat and is_data_center(host.gpu_names, architectures)):
             found.append(fault)
     return found
+
+
+def needs_compat(profile: Profile, host: Host, architectures: Architectures) -> bool:
+    """Whether the environment runs on the host's driver by its cuda-compat alone."""
+    if profile.cuda is None or refusals(profile, host, architectures):
+        return False
+    return bool(refusals(replace(profile, cuda=replace(profile.cuda, compat=False)), host, architectures))
+
+
+def unserved(profile: Profile, capability: str, architectures: Architectures) -> str:
+    """Return why the environment cannot serve a GPU of a compute capability, '' where it does.
+
+    A capability that envs/architectures.toml does not have is served by rule, unless it is older than all of the
+    profile's: its kernels may run on it, and only running them proves it.
+    """
+    if capability in profile.compute_capabilities:
+        return ""
+    lowest = min(profile.compute_capabilities, key=version_key, default="")
+    if is_unknown(capability, architectures) and lowest and version_key(capability) > version_key(lowest):
+        return ""
+    served = ", ".join(profile.compute_capabilities) or "none"
+    return f"it does not serve compute capability {capability}, only {served}"
+
+
+def is_unknown(capability: str, architectures: Architectures) -> bool:
+    """Whether a compute capability is none of envs/architectures.toml."""
+    return all(capability != known.compute_capability for known in architectures.known)
 
 
 def is_data_center(gpu_names: tuple[str, ...], architectures: Architectures) -> bool:

@@ -7,14 +7,15 @@ And what went wrong? `explain_log` reads a log and names the known failures in i
 """
 
 from tanren.common.doctor._examination import examine, run_doctor
-from tanren.common.doctor._explain import Explanation, Reading, explain_log, read_log
+from tanren.common.doctor._explain import Explanation, LogReading, explain_log, read_log
 from tanren.common.doctor._finding import Finding, Verdict, worst
+from tanren.common.doctor._recommend import run_recommend
 from tanren.common.doctor._subject import Subject, read_subject
 
 __all__ = [
     "Explanation",
     "Finding",
-    "Reading",
+    "LogReading",
     "Subject",
     "Verdict",
     "examine",
@@ -22,5 +23,6 @@ __all__ = [
     "read_log",
     "read_subject",
     "run_doctor",
+    "run_recommend",
     "worst",
 ]

@@ -12,6 +12,7 @@ from packaging.specifiers import SpecifierSet
 from tanren.common.console import Console
 from tanren.common.doctor._compilers import check_compilers
 from tanren.common.doctor._finding import Finding, Verdict, judge, worst
+from tanren.common.doctor._gpus import check_gpus
 from tanren.common.doctor._host import check_host
 from tanren.common.doctor._imports import check_imports
 from tanren.common.doctor._modules import check_modules
@@ -50,6 +51,7 @@ def examine(subject: Subject) -> Iterator[Finding]:
     place = list(check_place(subject))
     yield from place
     yield from check_host(subject)
+    yield from check_gpus(subject)
     if worst(place) is Verdict.REFUSED:
         found = "not looked at: this is another environment"
         yield Finding("its contents", found, subject.environment, Verdict.UNKNOWN, subject.run("doctor"))

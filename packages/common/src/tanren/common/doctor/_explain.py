@@ -52,7 +52,7 @@ class Explanation:
 
 
 @dataclass
-class Reading:
+class LogReading:
     """What a log was found to hold; the explanations in the order in which they first occur."""
 
     lines: int = 0
@@ -84,7 +84,7 @@ def explain_log(name: str, *, as_json: bool) -> int:
     return ExitCode.DONE if reading.explanations else ExitCode.FOUND_WANTING
 
 
-def as_rows(reading: Reading, name: str) -> Iterator[str]:
+def as_rows(reading: LogReading, name: str) -> Iterator[str]:
     """Yield what is printed: a row for each failure, or what to do where none is known."""
     found = reading.explanations
     for index, one in enumerate(found):
@@ -107,12 +107,12 @@ def as_rows(reading: Reading, name: str) -> Iterator[str]:
         yield "  fix: give the log of the process that failed, with its standard error (2>&1), of every rank"
 
 
-def read_log(log: BinaryIO, known: Iterable[KnownFailure] = KNOWN_FAILURES) -> Reading:
+def read_log(log: BinaryIO, known: Iterable[KnownFailure] = KNOWN_FAILURES) -> LogReading:
     """Return what the log holds. Lines end with \\n; a \\r (a progress bar) begins the line's text anew."""
     failures = tuple(known)
     marks = {failure: [mark.encode() for mark in failure.marks] for failure in failures}
     afters = {failure.after.encode() for failure in failures if failure.after}
-    reading, found, seen = Reading(), dict[str, Explanation](), dict[bytes, int]()
+    reading, found, seen = LogReading(), dict[str, Explanation](), dict[bytes, int]()
     ending = b"\n"
     for block in _blocks(log):
         text = _ANSI.sub(b"", block) if b"\x1b" in block else block

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from tanren.common.doctor._finding import Finding, Verdict, judge
 from tanren.common.doctor._subject import Subject
-from tanren.common.environments import Host, read_profiles, refusals
+from tanren.common.environments import Host, needs_compat, read_profiles, refusals
 
 
 def check_host(subject: Subject) -> Iterator[Finding]:
@@ -43,12 +43,11 @@ def _driver(subject: Subject, host: Host) -> Finding:
         )
         return Finding("NVIDIA driver", "none", needed, Verdict.REFUSED, fix)
     fits = _fits(subject, host)
-    older = fits and bool(
-        refusals(
-            replace(subject.profile, cuda=replace(subject.profile.cuda, compat=False)), host, subject.architectures
-        )
+    found = (
+        f"{host.driver}, helped by cuda-compat"
+        if needs_compat(subject.profile, host, subject.architectures)
+        else host.driver
     )
-    found = f"{host.driver}, helped by cuda-compat" if older else host.driver
     fix = f"update NVIDIA's driver to {needed}"
     if fitting := _fitting(subject):
         fix += f", or use an environment for this machine: {fitting}"

@@ -8,9 +8,10 @@ import site
 import sys
 import sysconfig
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tanren.common.doctor._nvml import NOT_READ, Reading, read_nvml
 from tanren.common.environments import (
     Architectures,
     EnvironmentsError,
@@ -38,6 +39,8 @@ class Subject:
     profile: Profile
     architectures: Architectures
     host: Host
+    reading: Reading
+    """Of the GPUs."""
     wants_gpu: bool
     """False after --no-gpu: a machine without a GPU is no fault."""
     named: bool
@@ -86,24 +89,21 @@ def read_subject(expect_env: str | None, wants_gpu: bool) -> Subject:
 
     Raises UserError outside a workspace and for an environment that does not exist.
     """
-    root = workspace_root()
-    if root is None:
-        raise UserError(
-            f"there is no workspace: neither {Path.cwd()} nor a folder above it has pixi.toml and tasks/: "
-            "start inside the workspace, or set PIXI_PROJECT_ROOT to its folder"
-        )
+    root = find_workspace()
     environment = expect_env or os.environ.get("PIXI_ENVIRONMENT_NAME") or UNNAMED
     try:
         profile, architectures = profile_of(root, environment), read_architectures(root)
     except EnvironmentsError as fault:
         raise UserError(str(fault)) from fault
+    reading = read_nvml() if profile.cuda and wants_gpu else NOT_READ
     paths = sysconfig.get_paths(scheme="posix_prefix")  # as Triton asks: Debian's own scheme adds local/
     return Subject(
         root=root,
         environment=environment,
         profile=profile,
         architectures=architectures,
-        host=read_host(),
+        host=read_host_with(reading),
+        reading=reading,
         wants_gpu=wants_gpu,
         named=expect_env is not None,
         variables=dict(os.environ),
@@ -113,4 +113,25 @@ def read_subject(expect_env: str | None, wants_gpu: bool) -> Subject:
         site_packages=tuple(dict.fromkeys(Path(paths[key]) for key in ("purelib", "platlib"))),
         search_path=tuple(sys.path),
         user_site=site.getusersitepackages() if site.ENABLE_USER_SITE else "",
+    )
+
+
+def find_workspace() -> Path:
+    """Return the folder of the workspace; UserError outside one."""
+    root = workspace_root()
+    if root is None:
+        raise UserError(
+            f"there is no workspace: neither {Path.cwd()} nor a folder above it has pixi.toml and tasks/: "
+            "start inside the workspace, or set PIXI_PROJECT_ROOT to its folder"
+        )
+    return root
+
+
+def read_host_with(reading: Reading) -> Host:
+    """Return this machine's facts; NVML's driver and cards where /proc has none of them (WSL2)."""
+    host = read_host()
+    return replace(
+        host,
+        driver=host.driver or reading.driver,
+        gpu_names=host.gpu_names or tuple(gpu.name for gpu in reading.gpus if gpu.name),
     )
