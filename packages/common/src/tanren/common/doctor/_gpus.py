@@ -108,9 +108,9 @@ def _served(subject: Subject, one: Visible, what: str) -> Finding:
     name = f"{gpu.name} {one.slice.profile}" if one.slice else gpu.name
     found = f"{name}, compute capability {capability or 'not known'}, {memory}"
     needed = f"compute capability {', '.join(profile.compute_capabilities)}"
-    deep = f"prove it: {subject.run('doctor --deep')}"
+    proof = f"prove it with a short run: {subject.run('train-sft')}"
     if not capability:
-        return Finding(what, found, needed, Verdict.UNKNOWN, deep)
+        return Finding(what, found, needed, Verdict.UNKNOWN, proof)
     if unserved(profile, capability, subject.architectures):
         return Finding(what, found, needed, Verdict.REFUSED, _elsewhere(subject))
     if not is_unknown(capability, subject.architectures):
@@ -119,7 +119,7 @@ def _served(subject: Subject, one: Visible, what: str) -> Finding:
     known = known_architectures(run([subject.prefix / "bin" / "ptxas", "--help"]).text)
     if known and sm not in known:
         return Finding(what, f"{found}; ptxas does not know {sm}", needed, Verdict.REFUSED, _elsewhere(subject))
-    return Finding(what, f"{found}, which is in no table yet", needed, Verdict.WARNING, deep)
+    return Finding(what, f"{found}, which is in no table yet", needed, Verdict.WARNING, proof)
 
 
 def _elsewhere(subject: Subject) -> str:

@@ -143,7 +143,7 @@ def why(machine: Machine, option: Option, architectures: Architectures) -> str:
         return f"{newest}; the GPUs themselves could not be judged"
     served = " and ".join(machine.capabilities)
     new = [capability for capability in machine.capabilities if is_unknown(capability, architectures)]
-    proof = f" ({' and '.join(new)} is in no table yet: `doctor --deep` proves it)" if new else ""
+    proof = f" ({' and '.join(new)} is in no table yet: judged by rule, try a short run first)" if new else ""
     return f"{newest}, and it is made for compute capability {served}{proof}"
 
 
