@@ -14,6 +14,9 @@ from tanren.common.command import run_command
 from tanren.common.task_packs import known_packs, load_pack
 
 
+ABOUT = "What all commands share: is this machine fit, which task packs there are, everything for a machine without a network."
+
+
 def main() -> None:
     """Run tanren with the process's arguments."""
     sys.exit(run_command(_main))
@@ -24,7 +27,7 @@ def _main(arguments: Sequence[str]) -> int:
     if list(arguments[:2]) == ["doctor", "explain"]:
         return int(tyro.cli(explain, args=list(arguments[2:]), prog="tanren doctor explain"))
     commands: dict[str, Any] = {"tasks": tasks, "rows": rows, "doctor": doctor, "bundle": bundle}
-    return int(tyro.extras.subcommand_cli_from_dict(commands, args=list(arguments), prog="tanren", description=__doc__))
+    return int(tyro.extras.subcommand_cli_from_dict(commands, args=list(arguments), prog="tanren", description=ABOUT))
 
 
 def tasks(*, as_json: Annotated[bool, tyro.conf.arg(name="json")] = False) -> int:
