@@ -13,7 +13,6 @@ import tyro
 from tanren.common.command import run_command
 from tanren.common.task_packs import known_packs, load_pack
 
-
 ABOUT = "What all commands share: is this machine fit, which task packs there are, everything for a machine without a network."
 
 
