@@ -17,12 +17,14 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import time
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
 import index_settings
+from stop import Stop
 
 ROOT = Path(__file__).resolve().parent.parent
 EXTRA = "tanren-extra"
@@ -64,15 +66,6 @@ class Built:
     def __str__(self) -> str:
         """For messages and the stamp."""
         return f"flash-attn {self.version} for compute capability {self.compute_capability}"
-
-
-class Stop(Exception):  # noqa: N818 (it ends the command; most are not program errors)
-    """Ends with one message and an exit code, without a traceback."""
-
-    def __init__(self, code: int, message: str) -> None:
-        """Keeps the exit code beside the message."""
-        super().__init__(message)
-        self.code = code
 
 
 def say(message: str) -> None:
@@ -192,7 +185,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=default_jobs(), help="compilers at a time (default %(default)s)")
     arguments = parser.parse_args()
     prefix = Path(sys.prefix)
-    site_packages = prefix / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
+    site_packages = Path(sysconfig.get_path("purelib"))
     try:
         build(prefix, site_packages, arguments.arch or present_gpu(), max(1, arguments.jobs), prove=not arguments.arch)
     except Stop as stop:

@@ -18,20 +18,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
+from stop import Stop
+
 ROOT = Path(__file__).resolve().parent.parent
 MARKER = "tanren-venv"  # in .venv: made by us, and complete
 SHELL = set("|&;<>$`*?(){}[]~#\n\\")  # what pixi's shell would interpret
 KNOWN = {"cmd", "depends-on", "env", "cwd", "description"}
 PIXI = "get pixi 0.75 or newer from https://github.com/prefix-dev/pixi/releases and start again"
-
-
-class Refusal(Exception):  # noqa: N818 (it ends the command; most are not program errors)
-    """Ends with one message and an exit code, without a traceback."""
-
-    def __init__(self, code: int, message: str) -> None:
-        """Keeps the exit code beside the message."""
-        super().__init__(message)
-        self.code = code
 
 
 @dataclass(frozen=True)
@@ -46,9 +39,9 @@ class Task:
     description: str = ""
 
 
-def only_pixi(name: str, what: str) -> Refusal:
+def only_pixi(name: str, what: str) -> Stop:
     """The refusal of a task that is written in a way which only pixi understands."""
-    return Refusal(2, f"pixi.toml: task '{name}': {what}: only pixi runs it. To run it, {PIXI}")
+    return Stop(2, f"pixi.toml: task '{name}': {what}: only pixi runs it. To run it, {PIXI}")
 
 
 def say(message: str) -> None:
@@ -94,9 +87,9 @@ def order(tasks: dict[str, Task], name: str) -> list[Task]:
 
     def visit(wanted: str, path: tuple[str, ...]) -> None:
         if wanted in path:
-            raise Refusal(2, f"pixi.toml: tasks depend on each other in a circle: {' -> '.join((*path, wanted))}")
+            raise Stop(2, f"pixi.toml: tasks depend on each other in a circle: {' -> '.join((*path, wanted))}")
         if wanted not in tasks:
-            raise Refusal(2, f"pixi.toml: task '{path[-1]}' depends on '{wanted}', which does not exist")
+            raise Stop(2, f"pixi.toml: task '{path[-1]}' depends on '{wanted}', which does not exist")
         for before in tasks[wanted].depends_on:
             visit(before, (*path, wanted))
         done.setdefault(wanted, tasks[wanted])
@@ -117,7 +110,7 @@ def parse(arguments: list[str]) -> tuple[str, list[str]]:
         return "", []
     if arguments[0] != "run":
         here = "here (index-only CPU environment) there are `run TASK` and `task list`"
-        raise Refusal(2, f"`{arguments[0]}` needs pixi; {here}. For more, {PIXI}")
+        raise Stop(2, f"`{arguments[0]}` needs pixi; {here}. For more, {PIXI}")
     rest = arguments[1:]
     while rest and rest[0].startswith("-"):
         option = rest.pop(0)
@@ -131,12 +124,12 @@ def parse(arguments: list[str]) -> tuple[str, list[str]]:
         elif option == "--":
             break
         elif option not in ("--locked", "--frozen"):  # both always hold here
-            raise Refusal(2, f"option {option} of `run` needs pixi: {PIXI}")
+            raise Stop(2, f"option {option} of `run` needs pixi: {PIXI}")
         else:
             continue
         if environment != "default":
             what = f"environment '{environment}' needs pixi, which brings its CUDA toolkit and compilers"
-            raise Refusal(2, f"{what}; here there is `default`: {PIXI}")
+            raise Stop(2, f"{what}; here there is `default`: {PIXI}")
     return (rest[0], rest[1:]) if rest else ("", [])
 
 
@@ -159,7 +152,7 @@ def ensure_venv(venv: Path) -> None:
         if complete(venv):
             return
         if venv.exists() and any(venv.iterdir()) and not (venv / MARKER).exists():
-            raise Refusal(2, f"{venv} was not made by pixiw and would be replaced: move it away and start again")
+            raise Stop(2, f"{venv} was not made by pixiw and would be replaced: move it away and start again")
         base = Path(getattr(sys, "_base_executable", sys.executable))
         if venv.exists():
             say(f"{venv.name} is unfinished, moved or without its Python: made again")
@@ -169,7 +162,7 @@ def ensure_venv(venv: Path) -> None:
         (venv / MARKER).write_text("unfinished\n", encoding="utf-8")
         made = subprocess.run([base, "-m", "venv", str(venv)], check=False, stdout=sys.stderr)
         if made.returncode:
-            raise Refusal(3, f"`{base} -m venv {venv}` failed (exit code {made.returncode}): is the disk full?")
+            raise Stop(3, f"`{base} -m venv {venv}` failed (exit code {made.returncode}): is the disk full?")
         (venv / MARKER).write_text(f"{venv}\n", encoding="utf-8")
 
 
@@ -177,7 +170,7 @@ def activation(manifest: Path) -> dict[str, str]:
     """The variables that pixi.toml sets in every environment."""
     table = tomllib.loads(manifest.read_text(encoding="utf-8")).get("activation", {})
     if set(table) - {"env"} or any("$" in str(value) for value in table.get("env", {}).values()):
-        raise Refusal(2, f"pixi.toml: [activation] has more than plain variables: only pixi sets it up. {PIXI}")
+        raise Stop(2, f"pixi.toml: [activation] has more than plain variables: only pixi sets it up. {PIXI}")
     return {name: str(value) for name, value in table.get("env", {}).items()}
 
 
@@ -200,7 +193,7 @@ def start(task: Task, extra: list[str], root: Path, env: dict[str, str]) -> NoRe
             command[0], command, {**env, **task.env}
         )
     except OSError as error:
-        raise Refusal(3, f"task '{task.name}': {command[0]}: {error.strerror}") from error
+        raise Stop(3, f"task '{task.name}': {command[0]}: {error.strerror}") from error
 
 
 def run(name: str, extra: list[str], root: Path) -> int:
@@ -216,10 +209,10 @@ def run(name: str, extra: list[str], root: Path) -> int:
         )  # as pixi does: a program of the environment
     if name not in tasks:
         near = difflib.get_close_matches(name, tasks, 1)
-        raise Refusal(2, f"there is no task '{name}'{f'; did you mean `{near[0]}`?' if near else ''}\n{listing(tasks)}")
+        raise Stop(2, f"there is no task '{name}'{f'; did you mean `{near[0]}`?' if near else ''}\n{listing(tasks)}")
     *before, last = order(tasks, name)
     if extra and not last.command:
-        raise Refusal(2, f"task '{name}' has no command of its own and takes no arguments: {extra}")
+        raise Stop(2, f"task '{name}' has no command of its own and takes no arguments: {extra}")
     ensure_venv(venv)
     env = environment(root, venv)
     for task in [*before, *([] if last.command else [last])]:
@@ -248,7 +241,7 @@ def main() -> int:
     try:
         name, extra = parse(sys.argv[1:])
         return run(name, extra, ROOT)
-    except Refusal as refusal:
+    except Stop as refusal:
         say(str(refusal))
         return refusal.code
     except KeyboardInterrupt:

@@ -18,6 +18,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stop import Stop
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "packages" / "common" / "src"))
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ STAMP = "tanren-sync.stamp"
 UNFINISHED = "tanren-sync.unfinished"
 OUR_SOURCES = (
     "sync.py",
+    "stop.py",
     "torch_build.py",
     "release_wheels.py",
     "lock_format.py",
@@ -36,15 +39,6 @@ OUR_SOURCES = (
     "index_settings.py",
 )
 HEARTBEAT = 15  # s of silence before a line says that the work goes on
-
-
-class Stop(Exception):  # noqa: N818 (it ends the command; most are not program errors)
-    """Ends the sync with one message and an exit code, without a traceback."""
-
-    def __init__(self, code: int, message: str) -> None:
-        """Keeps the exit code beside the message."""
-        super().__init__(message)
-        self.code = code
 
 
 def say(message: str) -> None:

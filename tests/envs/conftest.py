@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Workspace:
-    """A folder with pixiw and envs/index_run.py, an empty home, and a PATH without pixi."""
+    """A folder with pixiw and what it starts without pixi, an empty home, and a PATH without pixi."""
 
     def __init__(self, root: Path) -> None:
         self.root = root / "workspace"
@@ -22,7 +22,8 @@ class Workspace:
         for folder in (self.root / "envs", self.bin, self.home):
             folder.mkdir(parents=True)
         shutil.copy(ROOT / "pixiw", self.root)
-        shutil.copy(ROOT / "envs" / "index_run.py", self.root / "envs")
+        for name in ("index_run.py", "stop.py"):
+            shutil.copy(ROOT / "envs" / name, self.root / "envs")
         (self.bin / "python3").symlink_to(Path(sys.prefix, "bin", "python"))
 
     def program(self, name: str, script: str) -> Path:

@@ -61,7 +61,7 @@ class Bundled(Workspace):
         shutil.rmtree(self.root)
         self.source = Source(self.root, Site())
         self.source.pin_pixi(PIXI)
-        for path in ["envs/index_run.py", *MACHINE_SIDE]:
+        for path in ["envs/index_run.py", "envs/stop.py", *MACHINE_SIDE]:
             (self.root / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / path, self.root / path)
         self.bundle = root / "the bundle"

@@ -10,7 +10,7 @@ from pathlib import Path
 import build_flash_attn
 import pytest
 import sync
-from build_flash_attn import Stop
+from stop import Stop
 
 from .conftest import ROOT
 

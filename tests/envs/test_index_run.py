@@ -11,7 +11,8 @@ from pathlib import Path
 
 import index_run
 import pytest
-from index_run import Refusal, Task
+from index_run import Task
+from stop import Stop
 
 from .conftest import ROOT, Workspace
 
@@ -117,22 +118,22 @@ def test_what_only_pixi_can_do_is_refused_with_a_way_to_get_it(tasks: Workspace,
 
 @pytest.mark.parametrize("command", ["a | b", "a && b", "echo $HOME", "rm *.txt", "a > b", "X=1 a", "a {{ arg }}"])
 def test_shell_syntax_is_refused_not_guessed(command: str) -> None:
-    with pytest.raises(Refusal, match="only pixi runs it"):
+    with pytest.raises(Stop, match="only pixi runs it"):
         index_run.read_task("t", {"cmd": command})
 
 
 def test_unknown_keys_and_dependencies_with_arguments_are_refused() -> None:
-    with pytest.raises(Refusal, match="outputs"):
+    with pytest.raises(Stop, match="outputs"):
         index_run.read_task("t", {"cmd": "a", "outputs": ["b"]})
-    with pytest.raises(Refusal, match="depends-on"):
+    with pytest.raises(Stop, match="depends-on"):
         index_run.read_task("t", {"cmd": "a", "depends-on": [{"task": "b", "environment": "c"}]})
 
 
 def test_circles_and_missing_dependencies_are_named() -> None:
     tasks = {"a": Task("a", depends_on=("b",)), "b": Task("b", depends_on=("a",))}
-    with pytest.raises(Refusal, match="a -> b -> a"):
+    with pytest.raises(Stop, match="a -> b -> a"):
         index_run.order(tasks, "a")
-    with pytest.raises(Refusal, match="'a' depends on 'c'"):
+    with pytest.raises(Stop, match="'a' depends on 'c'"):
         index_run.order({"a": Task("a", depends_on=("c",))}, "a")
 
 
@@ -160,7 +161,7 @@ def test_a_folder_that_is_not_ours_is_never_replaced(tmp_path: Path) -> None:
     venv = tmp_path / ".venv"
     venv.mkdir()
     (venv / "mine.txt").write_text("keep")
-    with pytest.raises(Refusal, match="not made by pixiw"):
+    with pytest.raises(Stop, match="not made by pixiw"):
         index_run.ensure_venv(venv)
     assert (venv / "mine.txt").read_text() == "keep"
 

@@ -13,6 +13,7 @@ import pytest
 import release_wheels
 import sync
 import torch_build
+from stop import Stop
 
 from .conftest import ROOT
 
@@ -89,7 +90,7 @@ def test_an_environment_without_a_lock_is_refused_and_nothing_is_touched(
     environment: Path, commands: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PIXI_ENVIRONMENT_NAME", "no-such")
-    with pytest.raises(sync.Stop, match="there is no environment 'no-such'") as stop:
+    with pytest.raises(Stop, match="there is no environment 'no-such'") as stop:
         sync.sync(ROOT)
     assert stop.value.code == 2
     assert list(environment.iterdir()) == []
@@ -100,17 +101,17 @@ def test_a_python_that_is_not_the_workspaces_keeps_its_packages(
     environment: Path, commands: list[list[str]], monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
     monkeypatch.setenv(variable, "/elsewhere")
-    with pytest.raises(sync.Stop, match="no environment of this workspace"):
+    with pytest.raises(Stop, match="no environment of this workspace"):
         sync.sync(ROOT)
     monkeypatch.delenv(variable)
-    with pytest.raises(sync.Stop):
+    with pytest.raises(Stop):
         sync.sync(ROOT)
     assert commands == []
 
 
 def test_a_failed_phase_ends_with_its_reason_and_no_stamp(environment: Path) -> None:
     script = "import sys; sys.exit('error: Failed to fetch: dns error')"
-    with pytest.raises(sync.Stop, match="index cannot be reached") as stop:
+    with pytest.raises(Stop, match="index cannot be reached") as stop:
         sync.run("downloading", [sys.executable, "-c", script], {})
     assert stop.value.code == 3
 
