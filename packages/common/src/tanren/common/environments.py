@@ -60,7 +60,7 @@ class Architecture:
     @property
     def sm(self) -> str:
         """The name that ptxas gives it: 'sm_103'."""
-        return "sm_" + self.compute_capability.replace(".", "")
+        return sm_name(self.compute_capability)
 
 
 @dataclass(frozen=True)
@@ -174,6 +174,11 @@ def is_unknown(capability: str, architectures: Architectures) -> bool:
 def is_data_center(gpu_names: tuple[str, ...], architectures: Architectures) -> bool:
     """Whether every card is a data-centre GPU (False where no card is known)."""
     return bool(gpu_names) and not any(word in name for name in gpu_names for word in architectures.not_data_center)
+
+
+def sm_name(capability: str) -> str:
+    """Return what ptxas calls a compute capability: '10.3' -> 'sm_103'."""
+    return "sm_" + capability.replace(".", "")
 
 
 def version_key(version: str) -> tuple[int, ...]:

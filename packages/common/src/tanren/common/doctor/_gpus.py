@@ -12,7 +12,7 @@ from tanren.common.doctor._recommend import chosen, machine_of, options
 from tanren.common.doctor._subject import Subject
 from tanren.common.doctor._toolkit import known_architectures
 from tanren.common.doctor._visible import VARIABLE, Visible, visible_gpus
-from tanren.common.environments import is_unknown, needs_compat, read_profiles, refusals, unserved, version_key
+from tanren.common.environments import is_unknown, needs_compat, read_profiles, refusals, sm_name, unserved, version_key
 
 LEAST_FREE = 4.0
 """GiB: a 0.5B model with LoRA in bf16 with its CUDA context; nothing that is worth a run takes less."""
@@ -115,7 +115,7 @@ def _served(subject: Subject, one: Visible, what: str) -> Finding:
         return Finding(what, found, needed, Verdict.REFUSED, _elsewhere(subject))
     if not is_unknown(capability, subject.architectures):
         return Finding(what, found, needed, Verdict.OK)
-    sm = "sm_" + capability.replace(".", "")
+    sm = sm_name(capability)
     known = known_architectures(run([subject.prefix / "bin" / "ptxas", "--help"]).text)
     if known and sm not in known:
         return Finding(what, f"{found}; ptxas does not know {sm}", needed, Verdict.REFUSED, _elsewhere(subject))

@@ -14,6 +14,7 @@ from pathlib import Path
 from tanren.common.doctor._child import Answer, run
 from tanren.common.doctor._finding import Finding, judge
 from tanren.common.doctor._subject import Subject
+from tanren.common.environments import sm_name
 
 TRITON_VARIABLES = ("TRITON_PTXAS_PATH", "TRITON_PTXAS_BLACKWELL_PATH")
 
@@ -70,7 +71,7 @@ def _triton_path(subject: Subject, variable: str) -> Finding:
 def _architectures(subject: Subject) -> Finding:
     path = subject.prefix / "bin" / "ptxas"
     known = known_architectures(run([path, "--help"]).text)
-    promised = [f"sm_{capability.replace('.', '')}" for capability in subject.profile.compute_capabilities]
+    promised = [sm_name(capability) for capability in subject.profile.compute_capabilities]
     missing = [name for name in promised if name not in known]
     found = f"{len(promised) - len(missing)} of {len(promised)}" if known else f"{path} lists none"
     found += f"; it does not know {', '.join(missing)}" if known and missing else ""
