@@ -30,6 +30,7 @@ from tanren.common.run import (
     write_steps_csv,
 )
 from tanren.sft.adapter import attach_lora, coverage_line, save_adapter
+from tanren.sft.config import AUTO
 from tanren.sft.interruption import watch_for_interruption
 from tanren.sft.plan import Plan
 from tanren.sft.summary import final_numbers, make_summary, verdict_line
@@ -153,6 +154,7 @@ def _run(
     with console.phase("attach LoRA", f"rank {config.lora.rank} on {config.lora.target_modules}"):
         model = attach_lora(plan, loaded, attention)
     console.line(coverage_line(model))
+    assert config.train.micro_batch_tokens != AUTO, "the plan chooses before there is a model"
     steps = lay_out(
         prepared.samples,
         rows=plan.rows_to_train(len(prepared.samples)),
