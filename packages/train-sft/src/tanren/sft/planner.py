@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from tanren.common.chat import Sample
@@ -12,11 +13,13 @@ from tanren.common.plan import Change, Choice, Layout, Target
 from tanren.common.recipe_command import RecipeCommand
 from tanren.sft.cli import COMMAND
 from tanren.sft.config import AUTO, SftConfig
-from tanren.sft.packing import MicroBatch, Step
+from tanren.sft.packing import MicroBatch, Step, lay_out
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedModel
 
+    from tanren.common.attention import AttentionChoice
     from tanren.common.plan.trace import Shape, StepTrace
     from tanren.sft.plan import Plan
 
@@ -79,9 +82,14 @@ class SftJob:
     @property
     def attention(self) -> str:
         """The kernel."""
-        from tanren.common.attention import SEGMENTS
+        return self._attention.kernel
 
-        return SEGMENTS
+    @cached_property
+    def _attention(self) -> AttentionChoice:
+        from tanren.common.attention import choose_training_attention
+        from tanren.common.plan.trace import empty_model
+
+        return choose_training_attention(empty_model(self.shape, self.dtype))
 
     @property
     def choice(self) -> Choice:
@@ -101,16 +109,18 @@ class SftJob:
     def layout(self, choice: Choice) -> Layout:
         """Lay the run out."""
         if choice.micro_batch_tokens not in self._layouts:
-            self._layouts[choice.micro_batch_tokens] = layout_of(self._steps(choice.micro_batch_tokens))
+            self._layouts[choice.micro_batch_tokens] = layout_of(self.steps(choice))
         return self._layouts[choice.micro_batch_tokens]
 
-    def _steps(self, budget: int) -> list[Step]:
-        from tanren.sft.packing import lay_out
-
+    def steps(self, choice: Choice) -> list[Step]:
+        """Return the run's steps as the trainer will do them."""
         config = self.plan.config
-        rows = self.plan.rows_to_train(len(self.samples))
         return lay_out(
-            self.samples, rows=rows, rows_per_step=config.train.rows_per_step, budget=budget, seed=config.seed
+            self.samples,
+            rows=self.plan.rows_to_train(len(self.samples)),
+            rows_per_step=config.train.rows_per_step,
+            budget=choice.micro_batch_tokens if self._attention.packs else 1,
+            seed=config.seed,
         )
 
     def trace(self, choice: Choice) -> StepTrace:
@@ -120,21 +130,14 @@ class SftJob:
         return self._traces[choice]
 
     def _trace(self, choice: Choice) -> StepTrace:
-        import torch
-
-        from tanren.common.attention import AttentionChoice
         from tanren.common.models.checkpointing import enable_checkpointing
-        from tanren.common.models.load import LoadedModel
-        from tanren.common.plan.trace import empty_model, flash_stands_in, trace_step
-        from tanren.sft.adapter import attach_lora
+        from tanren.common.plan.trace import attention_stands_in, empty_model, trace_step
         from tanren.sft.trainer import packed_loss
 
         layout = self.layout(choice)
         micro_batch = stand_in(layout.largest, layout.largest_supervised)
-        with flash_stands_in(self.attention, layout.largest):
-            loaded = LoadedModel(empty_model(self.shape, self.dtype), {})
-            with torch.device("meta"):
-                model = attach_lora(self.plan, loaded, AttentionChoice(self.attention, "planned", packs=True))
+        with attention_stands_in(self.attention, layout.largest):
+            model = self.prepare(empty_model(self.shape, self.dtype))
             model.train()
             enable_checkpointing(model, choice.checkpointing)
             return trace_step(
@@ -142,6 +145,14 @@ class SftJob:
                 lambda traced, device: packed_loss(traced, micro_batch, device),
                 micro_batches=layout.most_in_a_step,
             )
+
+    def prepare(self, model: PreTrainedModel) -> Any:
+        """Make a loaded model what is trained: its attention, its adapter on the model's own device."""
+        from tanren.common.models.load import LoadedModel
+        from tanren.sft.adapter import attach_lora
+
+        with model.device:
+            return attach_lora(self.plan, LoadedModel(model, {}), self._attention)
 
     def flags(self, choice: Choice) -> Mapping[str, Any]:
         """Return the settings that freeze a choice in the recipe."""

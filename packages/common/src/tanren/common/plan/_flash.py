@@ -14,6 +14,7 @@ import torch
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from tanren.common.attention import SEGMENTS
 from tanren.common.plan._operations import register_flops
 
 
@@ -99,8 +100,28 @@ def attended_pairs(lengths: Sequence[int], window: int | None) -> float:
 
 
 @contextmanager
-def flash_stands_in(kernel: str, lengths: Sequence[int]) -> Iterator[None]:
-    """Let the stand-in take the place of the attention `kernel` for packed samples of these lengths, in tokens."""
+def attention_stands_in(kernel: str, lengths: Sequence[int]) -> Iterator[None]:
+    """Let a stand-in take the place of the attention `kernel` for packed samples of these lengths, in tokens.
+
+    eager attention needs none: it is made of ordinary operations.
+    """
+    if kernel == "eager":
+        with _autocast_for_meta():
+            yield
+        return
+    # The instances' own entries go before the registered ones, and leave them as they were when they are taken out.
+    ALL_ATTENTION_FUNCTIONS[kernel] = _one_by_one(lengths) if kernel in (SEGMENTS, "sdpa") else _packed(lengths)
+    ALL_MASK_ATTENTION_FUNCTIONS[kernel] = lambda *_, **__: None
+    try:
+        with _autocast_for_meta():
+            yield
+    finally:
+        del ALL_ATTENTION_FUNCTIONS[kernel]
+        del ALL_MASK_ATTENTION_FUNCTIONS[kernel]
+
+
+def _packed(lengths: Sequence[int]) -> Any:
+    """One call for all samples; key and value heads are not repeated."""
 
     def attend(
         module: torch.nn.Module,
@@ -115,15 +136,35 @@ def flash_stands_in(kernel: str, lengths: Sequence[int]) -> Iterator[None]:
         out, _ = _flash(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), pairs)
         return out, None
 
-    # The instances' own entries go before the registered ones, and leave them as they were when they are taken out.
-    ALL_ATTENTION_FUNCTIONS[kernel] = attend
-    ALL_MASK_ATTENTION_FUNCTIONS[kernel] = lambda *_, **__: None
-    try:
-        with _autocast_for_meta():
-            yield
-    finally:
-        del ALL_ATTENTION_FUNCTIONS[kernel]
-        del ALL_MASK_ATTENTION_FUNCTIONS[kernel]
+    return attend
+
+
+def _one_by_one(lengths: Sequence[int]) -> Any:
+    """One call a sample, with key and value heads repeated, as `segments_attention` does it."""
+
+    def attend(
+        module: torch.nn.Module,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        **settings: Any,
+    ) -> tuple[torch.Tensor, None]:
+        del module, attention_mask
+        repeats = query.shape[1] // key.shape[1]
+        if repeats > 1:
+            key, value = key.repeat_interleave(repeats, dim=1), value.repeat_interleave(repeats, dim=1)
+        parts = [
+            _flash(
+                *(tensor.transpose(1, 2) for tensor in part), attended_pairs([length], settings.get("sliding_window"))
+            )[0]
+            for length, *part in zip(
+                lengths, *(tensor.split(list(lengths), dim=2) for tensor in (query, key, value)), strict=True
+            )
+        ]
+        return torch.cat(parts, dim=1), None
+
+    return attend
 
 
 @contextmanager

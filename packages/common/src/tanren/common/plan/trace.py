@@ -2,7 +2,7 @@
 
 from tanren.common.plan._account import Account
 from tanren.common.plan._empty import Shape, empty_model, read_shape, shape_of
-from tanren.common.plan._flash import attended_pairs, flash_stands_in
+from tanren.common.plan._flash import attended_pairs, attention_stands_in
 from tanren.common.plan._step import StepTrace, trace_step
 
 __all__ = [
@@ -10,8 +10,8 @@ __all__ = [
     "Shape",
     "StepTrace",
     "attended_pairs",
+    "attention_stands_in",
     "empty_model",
-    "flash_stands_in",
     "read_shape",
     "shape_of",
     "trace_step",
