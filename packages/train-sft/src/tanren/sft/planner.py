@@ -71,6 +71,7 @@ class SftJob:
     dtype: torch.dtype
     _traces: dict[Choice, StepTrace] = field(default_factory=dict, compare=False)
     _layouts: dict[int, Layout] = field(default_factory=dict, compare=False)
+    _models: dict[Checkpointing, Any] = field(default_factory=dict, compare=False)
 
     @property
     def title(self) -> str:
@@ -106,6 +107,11 @@ class SftJob:
         """Tokens of the longest sample."""
         return max(len(sample.input_ids) for sample in self.samples)
 
+    @cached_property
+    def largest_step(self) -> int:
+        """Tokens of the largest step, or of the longest sample where samples are not packed."""
+        return max(step.tokens for step in self.steps(self.choice)) if self._attention.packs else self.longest
+
     def layout(self, choice: Choice) -> Layout:
         """Lay the run out."""
         if choice.micro_batch_tokens not in self._layouts:
@@ -137,11 +143,13 @@ class SftJob:
         layout = self.layout(choice)
         micro_batch = stand_in(layout.largest, layout.largest_supervised)
         with attention_stands_in(self.attention, layout.largest):
-            model = self.prepare(empty_model(self.shape, self.dtype))
-            model.train()
-            enable_checkpointing(model, choice.checkpointing)
+            if choice.checkpointing not in self._models:
+                model = self.prepare(empty_model(self.shape, self.dtype))
+                model.train()
+                enable_checkpointing(model, choice.checkpointing)
+                self._models[choice.checkpointing] = model
             return trace_step(
-                model,
+                self._models[choice.checkpointing],
                 lambda traced, device: packed_loss(traced, micro_batch, device),
                 micro_batches=layout.most_in_a_step,
             )
@@ -167,12 +175,12 @@ class SftJob:
         config = self.plan.config
         if config.lora.rank > 8:
             rank = config.lora.rank // 2
-            found.append(Change(f"--lora.rank {rank}", self._with("lora", {"rank": rank}, self.samples), self.choice))
+            found.append(Change(f"--lora.rank {rank}", self._with("lora", {"rank": rank}, self.samples)))
         half = self.longest // 2
         kept = [sample for sample in self.samples if len(sample.input_ids) <= half]
         if len(kept) > len(self.samples) // 2:
             flag = f"--data.max-tokens {half} --data.too-long drop"
-            found.append(Change(flag, self._with("data", {"max_tokens": half}, kept), self.choice))
+            found.append(Change(flag, self._with("data", {"max_tokens": half, "too_long": "drop"}, kept)))
         return found
 
     def _with(self, section: str, values: Mapping[str, Any], samples: Sequence[Sample]) -> SftJob:

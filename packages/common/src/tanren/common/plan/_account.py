@@ -15,12 +15,13 @@ from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from tanren.common.plan._operations import Operation, operation_of
 
 BLOCK = 512
 """Bytes: torch's CUDA allocator hands out multiples of it (kMinBlockSize, c10/cuda/CUDACachingAllocator)."""
+
+Key = tuple[Any, ...]
 
 
 class Account(TorchDispatchMode):
@@ -36,6 +37,7 @@ class Account(TorchDispatchMode):
         self.operations: Counter[Operation] = Counter()
         self._entries: dict[int, tuple[weakref.ref[torch.UntypedStorage], str, int]] = {}
         self._total = 0
+        self._made: dict[Key, tuple[type | None, tuple[tuple[torch.Size, tuple[int, ...], torch.dtype], ...]]] = {}
 
     def hold(self, tensors: Iterable[torch.Tensor], category: str) -> None:
         """Count tensors that are there already, or move them to another category."""
@@ -60,15 +62,40 @@ class Account(TorchDispatchMode):
         if func is torch.ops.aten._local_scalar_dense.default and args[0].dtype is torch.bool:
             # There is no value to read. The library asks for one in a forward pass: is this a single sample (no mask)?
             return False
-        result = func(*args, **(kwargs or {}))
-        inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
-        outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+        inputs = _tensors((*args, *(kwargs or {}).values()))
+        key = _key(func, args, kwargs or {})
+        result = self._again(key)
+        if result is None:
+            result = func(*args, **(kwargs or {}))
+            self._remember(key, func, inputs, result)
+        outputs = _tensors(result if isinstance(result, tuple | list) else (result,))
         operation = operation_of(func, args, inputs, outputs)
         if operation is not None:
             self.operations[operation] += 1
         for tensor in outputs:
             self._count(tensor, self.category)
         return result
+
+    def _again(self, key: Key | None) -> Any:
+        """Return fresh tensors as the same operation made them before: torch works shapes out in Python, which takes long."""
+        made = None if key is None else self._made.get(key)
+        if made is None:
+            return None
+        whole, parts = made
+        tensors = tuple(torch.empty_strided(size, stride, dtype=dtype, device="meta") for size, stride, dtype in parts)
+        return whole(tensors) if whole is not None else tensors[0]
+
+    def _remember(self, key: Key | None, func: Any, inputs: list[torch.Tensor], result: Any) -> None:
+        """Note what an operation makes, if it makes nothing but new tensors."""
+        results = result if isinstance(result, tuple | list) else (result,)
+        places = {id(tensor.untyped_storage()) for tensor in inputs}
+        if key is None or func._schema.is_mutable or not all(isinstance(one, torch.Tensor) for one in results):
+            return
+        fresh = {id(tensor.untyped_storage()) for tensor in results}
+        if fresh & places or len(fresh) < len(results):
+            return
+        whole = type(result) if isinstance(result, tuple | list) else None
+        self._made[key] = (whole, tuple((tensor.shape, tensor.stride(), tensor.dtype) for tensor in results))
 
     def _count(self, tensor: torch.Tensor, category: str) -> None:
         storage = tensor.untyped_storage()
@@ -88,3 +115,35 @@ class Account(TorchDispatchMode):
             _, category, size = entry
             self.live[category] -= size
             self._total -= size
+
+
+def _tensors(values: Iterable[Any]) -> list[torch.Tensor]:
+    found: list[torch.Tensor] = []
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            found.append(value)
+        elif isinstance(value, tuple | list):
+            found += _tensors(value)
+    return found
+
+
+def _key(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Key | None:
+    """Return what an operation's result depends on, where there are no data; None if that cannot be compared."""
+    key = (func, _described(args), tuple((name, _described((value,))) for name, value in kwargs.items()))
+    try:
+        hash(key)
+    except TypeError:
+        return None
+    return key
+
+
+def _described(values: Iterable[Any]) -> Key:
+    described: list[Any] = []
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            described.append((value.shape, value.stride(), value.dtype))
+        elif isinstance(value, tuple | list):
+            described.append(_described(value))
+        else:
+            described.append((type(value), value))  # 1 and 1.0 are equal, and make different tensors
+    return tuple(described)

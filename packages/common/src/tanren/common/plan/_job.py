@@ -47,10 +47,9 @@ class Layout:
 class Change:
     """A change of the recipe that takes less memory."""
 
-    flag: str
+    flags: str
     """Ready to paste."""
     job: Job
-    choice: Choice
 
 
 class Job(Protocol):
@@ -76,6 +75,10 @@ class Job(Protocol):
     def longest(self) -> int:
         """Tokens of the longest sample."""
 
+    @property
+    def largest_step(self) -> int:
+        """Tokens that one micro-batch can hold at most: those of the largest step, or one sample where samples are not packed."""
+
     def layout(self, choice: Choice) -> Layout:
         """Lay the run out."""
 
@@ -86,7 +89,7 @@ class Job(Protocol):
         """Return the settings (dotted names) that freeze a choice in the recipe."""
 
     def changes(self) -> list[Change]:
-        """Return changes other than those of the choice that take less memory."""
+        """Return changes that take less memory, other than another choice."""
 
 
 class Planner(Protocol):

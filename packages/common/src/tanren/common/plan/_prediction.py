@@ -42,6 +42,11 @@ class Prediction:
         return found | ({WORKSPACE: CUBLAS_WORKSPACE} if self.target.device == "cuda" else {})
 
     @property
+    def tokens(self) -> int:
+        """Tokens of the largest micro-batch."""
+        return sum(self.layout.largest)
+
+    @property
     def allocated(self) -> int:
         """Peak of what torch allocates: comparable with torch.cuda.max_memory_allocated."""
         return sum(self.components.values())
@@ -60,7 +65,7 @@ class Prediction:
         micro = pace.seconds(self.trace.operations)
         update = pace.seconds(self.trace.update)
         # The traced micro-batch is the largest; the others cost by their tokens, but launch as many kernels.
-        share = self.layout.tokens / sum(self.layout.largest)
+        share = self.layout.tokens / self.tokens
         times = {"compute": share, "memory": share, "launches": self.layout.micro_batches}
         return {name: micro[name] * times[name] + update[name] * self.layout.steps for name in micro}
 
@@ -72,7 +77,7 @@ class Prediction:
     @property
     def flops_per_token(self) -> float:
         """Floating-point operations in matrix products for each token that the model reads, forward and backward."""
-        return self.trace.flops / sum(self.layout.largest)
+        return self.trace.flops / self.tokens
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,7 @@ CHIPS = (
 # Of a data sheet's numbers, what large products and copies reach in practice; a measurement replaces it.
 REACHED_MATRIX, REACHED_BANDWIDTH = 0.7, 0.85
 LAUNCH_SECONDS = 5e-6
+STANDS_IN = "L4"
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,12 @@ def find_target(gpu: str | None, memory_gib: float | None, device: str) -> Targe
     if memory_gib is not None:
         target = replace(target, total=int(memory_gib * GIB), free=int(memory_gib * GIB))
     return target
+
+
+def chips_with(size: int) -> list[Target]:
+    """Return the known devices with at least that many bytes, the smallest first, one of each size."""
+    found = sorted((_from_chip(chip) for chip in CHIPS if chip.gib * GIB >= size), key=lambda target: target.total)
+    return [target for index, target in enumerate(found) if index == 0 or target.total > found[index - 1].total]
 
 
 def _chip(name: str) -> Chip:
@@ -134,18 +141,15 @@ def _present_gpu() -> Target | None:
         if one.memory_gib is None or one.free_gib is None:
             continue
         name = one.gpu.name
-        known = _known(name)
-        if known is None:
-            measured = read_ceilings(name)
-            if measured is None:
-                raise UserError(
-                    f"the GPU {name} is in no table, and its limits were not measured: run `tanren doctor --deep`, or name "
-                    "a similar one with --gpu and its memory with --memory"
-                )
-            known = Chip(name, one.memory_gib, 0, 0, measured.matrix_flops_per_s / 10e12, 100)
+        # An unknown chip's memory is known all the same; only its times are those of the slowest modern one in the table.
+        known = _known(name) or _chip(STANDS_IN)
         target = _from_chip(known)
         total, free = int(one.memory_gib * GIB), int(one.free_gib * GIB)
         ceilings = read_ceilings(name) or target.ceilings
+        if _known(name) is None and ceilings is target.ceilings:
+            ceilings = replace(
+                ceilings, measured=f"{name} is in no table: those of an {STANDS_IN}; measure with tanren doctor --deep"
+            )
         native = one.gpu.compute_capability == "" or int(one.gpu.compute_capability.split(".")[0]) >= 8
         return replace(target, name=name, total=total, free=free, ceilings=ceilings, bfloat16=native, here=True)
     return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from tanren.common.plan._prediction import Prediction
-from tanren.common.plan._target import GIB
+from tanren.common.plan._target import GIB, Target
 
 # A prediction is not a fact: a run is refused only where it exceeds the free memory by more than the prediction errs.
 REFUSED_ABOVE = 1.1
@@ -29,8 +29,12 @@ def verdict_of(prediction: Prediction) -> Verdict:
     return Verdict.FITS if prediction.needed <= free else Verdict.TIGHT
 
 
+def margin(target: Target) -> int:
+    """Return the bytes that a choice leaves free."""
+    share = int(MARGIN_SHARE * target.free)
+    return max(share, MARGIN_LEAST) if target.device == "cuda" else share
+
+
 def fits_with_margin(prediction: Prediction) -> bool:
     """Whether it fits with room to spare, so that it may be chosen."""
-    free = prediction.target.free
-    margin = max(MARGIN_SHARE * free, MARGIN_LEAST) if prediction.target.device == "cuda" else MARGIN_SHARE * free
-    return prediction.needed <= free - margin
+    return prediction.needed <= prediction.target.free - margin(prediction.target)
