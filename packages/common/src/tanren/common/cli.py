@@ -25,7 +25,11 @@ def _main(arguments: Sequence[str]) -> int:
     # A word after a command that works without one: tyro knows either flags or sub-commands there.
     if list(arguments[:2]) == ["doctor", "explain"]:
         return int(tyro.cli(explain, args=list(arguments[2:]), prog="tanren doctor explain"))
-    commands: dict[str, Any] = {"tasks": tasks, "rows": rows, "doctor": doctor, "bundle": bundle}
+    if list(arguments[:1]) == ["plan"]:  # its flags are those of the recipe's command as well
+        from tanren.common.plan import run_plan
+
+        return run_plan(arguments[1:])
+    commands: dict[str, Any] = {"tasks": tasks, "rows": rows, "doctor": doctor, "plan": plan, "bundle": bundle}
     return int(tyro.extras.subcommand_cli_from_dict(commands, args=list(arguments), prog="tanren", description=ABOUT))
 
 
@@ -111,6 +115,11 @@ def explain(
     from tanren.common.doctor import explain_log
 
     return explain_log(logfile, as_json=as_json)
+
+
+def plan() -> int:
+    """Say what a run will need before it starts: memory, steps, tokens, time (`tanren plan --help`)."""
+    raise AssertionError("answered before the parser is asked")
 
 
 def bundle(

@@ -63,8 +63,8 @@ def read_arguments(command: RecipeCommand, arguments: Sequence[str]) -> Request 
         sys.stdout.write("\n")
         return None
     rest = list(arguments)
-    dry_run, as_json = _take(rest, "--dry-run"), _take(rest, "--json")
-    resume = _take_value(rest, "--resume") if command.resumable else None
+    dry_run, as_json = take_switch(rest, "--dry-run"), take_switch(rest, "--json")
+    resume = take_value(rest, "--resume", "latest|RUN_DIRECTORY") if command.resumable else None
     if as_json and not dry_run:
         raise UserError("--json has no effect on a run; use it with --dry-run")
     help_only = "-h" in rest or "--help" in rest
@@ -97,18 +97,20 @@ def _description(command: RecipeCommand) -> str:
     return "\n\n".join(lines[:1] + lines[2:])
 
 
-def _take(arguments: list[str], flag: str) -> bool:
+def take_switch(arguments: list[str], flag: str) -> bool:
+    """Take a switch out of the arguments; whether it was there."""
     found = flag in arguments
     while flag in arguments:
         arguments.remove(flag)
     return found
 
 
-def _take_value(arguments: list[str], flag: str) -> str | None:
+def take_value(arguments: list[str], flag: str, what: str) -> str | None:
+    """Take a flag and its value out of the arguments; None if it is not there. Raises UserError where its value is missing."""
     for index, argument in enumerate(arguments):
         if argument == flag:
             if index + 1 == len(arguments) or arguments[index + 1].startswith("-"):
-                raise UserError(f"{flag} has no value: write {flag} latest or {flag} RUN_DIRECTORY")
+                raise UserError(f"{flag} has no value: write {flag} {what}")
             del arguments[index]
             return arguments.pop(index)
         if argument.startswith(f"{flag}="):

@@ -7,9 +7,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tanren.common.config import ConfigModel, GenerationConfig, ModelConfig, OutputConfig, TaskConfig
+from tanren.common.config import Checkpointing, ConfigModel, GenerationConfig, ModelConfig, OutputConfig, TaskConfig
 
 Positive = Annotated[int, Field(ge=1)]
+AUTO: Literal["auto"] = "auto"
+"""Left to the planner, which chooses before the weights are loaded."""
 
 
 class DataConfig(ConfigModel):
@@ -81,14 +83,16 @@ class TrainConfig(ConfigModel):
     rows_per_step: Positive = 8
     """Rows per optimizer step. The loss is the mean over their supervised tokens, however they are packed."""
 
-    micro_batch_tokens: Positive = 2048
-    """Tokens packed into one forward and backward pass; memory grows with it, the result does not change."""
+    micro_batch_tokens: Positive | Literal["auto"] = 2048
+    """Tokens packed into one forward and backward pass; memory grows with it, the result does not change. auto: what is
+    predicted to be fastest of what fits into the memory (`tanren plan --fit`)."""
 
     attention: Literal["auto", "flash_attention_4", "flash_attention_2", "varlen", "sdpa", "eager"] = "auto"
     """Attention kernel. auto: the fastest that proves right on this machine. A named one that cannot run is an error. ATTN_IMPL sets it, too."""
 
-    gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, about a third slower."""
+    gradient_checkpointing: Checkpointing | Literal["auto"] = "none"
+    """What a layer computes again in the backward pass instead of keeping it: nothing; all but matrix products and attention
+    (selective); everything (full: least memory, a third slower). auto: as for micro_batch_tokens."""
 
     log_every: Positive = 1
     """Optimizer steps between two logged lines."""

@@ -30,6 +30,7 @@ from tanren.common.run import (
     write_steps_csv,
 )
 from tanren.sft.adapter import attach_lora, coverage_line, save_adapter
+from tanren.sft.config import AUTO
 from tanren.sft.interruption import watch_for_interruption
 from tanren.sft.plan import Plan
 from tanren.sft.summary import final_numbers, make_summary, verdict_line
@@ -129,7 +130,6 @@ def _run(
     resumed: bool,
 ) -> int:
     """Do the run in its directory: evaluate, train, evaluate, save, report."""
-    from tanren.common.attention.training import choose_training_attention
     from tanren.common.chat import template_hash
     from tanren.common.models.load import load_model
     from tanren.sft.packing import lay_out
@@ -138,10 +138,7 @@ def _run(
     config, begun = plan.config, time.time()
     with console.phase("load model", plan.source.name):
         loaded = load_model(plan.source, prepared.device)
-    with console.phase("prove attention", config.train.attention):
-        attention = choose_training_attention(loaded.model, config.train.attention)
-    for line in attention.lines():
-        console.line(line)
+    attention = _choose_attention(plan, loaded, console)
     template = template_hash(prepared.tokenizer)
     environment = _environment(prepared, attention, loaded, template)
     if resumed:
@@ -155,6 +152,7 @@ def _run(
     with console.phase("attach LoRA", f"rank {config.lora.rank} on {config.lora.target_modules}"):
         model = attach_lora(plan, loaded)
     console.line(coverage_line(model))
+    assert config.train.micro_batch_tokens != AUTO, "the plan chooses before there is a model"
     steps = lay_out(
         prepared.samples,
         rows=plan.rows_to_train(len(prepared.samples)),
@@ -201,6 +199,17 @@ def _run(
     console.line(f"adapter: {run.adapter}")
     console.line(f"report: {page}")
     return ExitCode.DONE
+
+
+def _choose_attention(plan: Plan, loaded: LoadedModel, console: Console) -> Choice:
+    from tanren.common.attention.training import choose_training_attention
+
+    named = plan.config.train.attention
+    with console.phase("prove attention", named):
+        choice = choose_training_attention(loaded.model, named)
+    for line in choice.lines():
+        console.line(line)
+    return choice
 
 
 def _first_time(plan: Plan) -> str:

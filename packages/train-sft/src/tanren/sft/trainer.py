@@ -30,8 +30,9 @@ from transformers import (
 from tanren.common.attention.packed import is_packed, packing_arguments
 from tanren.common.console import Bar, Console
 from tanren.common.errors import FoundWantingError
+from tanren.common.models.checkpointing import enable_checkpointing
 from tanren.common.run import RunDirectory, folder_written_aside
-from tanren.sft.config import SftConfig
+from tanren.sft.config import AUTO, SftConfig
 from tanren.sft.interruption import Interruption
 from tanren.sft.packing import MicroBatch, Step
 from tanren.sft.tracking import Tracker
@@ -69,8 +70,6 @@ def training_arguments(config: SftConfig, run: RunDirectory, *, device: str, ste
         adam_beta1=optim.beta1,
         adam_beta2=optim.beta2,
         max_grad_norm=optim.max_grad_norm,
-        gradient_checkpointing=config.train.gradient_checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False},
         logging_steps=config.train.log_every,
         logging_nan_inf_filter=False,  # a NaN stops the run (training_step), it is not averaged away
         save_strategy="no",  # RunCallback asks for checkpoints
@@ -110,6 +109,8 @@ class SftTrainer(Trainer):
         self._clock = time.perf_counter()
         self._save_to = run.checkpoints
         self.bar: Bar | None = None
+        assert config.train.gradient_checkpointing != AUTO, "the plan chooses before there is a model"
+        enable_checkpointing(model, config.train.gradient_checkpointing)
         super().__init__(
             model=model,
             args=training_arguments(config, run, device=device, steps=len(steps)),

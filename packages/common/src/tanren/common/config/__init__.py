@@ -2,10 +2,11 @@
 
 from ._load import Loaded, flatten, load_config
 from ._model import ConfigModel
-from ._sections import GenerationConfig, ModelConfig, OutputConfig, TaskConfig
+from ._sections import Checkpointing, GenerationConfig, ModelConfig, OutputConfig, TaskConfig
 from ._write import dump_toml
 
 __all__ = [
+    "Checkpointing",
     "ConfigModel",
     "GenerationConfig",
     "Loaded",

@@ -10,6 +10,9 @@ from pydantic import Field
 
 from ._model import ConfigModel
 
+Checkpointing = Literal["none", "selective", "full"]
+"""How much of a layer is computed again in the backward pass."""
+
 
 class ModelConfig(ConfigModel):
     """Which model, in which precision, on which device."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.models.auto.configuration_auto import AutoConfig
 
 SEED = 20240801
@@ -61,12 +61,18 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     return fast
 
 
-def tiny_model(name: str, dtype: torch.dtype) -> PreTrainedModel:
-    """Return the random model `name`, the same at every call: the global random state is left as it was."""
+def tiny_config(name: str) -> PreTrainedConfig:
+    """Return the configuration of the random model `name`."""
     settings = dict(_ARCHITECTURES[name])
     vocabulary = len(SPECIAL) + 256
     config = AutoConfig.for_model(settings.pop("model_type"), vocab_size=vocabulary, **_COMMON, **settings)
     config.eos_token_id, config.pad_token_id, config.bos_token_id = 2, 0, None
+    return config
+
+
+def tiny_model(name: str, dtype: torch.dtype) -> PreTrainedModel:
+    """Return the random model `name`, the same at every call: the global random state is left as it was."""
+    config = tiny_config(name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)

@@ -1,0 +1,111 @@
+"""What a trainer gives the planner: how its recipe lays out a run, and its own training step to trace."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, Protocol
+
+from tanren.common.config import Checkpointing, Loaded
+from tanren.common.errors import UserError
+from tanren.common.recipe_command import RecipeCommand
+
+if TYPE_CHECKING:
+    from tanren.common.plan._empty import Shape
+    from tanren.common.plan._step import StepTrace
+    from tanren.common.plan._target import Target
+
+GROUP = "tanren.planners"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the planner may choose."""
+
+    micro_batch_tokens: int
+    checkpointing: Checkpointing
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a run consists of."""
+
+    steps: int
+    micro_batches: int
+    """Of all steps."""
+    most_in_a_step: int
+    tokens: int
+    supervised: int
+    largest: tuple[int, ...]
+    """Lengths of the samples of the largest micro-batch, in tokens."""
+    largest_supervised: int
+    """Most learned tokens of a micro-batch."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change of the recipe that takes less memory."""
+
+    flag: str
+    """Ready to paste."""
+    job: Job
+    choice: Choice
+
+
+class Job(Protocol):
+    """A trainer's recipe, as the planner sees it."""
+
+    @property
+    def title(self) -> str:
+        """What is trained, on one line: 'LoRA rank 16 on all-linear'."""
+
+    @property
+    def shape(self) -> Shape:
+        """The model."""
+
+    @property
+    def attention(self) -> str:
+        """The kernel."""
+
+    @property
+    def choice(self) -> Choice:
+        """The recipe's own."""
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest sample."""
+
+    def layout(self, choice: Choice) -> Layout:
+        """Lay the run out."""
+
+    def trace(self, choice: Choice) -> StepTrace:
+        """Trace the largest micro-batch of a step."""
+
+    def flags(self, choice: Choice) -> Mapping[str, Any]:
+        """Return the settings (dotted names) that freeze a choice in the recipe."""
+
+    def changes(self) -> list[Change]:
+        """Return changes other than those of the choice that take less memory."""
+
+
+class Planner(Protocol):
+    """The entry point of a trainer (group `tanren.planners`)."""
+
+    @property
+    def command(self) -> RecipeCommand:
+        """The trainer's command: its configuration and its default recipe."""
+
+    def job(self, loaded: Loaded[Any], target: Target) -> Job:
+        """Read what the plan needs: configuration of the model, rows; no weights."""
+
+
+def find_planner(name: str) -> Planner:
+    """Return the planner of a trainer's command. Raises UserError if none of that name is installed."""
+    points = entry_points(group=GROUP)
+    for point in points:
+        if point.name == name:
+            planner: Planner = point.load()
+            return planner
+    known = ", ".join(sorted(points.names)) or "none"
+    raise UserError(f"--for {name!r}: no such planner is installed; known: {known}")

@@ -1,0 +1,115 @@
+"""One training step on tensors without data: what lives when, and what has to be computed."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from tanren.common.plan._account import Account
+from tanren.common.plan._operations import Operation
+
+WEIGHTS, TRAINED, OPTIMIZER, GRADIENTS = "weights", "trained", "optimizer", "gradients"
+ACTIVATIONS, LOSS, BACKWARD = "activations", "logits, loss", "backward"
+CATEGORIES = (WEIGHTS, TRAINED, OPTIMIZER, GRADIENTS, ACTIVATIONS, LOSS, BACKWARD)
+"""In the order in which a table shows them."""
+
+Loss = Callable[[Any, torch.device], torch.Tensor]
+"""The trainer's own loss of one micro-batch: model and device in, a scalar out."""
+
+
+@dataclass(frozen=True)
+class StepTrace:
+    """What one optimizer step's largest micro-batch needs."""
+
+    parameters: int
+    trained: int
+    peak: Mapping[str, int]
+    """Bytes by category when the most memory is in use."""
+    resident: int
+    """Bytes of weights, adapter and optimizer, which are there between the steps too."""
+    operations: Mapping[Operation, int]
+    """Of one micro-batch: forward and backward pass."""
+    update: Mapping[Operation, int]
+    """Of the optimizer's update."""
+    seconds: float
+    """That the trace took."""
+
+    @property
+    def peak_bytes(self) -> int:
+        """All categories together."""
+        return sum(self.peak.values())
+
+    @property
+    def flops(self) -> float:
+        """Floating-point operations in matrix products, of one micro-batch."""
+        return sum(operation.flops * number for operation, number in self.operations.items())
+
+
+def trace_step(model: torch.nn.Module, loss: Loss, *, micro_batches: int) -> StepTrace:
+    """Trace the forward and backward pass of a model that is on the meta device.
+
+    With several micro-batches a step, the gradients of the earlier ones are there when the last one runs.
+    Optimizer: AdamW with two states in each trained parameter's precision and a float32 count of steps, fused, so
+    without temporaries (transformers' default on CUDA, torch/optim/adamw.py).
+    """
+    begun = time.perf_counter()
+    account = Account()
+    parameters = list(model.parameters())
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    account.hold((tensor for tensor in parameters if not tensor.requires_grad), WEIGHTS)
+    account.hold(model.buffers(), WEIGHTS)
+    account.hold(trained, TRAINED)
+    states = [torch.empty_like(parameter) for parameter in trained for _ in range(2)]
+    counts = [torch.empty((), device=parameter.device) for parameter in trained]
+    account.hold([*states, *counts], OPTIMIZER)
+    resident = sum(account.live.values())
+    handles = [
+        parameter.register_post_accumulate_grad_hook(lambda held: account.hold([held.grad], GRADIENTS))
+        for parameter in trained
+    ]
+    handles.append(_loss_begins(model, account))
+    if micro_batches > 1:
+        for parameter in trained:
+            parameter.grad = torch.empty_like(parameter)
+        account.hold((parameter.grad for parameter in trained if parameter.grad is not None), GRADIENTS)
+    try:
+        _micro_batch(model, loss, account)
+    finally:
+        for handle in handles:
+            handle.remove()
+    model.zero_grad(set_to_none=True)
+    sizes = [parameter.numel() * parameter.element_size() for parameter in trained]
+    update = Counter(
+        Operation(0.0, 7 * size, "") for size in sizes
+    )  # reads weight, gradient, 2 states; writes all but the gradient
+    return StepTrace(
+        parameters=sum(parameter.numel() for parameter in parameters),
+        trained=sum(parameter.numel() for parameter in trained),
+        peak=account.peak,
+        resident=resident,
+        operations=account.operations,
+        update=update,
+        seconds=time.perf_counter() - begun,
+    )
+
+
+def _loss_begins(model: Any, account: Account) -> Any:
+    """From the output head on, what is made belongs to the logits and the loss."""
+
+    def begin(*_: Any) -> None:
+        account.category = LOSS
+
+    return model.get_output_embeddings().register_forward_pre_hook(begin)
+
+
+def _micro_batch(model: torch.nn.Module, loss: Loss, account: Account) -> None:
+    account.category = ACTIVATIONS
+    with account:
+        value = loss(model, torch.device("meta"))
+        account.category = BACKWARD
+        value.backward()

@@ -1,0 +1,168 @@
+"""The device that is planned for: this machine's GPU, one that is named, or this machine's CPU."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import psutil
+
+from tanren.common.attention import GpuFacts
+from tanren.common.ceilings import Ceilings, read_ceilings
+from tanren.common.doctor._nvml import read_nvml
+from tanren.common.doctor._visible import visible_gpus
+from tanren.common.errors import UserError
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Chip:
+    """One line of the table: what a maker's data sheet says of a chip."""
+
+    name: str
+    compute_capability: tuple[int, int]
+    gib: float
+    """As NVML reports it, which is less than on the box."""
+    gigabytes_per_s: float
+    matrix_tflops: float
+    """bfloat16 with float32 sums, without sparsity; float16 for Turing."""
+    float32_tflops: float
+    multiprocessors: int
+
+
+# https://www.nvidia.com/en-us/data-center/{h100,h200,grace-hopper-superchip,dgx-b200,dgx-b300,a100,l40s,l4,a10-gpu}/ and
+# NVIDIA's architecture papers (Turing, Ampere GA102, Ada, Hopper, Blackwell RTX), appendix "comparison of GPUs".
+CHIPS = (
+    Chip("B300", (10, 3), 268.6, 8000, 2250, 75, 148),
+    Chip("B200", (10, 0), 179.1, 8000, 2250, 75, 148),
+    Chip("GH200", (9, 0), 95.6, 4000, 989, 67, 132),
+    Chip("H200", (9, 0), 140.4, 4800, 989, 67, 132),
+    Chip("H100 NVL", (9, 0), 93.6, 3900, 835, 60, 132),
+    Chip("H100 PCIe", (9, 0), 79.6, 2000, 756, 51, 114),
+    Chip("H100", (9, 0), 79.6, 3350, 989, 67, 132),
+    Chip("A100 40GB", (8, 0), 40.0, 1555, 312, 19.5, 108),
+    Chip("A100", (8, 0), 80.0, 2039, 312, 19.5, 108),
+    Chip("L40S", (8, 9), 45.0, 864, 362, 91.6, 142),
+    Chip("L4", (8, 9), 22.5, 300, 121, 30.3, 58),
+    Chip("A10", (8, 6), 22.5, 600, 125, 31.2, 72),
+    Chip("RTX PRO 6000", (12, 0), 95.6, 1792, 252, 126, 188),
+    Chip("RTX A6000", (8, 6), 48.0, 768, 155, 38.7, 84),
+    Chip("RTX 5090", (12, 0), 31.8, 1792, 209, 104.8, 170),
+    Chip("RTX 5080", (12, 0), 15.9, 960, 113, 56.3, 84),
+    Chip("RTX 5070 Ti", (12, 0), 15.9, 896, 88, 43.9, 70),
+    Chip("RTX 4090", (8, 9), 24.0, 1008, 165, 82.6, 128),
+    Chip("RTX 4080", (8, 9), 16.0, 717, 97, 48.7, 76),
+    Chip("RTX 3090", (8, 6), 24.0, 936, 71, 35.6, 82),
+    Chip("T4", (7, 5), 15.0, 320, 65, 8.1, 40),
+)
+
+# Of a data sheet's numbers, what large products and copies reach in practice; a measurement replaces it.
+REACHED_MATRIX, REACHED_BANDWIDTH = 0.7, 0.85
+LAUNCH_SECONDS = 5e-6
+
+
+@dataclass(frozen=True)
+class Target:
+    """The device, its memory, and its limits."""
+
+    name: str
+    device: Literal["cuda", "cpu"]
+    total: int
+    """Bytes."""
+    free: int
+    """Bytes that nobody uses now; of a device that is not here: all."""
+    ceilings: Ceilings
+    float32_flops_per_s: float
+    multiprocessors: int
+    gpu: GpuFacts | None
+    """None for the CPU."""
+    here: bool
+
+    @property
+    def bfloat16(self) -> bool:
+        """Whether it multiplies bfloat16 in hardware; of a CPU its device plan says so."""
+        return self.gpu is not None and self.gpu.compute_capability >= (8, 0)
+
+
+def find_target(gpu: str | None, memory_gib: float | None, device: str) -> Target:
+    """Return the device to plan for: `gpu` by name, else this machine's first visible GPU, else its CPU.
+
+    `memory_gib` replaces its memory. `device` is the recipe's: 'cpu' plans for the CPU. Raises UserError for an unknown name.
+    """
+    if gpu is not None:
+        target = _from_chip(_chip(gpu))
+    else:
+        target = (None if device == "cpu" else _present_gpu()) or _cpu()
+        if device == "cuda" and target.device == "cpu" and memory_gib is None:
+            raise UserError(
+                "model.device is 'cuda', and there is no GPU here: name the one to plan for with --gpu (H100, 'RTX 5080', ...)"
+            )
+    if memory_gib is not None:
+        target = replace(target, total=int(memory_gib * GIB), free=int(memory_gib * GIB))
+    return target
+
+
+def _chip(name: str) -> Chip:
+    found = _known(name)
+    if found is None:
+        raise UserError(
+            f"--gpu {name!r} is in no table: known are {', '.join(chip.name for chip in CHIPS)}; for another one name the "
+            "most similar and give its memory with --memory GIB"
+        )
+    return found
+
+
+def _known(name: str) -> Chip | None:
+    """The chip whose every word is in the name; the table has the more particular ones first."""
+    words = set(re.findall(r"[a-z0-9]+", name.lower()))
+    return next((chip for chip in CHIPS if set(chip.name.lower().split()) <= words), None)
+
+
+def _from_chip(chip: Chip) -> Target:
+    measured = read_ceilings(chip.name)
+    ceilings = measured or Ceilings(
+        chip.name,
+        chip.gigabytes_per_s * 1e9 * REACHED_BANDWIDTH,
+        chip.matrix_tflops * 1e12 * REACHED_MATRIX,
+        LAUNCH_SECONDS,
+        f"data sheet x {REACHED_MATRIX} (products) and x {REACHED_BANDWIDTH} (memory), not measured",
+    )
+    size = int(chip.gib * GIB)
+    rate = chip.float32_tflops * 1e12 * REACHED_MATRIX
+    facts = GpuFacts(chip.name, chip.compute_capability)
+    return Target(chip.name, "cuda", size, size, ceilings, rate, chip.multiprocessors, facts, here=False)
+
+
+def _present_gpu() -> Target | None:
+    seen, _ = visible_gpus(read_nvml().gpus, os.environ)
+    for one in seen:
+        if one.memory_gib is None or one.free_gib is None:
+            continue
+        name = one.gpu.name
+        known = _known(name)
+        capability = tuple(int(part) for part in one.gpu.compute_capability.split(".") if part) or None
+        if known is None:
+            measured = read_ceilings(name)
+            if measured is None:
+                raise UserError(
+                    f"the GPU {name} is in no table, and its limits were not measured: run `tanren doctor --deep`, or name "
+                    "a similar one with --gpu and its memory with --memory"
+                )
+            known = Chip(name, (8, 0), one.memory_gib, 0, 0, measured.matrix_flops_per_s / 10e12, 100)
+        target = _from_chip(known)
+        total, free = int(one.memory_gib * GIB), int(one.free_gib * GIB)
+        ceilings = read_ceilings(name) or target.ceilings
+        facts = GpuFacts(name, (capability[0], capability[1]) if capability else known.compute_capability)
+        return replace(target, name=name, total=total, free=free, ceilings=ceilings, gpu=facts, here=True)
+    return None
+
+
+def _cpu() -> Target:
+    memory = psutil.virtual_memory()
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    # A core with 256-bit units does about 50 GFLOP/s in float32; a few cores saturate about 20 GB/s of memory.
+    rough = Ceilings("CPU", 20e9, threads * 50e9, 5e-6, "a rough guess for a CPU, not measured")
+    return Target("this machine's CPU", "cpu", memory.total, memory.available, rough, threads * 50e9, 1, None, True)
