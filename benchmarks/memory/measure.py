@@ -37,7 +37,7 @@ from tanren.common.run import MetricsWriter, RunDirectory, read_steps
 from tanren.sft.config import SftConfig
 from tanren.sft.interruption import Interruption
 from tanren.sft.plan import Plan
-from tanren.sft.planner import SftJob
+from tanren.sft.planner import SftJob, attention_of
 from tanren.sft.tracking import NoTracker
 from tanren.sft.trainer import SftTrainer
 
@@ -86,7 +86,7 @@ class FullJob(SftJob):
 
     def prepare(self, model: Any) -> Any:
         """Set the attention and let every parameter learn."""
-        model.set_attn_implementation(self.attention)
+        self.set_attention(model)
         model.config.use_cache = False
         return model.requires_grad_(True)
 
@@ -142,7 +142,7 @@ def measure_shape(name: str, target: Target, device: str, results: list[dict[str
     for case in sorted(cases, key=lambda case: case.method == "full"):
         found = asdict(case)
         results.append(found)
-        job = job_of(case, shape)
+        job = job_of(case, shape, target)
         try:
             prediction = predict(job, job.choice, target)
             found |= predicted(prediction)
@@ -156,7 +156,7 @@ def measure_shape(name: str, target: Target, device: str, results: list[dict[str
     release()
 
 
-def job_of(case: Case, shape: Shape) -> SftJob:
+def job_of(case: Case, shape: Shape, target: Target) -> SftJob:
     """Return the case as a recipe: three steps of two micro-batches, samples of 1,000 to 2,000 tokens, half of them learned."""
     longest = min(2000, case.tokens)
     generator = random.Random(7)  # noqa: S311 (lengths, not secrets)
@@ -179,7 +179,8 @@ def job_of(case: Case, shape: Shape) -> SftJob:
     )
     source = ModelSource(case.shape, "folder", "")
     plan = Plan(Loaded(config, {}, None), source, None, [], [])
-    return (FullJob if case.method == "full" else SftJob)(plan, shape, samples, torch.bfloat16)
+    attention = attention_of(config, shape, torch.bfloat16, target)
+    return (FullJob if case.method == "full" else SftJob)(plan, shape, samples, torch.bfloat16, attention)
 
 
 def predicted(prediction: Prediction) -> dict[str, Any]:

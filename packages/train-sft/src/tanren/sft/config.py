@@ -87,6 +87,9 @@ class TrainConfig(ConfigModel):
     """Tokens packed into one forward and backward pass; memory grows with it, the result does not change. auto: what is
     predicted to be fastest of what fits into the memory (`tanren plan --fit`)."""
 
+    attention: Literal["auto", "flash_attention_4", "flash_attention_2", "varlen", "sdpa", "eager"] = "auto"
+    """Attention kernel. auto: the fastest that proves right on this machine. A named one that cannot run is an error. ATTN_IMPL sets it, too."""
+
     gradient_checkpointing: Checkpointing | Literal["auto"] = "none"
     """What a layer computes again in the backward pass instead of keeping it: nothing; all but matrix products and attention
     (selective); everything (full: least memory, a third slower). auto: as for micro_batch_tokens."""

@@ -38,7 +38,7 @@ from tanren.sft.summary import final_numbers, make_summary, verdict_line
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from tanren.common.attention import AttentionChoice
+    from tanren.common.attention import Choice
     from tanren.common.chat import Sample
     from tanren.common.models.device import DevicePlan
     from tanren.common.models.load import LoadedModel
@@ -130,7 +130,6 @@ def _run(
     resumed: bool,
 ) -> int:
     """Do the run in its directory: evaluate, train, evaluate, save, report."""
-    from tanren.common.attention import choose_training_attention
     from tanren.common.chat import template_hash
     from tanren.common.models.load import load_model
     from tanren.sft.packing import lay_out
@@ -139,8 +138,7 @@ def _run(
     config, begun = plan.config, time.time()
     with console.phase("load model", plan.source.name):
         loaded = load_model(plan.source, prepared.device)
-    attention = choose_training_attention(loaded.model)
-    console.line(f"attention: {attention.kernel}: {attention.reason}")
+    attention = _choose_attention(plan, loaded, console)
     template = template_hash(prepared.tokenizer)
     environment = _environment(prepared, attention, loaded, template)
     if resumed:
@@ -152,7 +150,7 @@ def _run(
         evaluator.evaluate(BASE, loaded.model, prepared.tokenizer, run.evaluation)
 
     with console.phase("attach LoRA", f"rank {config.lora.rank} on {config.lora.target_modules}"):
-        model = attach_lora(plan, loaded, attention)
+        model = attach_lora(plan, loaded)
     console.line(coverage_line(model))
     assert config.train.micro_batch_tokens != AUTO, "the plan chooses before there is a model"
     steps = lay_out(
@@ -201,6 +199,17 @@ def _run(
     console.line(f"adapter: {run.adapter}")
     console.line(f"report: {page}")
     return ExitCode.DONE
+
+
+def _choose_attention(plan: Plan, loaded: LoadedModel, console: Console) -> Choice:
+    from tanren.common.attention.training import choose_training_attention
+
+    named = plan.config.train.attention
+    with console.phase("prove attention", named):
+        choice = choose_training_attention(loaded.model, named)
+    for line in choice.lines():
+        console.line(line)
+    return choice
 
 
 def _first_time(plan: Plan) -> str:
@@ -257,12 +266,12 @@ def _train(trainer: SftTrainer, run: RunDirectory, console: Console, steps: int,
             torch.use_deterministic_algorithms(False)
 
 
-def _environment(prepared: Prepared, attention: AttentionChoice, loaded: LoadedModel, template: str) -> dict[str, Any]:
+def _environment(prepared: Prepared, attention: Choice, loaded: LoadedModel, template: str) -> dict[str, Any]:
     from tanren.sft.samples import samples_sha256
 
     return describe_environment() | {
         "device": asdict(prepared.device),
-        "attention": {"kernel": attention.kernel, "reason": attention.reason},
+        "attention": asdict(attention),
         "model": loaded.provenance,
         "chat_template_hash": template,
         "samples_sha256": samples_sha256(prepared.samples),

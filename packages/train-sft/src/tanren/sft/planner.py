@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-    from tanren.common.attention import AttentionChoice
+    from tanren.common.attention import Choice as AttentionChoice
     from tanren.common.plan.trace import Shape, StepTrace
     from tanren.sft.plan import Plan
 
@@ -42,7 +42,8 @@ class SftPlanner:
 
         plan = make_plan(loaded)
         samples, _ = make_samples(load_tokenizer(plan.source), plan.train_rows, plan.config.data)
-        return SftJob(plan, read_shape(plan.source), samples, precision(loaded.config, target))
+        shape, dtype = read_shape(plan.source), precision(loaded.config, target)
+        return SftJob(plan, shape, samples, dtype, attention_of(plan.config, shape, dtype, target))
 
 
 PLANNER = SftPlanner()
@@ -61,6 +62,20 @@ def precision(config: SftConfig, target: Target) -> torch.dtype:
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.model.dtype]
 
 
+def attention_of(config: SftConfig, shape: Shape, dtype: torch.dtype, target: Target) -> AttentionChoice:
+    """Return the attention that a run would choose on a device, by rule alone.
+
+    Of a device that is not here, the environments for GPUs are thought to be installed.
+    """
+    from tanren.common.attention import installed_kernels, select_attention, traits_of
+
+    installed = dict(installed_kernels())
+    if not target.here:
+        installed.setdefault("flash_attention_4", "of the GPU locks")
+    name = str(dtype).removeprefix("torch.")
+    return select_attention(target.gpu, installed, traits_of(shape.config), dtype=name, named=config.train.attention)
+
+
 @dataclass(frozen=True)
 class SftJob:
     """A recipe of train-sft with its samples."""
@@ -69,6 +84,7 @@ class SftJob:
     shape: Shape
     samples: Sequence[Sample]
     dtype: torch.dtype
+    kernel: AttentionChoice
     _traces: dict[Choice, StepTrace] = field(default_factory=dict, compare=False)
     _layouts: dict[int, Layout] = field(default_factory=dict, compare=False)
     _models: dict[Checkpointing, Any] = field(default_factory=dict, compare=False)
@@ -83,14 +99,7 @@ class SftJob:
     @property
     def attention(self) -> str:
         """The kernel."""
-        return self._attention.kernel
-
-    @cached_property
-    def _attention(self) -> AttentionChoice:
-        from tanren.common.attention import choose_training_attention
-        from tanren.common.plan.trace import empty_model
-
-        return choose_training_attention(empty_model(self.shape, self.dtype))
+        return self.kernel.kernel
 
     @property
     def choice(self) -> Choice:
@@ -110,7 +119,7 @@ class SftJob:
     @cached_property
     def largest_step(self) -> int:
         """Tokens of the largest step, or of the longest sample where samples are not packed."""
-        return max(step.tokens for step in self.steps(self.choice)) if self._attention.packs else self.longest
+        return max(step.tokens for step in self.steps(self.choice)) if self.kernel.packs else self.longest
 
     def layout(self, choice: Choice) -> Layout:
         """Lay the run out."""
@@ -125,7 +134,7 @@ class SftJob:
             self.samples,
             rows=self.plan.rows_to_train(len(self.samples)),
             rows_per_step=config.train.rows_per_step,
-            budget=choice.micro_batch_tokens if self._attention.packs else 1,
+            budget=choice.micro_batch_tokens if self.kernel.packs else 1,
             seed=config.seed,
         )
 
@@ -142,7 +151,7 @@ class SftJob:
 
         layout = self.layout(choice)
         micro_batch = stand_in(layout.largest, layout.largest_supervised)
-        with attention_stands_in(self.attention, layout.largest):
+        with attention_stands_in(self.kernel, layout.largest):
             if choice.checkpointing not in self._models:
                 model = self.prepare(empty_model(self.shape, self.dtype))
                 model.train()
@@ -159,8 +168,16 @@ class SftJob:
         from tanren.common.models.load import LoadedModel
         from tanren.sft.adapter import attach_lora
 
+        self.set_attention(model)
         with model.device:
-            return attach_lora(self.plan, LoadedModel(model, {}), self._attention)
+            return attach_lora(self.plan, LoadedModel(model, {}))
+
+    def set_attention(self, model: PreTrainedModel) -> None:
+        """Give a model the kernel of the plan, without the proofs of a run."""
+        from tanren.common.attention.packed import registered_name
+
+        if self.kernel.packs:
+            model.set_attn_implementation(registered_name(self.attention))
 
     def flags(self, choice: Choice) -> Mapping[str, Any]:
         """Return the settings that freeze a choice in the recipe."""
@@ -187,7 +204,7 @@ class SftJob:
         config = self.plan.config
         changed = getattr(config, section).model_copy(update=values)
         loaded = replace(self.plan.loaded, config=config.model_copy(update={section: changed}))
-        return SftJob(replace(self.plan, loaded=loaded), self.shape, samples, self.dtype)
+        return SftJob(replace(self.plan, loaded=loaded), self.shape, samples, self.dtype, self.kernel)
 
 
 def layout_of(steps: Sequence[Step]) -> Layout:

@@ -57,6 +57,9 @@ def _policy(kept: frozenset[Any]) -> Any:
         del context, kwargs
         if operation not in kept:
             return CheckpointPolicy.PREFER_RECOMPUTE
+        if args and isinstance(args[-1], str) and args[-1] == "flash_attention_4":
+            # In a plan. The real kernel is no operation of torch's, and so cannot be kept: it runs again.
+            return CheckpointPolicy.PREFER_RECOMPUTE
         if operation is torch.ops.aten.mm.default and args[0].shape[-1] < LEAST_TERMS:
             return CheckpointPolicy.PREFER_RECOMPUTE
         return CheckpointPolicy.MUST_SAVE

@@ -11,25 +11,25 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
-from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from tanren.common.attention import SEGMENTS
+from tanren.common.attention import Choice
+from tanren.common.attention.packed import registered_name
 from tanren.common.plan._operations import register_flops
 
 
 @torch.library.custom_op("tanren_plan::flash", mutates_args=())
 def _flash(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, pairs: float
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, pairs: float, kernel: str
 ) -> tuple[torch.Tensor, torch.Tensor]:
     raise NotImplementedError("a stand-in: it runs on tensors without data only")
 
 
 @_flash.register_fake
 def _flash_shapes(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, pairs: float
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, pairs: float, kernel: str
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    del key, pairs
+    del key, pairs, kernel
     out = torch.empty((*query.shape[:-1], value.shape[-1]), dtype=query.dtype, device=query.device)
     return out, torch.empty(query.shape[:-1], dtype=torch.float32, device=query.device)
 
@@ -43,6 +43,7 @@ def _flash_backward(
     out: torch.Tensor,
     logsumexp: torch.Tensor,
     pairs: float,
+    kernel: str,
 ) -> list[torch.Tensor]:
     raise NotImplementedError("a stand-in: it runs on tensors without data only")
 
@@ -56,27 +57,35 @@ def _flash_backward_shapes(
     out: torch.Tensor,
     logsumexp: torch.Tensor,
     pairs: float,
+    kernel: str,
 ) -> list[torch.Tensor]:
     """Return the three gradients, and the buffers that the kernel needs beside them for as long as it runs.
 
-    FlashAttention sums the query's gradient in float32, and with fewer key than query heads the others' as well
-    (FlashAttention-4, flash_attn/cute/interface.py: dq_accum, dk_accum, dv_accum, dpsum, lse_log2).
+    All sum the query's gradient in float32. Where several query heads share a key head, FlashAttention-4 sums the
+    others' in float32 too (flash_attn/cute/interface.py: dq_accum, dk_accum, dv_accum, dpsum, lse_log2); the kernel of
+    FlashAttention-2 and torch makes them for each query head (aten/src/ATen/native/transformers/cuda/flash_attn/
+    flash_api.cpp: dq_accum, dk_expanded, dv_expanded, softmax_d).
     """
     del gradient, out, pairs
-    sums = [query, key, value] if query.shape[-2] != key.shape[-2] else [query]
-    buffers = [torch.empty(tensor.shape, dtype=torch.float32, device=query.device) for tensor in sums]
-    rows = [torch.empty_like(logsumexp) for _ in range(2)]
-    return [torch.empty_like(query), torch.empty_like(key), torch.empty_like(value), *buffers, *rows]
+    buffers = [torch.empty(query.shape, dtype=torch.float32, device=query.device), torch.empty_like(logsumexp)]
+    if kernel == "flash_attention_4":
+        buffers.append(torch.empty_like(logsumexp))
+    if query.shape[-2] != key.shape[-2]:
+        if kernel == "flash_attention_4":
+            buffers += [torch.empty(one.shape, dtype=torch.float32, device=one.device) for one in (key, value)]
+        else:
+            buffers += [torch.empty_like(query) for _ in range(2)]
+    return [torch.empty_like(query), torch.empty_like(key), torch.empty_like(value), *buffers]
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
-    query, key, value, ctx.pairs = inputs
+    query, key, value, ctx.pairs, ctx.kernel = inputs
     ctx.save_for_backward(query, key, value, *output)
 
 
-def _gradients(ctx: Any, gradient: torch.Tensor, _: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, None]:
-    query, key, value = _flash_backward(gradient, *ctx.saved_tensors, ctx.pairs)[:3]
-    return query, key, value, None
+def _gradients(ctx: Any, gradient: torch.Tensor, _: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, None, None]:
+    query, key, value = _flash_backward(gradient, *ctx.saved_tensors, ctx.pairs, ctx.kernel)[:3]
+    return query, key, value, None, None
 
 
 _flash.register_autograd(_gradients, setup_context=_keep)
@@ -100,27 +109,30 @@ def attended_pairs(lengths: Sequence[int], window: int | None) -> float:
 
 
 @contextmanager
-def attention_stands_in(kernel: str, lengths: Sequence[int]) -> Iterator[None]:
-    """Let a stand-in take the place of the attention `kernel` for packed samples of these lengths, in tokens.
+def attention_stands_in(choice: Choice, lengths: Sequence[int]) -> Iterator[None]:
+    """Let a stand-in take the place of the chosen attention for packed samples of these lengths, in tokens.
 
-    eager attention needs none: it is made of ordinary operations.
+    What is written out (eager, and sinks or soft-capped scores one sample after the other) needs none: it is made of
+    ordinary operations.
     """
-    if kernel == "eager":
+    if choice.kernel == "eager" or not choice.packs:
         with _autocast_for_meta():
             yield
         return
+    name = registered_name(choice.kernel)
+    real = ALL_ATTENTION_FUNCTIONS[name]
     # The instances' own entries go before the registered ones, and leave them as they were when they are taken out.
-    ALL_ATTENTION_FUNCTIONS[kernel] = _one_by_one(lengths) if kernel in (SEGMENTS, "sdpa") else _packed(lengths)
-    ALL_MASK_ATTENTION_FUNCTIONS[kernel] = lambda *_, **__: None
+    ALL_ATTENTION_FUNCTIONS[name] = (
+        _one_by_one(lengths, real) if choice.kernel == "sdpa" else _packed(choice.kernel, lengths)
+    )
     try:
         with _autocast_for_meta():
             yield
     finally:
-        del ALL_ATTENTION_FUNCTIONS[kernel]
-        del ALL_MASK_ATTENTION_FUNCTIONS[kernel]
+        del ALL_ATTENTION_FUNCTIONS[name]
 
 
-def _packed(lengths: Sequence[int]) -> Any:
+def _packed(kernel: str, lengths: Sequence[int]) -> Any:
     """One call for all samples; key and value heads are not repeated."""
 
     def attend(
@@ -133,14 +145,16 @@ def _packed(lengths: Sequence[int]) -> Any:
     ) -> tuple[torch.Tensor, None]:
         del module, attention_mask
         pairs = attended_pairs(lengths, settings.get("sliding_window"))
-        out, _ = _flash(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), pairs)
+        out, lse = _flash(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), pairs, kernel)
+        if kernel == "flash_attention_4" and (sinks := settings.get("s_aux")) is not None:
+            out = (out * torch.sigmoid(lse - sinks.float()).unsqueeze(-1)).to(out.dtype)
         return out, None
 
     return attend
 
 
-def _one_by_one(lengths: Sequence[int]) -> Any:
-    """One call a sample, with key and value heads repeated, as `segments_attention` does it."""
+def _one_by_one(lengths: Sequence[int], real: Any) -> Any:
+    """One SDPA call a sample; on a GPU with key and value heads repeated, as the kernel does it."""
 
     def attend(
         module: torch.nn.Module,
@@ -150,13 +164,17 @@ def _one_by_one(lengths: Sequence[int]) -> Any:
         attention_mask: torch.Tensor | None,
         **settings: Any,
     ) -> tuple[torch.Tensor, None]:
-        del module, attention_mask
+        if settings.get("s_aux") is not None or settings.get("softcap"):
+            written_out: tuple[torch.Tensor, None] = real(module, query, key, value, attention_mask, **settings)
+            return written_out
         repeats = query.shape[1] // key.shape[1]
         if repeats > 1:
             key, value = key.repeat_interleave(repeats, dim=1), value.repeat_interleave(repeats, dim=1)
         parts = [
             _flash(
-                *(tensor.transpose(1, 2) for tensor in part), attended_pairs([length], settings.get("sliding_window"))
+                *(tensor.transpose(1, 2) for tensor in part),
+                attended_pairs([length], settings.get("sliding_window")),
+                "sdpa",
             )[0]
             for length, *part in zip(
                 lengths, *(tensor.split(list(lengths), dim=2) for tensor in (query, key, value)), strict=True

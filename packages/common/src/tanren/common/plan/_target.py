@@ -9,6 +9,7 @@ from typing import Literal
 
 import psutil
 
+from tanren.common.attention import GpuFacts
 from tanren.common.ceilings import Ceilings, read_ceilings
 from tanren.common.doctor._nvml import read_nvml
 from tanren.common.doctor._visible import visible_gpus
@@ -22,6 +23,7 @@ class Chip:
     """One line of the table: what a maker's data sheet says of a chip."""
 
     name: str
+    compute_capability: tuple[int, int]
     gib: float
     """As NVML reports it, which is less than on the box."""
     gigabytes_per_s: float
@@ -29,33 +31,32 @@ class Chip:
     """bfloat16 with float32 sums, without sparsity; float16 for Turing."""
     float32_tflops: float
     multiprocessors: int
-    bfloat16: bool = True
 
 
 # https://www.nvidia.com/en-us/data-center/{h100,h200,grace-hopper-superchip,dgx-b200,dgx-b300,a100,l40s,l4,a10-gpu}/ and
 # NVIDIA's architecture papers (Turing, Ampere GA102, Ada, Hopper, Blackwell RTX), appendix "comparison of GPUs".
 CHIPS = (
-    Chip("B300", 268.6, 8000, 2250, 75, 148),
-    Chip("B200", 179.1, 8000, 2250, 75, 148),
-    Chip("GH200", 95.6, 4000, 989, 67, 132),
-    Chip("H200", 140.4, 4800, 989, 67, 132),
-    Chip("H100 NVL", 93.6, 3900, 835, 60, 132),
-    Chip("H100 PCIe", 79.6, 2000, 756, 51, 114),
-    Chip("H100", 79.6, 3350, 989, 67, 132),
-    Chip("A100 40GB", 40.0, 1555, 312, 19.5, 108),
-    Chip("A100", 80.0, 2039, 312, 19.5, 108),
-    Chip("L40S", 45.0, 864, 362, 91.6, 142),
-    Chip("L4", 22.5, 300, 121, 30.3, 58),
-    Chip("A10", 22.5, 600, 125, 31.2, 72),
-    Chip("RTX PRO 6000", 95.6, 1792, 252, 126, 188),
-    Chip("RTX A6000", 48.0, 768, 155, 38.7, 84),
-    Chip("RTX 5090", 31.8, 1792, 209, 104.8, 170),
-    Chip("RTX 5080", 15.9, 960, 113, 56.3, 84),
-    Chip("RTX 5070 Ti", 15.9, 896, 88, 43.9, 70),
-    Chip("RTX 4090", 24.0, 1008, 165, 82.6, 128),
-    Chip("RTX 4080", 16.0, 717, 97, 48.7, 76),
-    Chip("RTX 3090", 24.0, 936, 71, 35.6, 82),
-    Chip("T4", 15.0, 320, 65, 8.1, 40, bfloat16=False),
+    Chip("B300", (10, 3), 268.6, 8000, 2250, 75, 148),
+    Chip("B200", (10, 0), 179.1, 8000, 2250, 75, 148),
+    Chip("GH200", (9, 0), 95.6, 4000, 989, 67, 132),
+    Chip("H200", (9, 0), 140.4, 4800, 989, 67, 132),
+    Chip("H100 NVL", (9, 0), 93.6, 3900, 835, 60, 132),
+    Chip("H100 PCIe", (9, 0), 79.6, 2000, 756, 51, 114),
+    Chip("H100", (9, 0), 79.6, 3350, 989, 67, 132),
+    Chip("A100 40GB", (8, 0), 40.0, 1555, 312, 19.5, 108),
+    Chip("A100", (8, 0), 80.0, 2039, 312, 19.5, 108),
+    Chip("L40S", (8, 9), 45.0, 864, 362, 91.6, 142),
+    Chip("L4", (8, 9), 22.5, 300, 121, 30.3, 58),
+    Chip("A10", (8, 6), 22.5, 600, 125, 31.2, 72),
+    Chip("RTX PRO 6000", (12, 0), 95.6, 1792, 252, 126, 188),
+    Chip("RTX A6000", (8, 6), 48.0, 768, 155, 38.7, 84),
+    Chip("RTX 5090", (12, 0), 31.8, 1792, 209, 104.8, 170),
+    Chip("RTX 5080", (12, 0), 15.9, 960, 113, 56.3, 84),
+    Chip("RTX 5070 Ti", (12, 0), 15.9, 896, 88, 43.9, 70),
+    Chip("RTX 4090", (8, 9), 24.0, 1008, 165, 82.6, 128),
+    Chip("RTX 4080", (8, 9), 16.0, 717, 97, 48.7, 76),
+    Chip("RTX 3090", (8, 6), 24.0, 936, 71, 35.6, 82),
+    Chip("T4", (7, 5), 15.0, 320, 65, 8.1, 40),
 )
 
 # Of a data sheet's numbers, what large products and copies reach in practice; a measurement replaces it.
@@ -77,8 +78,14 @@ class Target:
     ceilings: Ceilings
     float32_flops_per_s: float
     multiprocessors: int
-    bfloat16: bool
+    gpu: GpuFacts | None
+    """None for the CPU."""
     here: bool
+
+    @property
+    def bfloat16(self) -> bool:
+        """Whether it multiplies bfloat16 in hardware; of a CPU its device plan says so."""
+        return self.gpu is not None and self.gpu.compute_capability >= (8, 0)
 
 
 def find_target(gpu: str | None, memory_gib: float | None, device: str) -> Target:
@@ -132,7 +139,8 @@ def _from_chip(chip: Chip) -> Target:
     )
     size = int(chip.gib * GIB)
     rate = chip.float32_tflops * 1e12 * REACHED_MATRIX
-    return Target(chip.name, "cuda", size, size, ceilings, rate, chip.multiprocessors, chip.bfloat16, here=False)
+    facts = GpuFacts(chip.name, chip.compute_capability)
+    return Target(chip.name, "cuda", size, size, ceilings, rate, chip.multiprocessors, facts, here=False)
 
 
 def _present_gpu() -> Target | None:
@@ -141,17 +149,17 @@ def _present_gpu() -> Target | None:
         if one.memory_gib is None or one.free_gib is None:
             continue
         name = one.gpu.name
-        # An unknown chip's memory is known all the same; only its times are those of the slowest modern one in the table.
-        known = _known(name) or _chip(STANDS_IN)
-        target = _from_chip(known)
+        # An unknown chip's memory is known all the same; only its times are those of a slow one in the table.
+        known = _known(name)
+        target = _from_chip(known or _chip(STANDS_IN))
         total, free = int(one.memory_gib * GIB), int(one.free_gib * GIB)
         ceilings = read_ceilings(name) or target.ceilings
-        if _known(name) is None and ceilings is target.ceilings:
-            ceilings = replace(
-                ceilings, measured=f"{name} is in no table: those of an {STANDS_IN}; measure with tanren doctor --deep"
-            )
-        native = one.gpu.compute_capability == "" or int(one.gpu.compute_capability.split(".")[0]) >= 8
-        return replace(target, name=name, total=total, free=free, ceilings=ceilings, bfloat16=native, here=True)
+        if known is None and ceilings is target.ceilings:
+            said = f"{name} is in no table: those of an {STANDS_IN}; measure with tanren doctor --deep"
+            ceilings = replace(ceilings, measured=said)
+        capability = tuple(int(part) for part in one.gpu.compute_capability.split(".") if part)
+        facts = GpuFacts(name, (capability[0], capability[1])) if capability else target.gpu
+        return replace(target, name=name, total=total, free=free, ceilings=ceilings, gpu=facts, here=True)
     return None
 
 
@@ -160,4 +168,4 @@ def _cpu() -> Target:
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     # A core with 256-bit units does about 50 GFLOP/s in float32; a few cores saturate about 20 GB/s of memory.
     rough = Ceilings("CPU", 20e9, threads * 50e9, 5e-6, "a rough guess for a CPU, not measured")
-    return Target("this machine's CPU", "cpu", memory.total, memory.available, rough, threads * 50e9, 1, False, True)
+    return Target("this machine's CPU", "cpu", memory.total, memory.available, rough, threads * 50e9, 1, None, True)
