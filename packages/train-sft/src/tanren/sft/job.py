@@ -32,6 +32,7 @@ from tanren.common.run import (
 from tanren.sft.adapter import attach_lora, coverage_line, save_adapter
 from tanren.sft.config import AUTO
 from tanren.sft.interruption import watch_for_interruption
+from tanren.sft.memory import Settled, measured_memory, settle_memory, take_recorded
 from tanren.sft.plan import Plan
 from tanren.sft.summary import final_numbers, make_summary, verdict_line
 
@@ -69,12 +70,15 @@ def run_job(plan: Plan, *, resume: str | None) -> int:
         console.warn(warning)
     earlier = open_run(resume, config.output.runs, config.name) if resume else None
     if earlier is not None:
+        plan = take_recorded(plan, earlier)
         _check_same_config(plan, earlier)
     else:
         refuse_existing(config.output.run_dir)  # told now, not after a minute of loading
     evaluator_class = find_evaluator() if plan.pack and config.evaluation.enabled else None
 
     prepared = _prepare(plan, console)
+    settled = settle_memory(plan, prepared.samples, prepared.device, console)
+    plan = settled.plan
     run = earlier or create_run(config.output.run_dir, config.output.runs, config.name)
     metrics = MetricsWriter(run.metrics)
     console.attach(metrics)
@@ -86,7 +90,7 @@ def run_job(plan: Plan, *, resume: str | None) -> int:
         tracker = _open_tracker(plan, run, console)
         begun = time.time()
         try:
-            code = _run(plan, prepared, run, console, evaluator, tracker, resumed=earlier is not None)
+            code = _run(settled, prepared, run, console, evaluator, tracker, resumed=earlier is not None)
         except BaseException as error:
             with suppress(Exception):  # the error itself is what the user must hear
                 status = "failed" if isinstance(error, Exception) else "interrupted"
@@ -120,7 +124,7 @@ def _prepare(plan: Plan, console: Console) -> Prepared:
 
 
 def _run(
-    plan: Plan,
+    settled: Settled,
     prepared: Prepared,
     run: RunDirectory,
     console: Console,
@@ -135,12 +139,13 @@ def _run(
     from tanren.sft.packing import lay_out
     from tanren.sft.trainer import SftTrainer
 
+    plan = settled.plan
     config, begun = plan.config, time.time()
     with console.phase("load model", plan.source.name):
         loaded = load_model(plan.source, prepared.device)
     attention = _choose_attention(plan, loaded, console)
     template = template_hash(prepared.tokenizer)
-    environment = _environment(prepared, attention, loaded, template)
+    environment = _environment(prepared, attention, loaded, template) | {"memory_plan": settled.record()}
     if resumed:
         _check_same_ground(run, environment, console)
     else:
@@ -171,13 +176,13 @@ def _run(
             interruption=interruption,
             device=prepared.device.device,
         )
-        _train(trainer, run, console, len(steps), resumed=resumed)
+        memory = _train(trainer, settled, run, console, resumed=resumed)
     write_steps_csv(run.metrics, run.path / "metrics.csv")
     done = trainer.state.global_step
     if interruption.exit_code is not None:
         status = "interrupted" if interruption.exit_code is ExitCode.INTERRUPTED else "preempted"
         tracker.finish({}, "KILLED")
-        run.write_json(run.summary, make_summary(plan, run, console, status, begun, {}))
+        run.write_json(run.summary, make_summary(plan, run, console, status, begun, {}, memory))
         console.line(
             f"{status} after step {done} of {len(steps)}; to continue: the same command with --resume {run.path}"
         )
@@ -190,7 +195,7 @@ def _run(
         evaluator.evaluate(TRAINED, model, prepared.tokenizer, run.evaluation)
         comparison = evaluator.compare(BASE, TRAINED)
     tracker.finish(final_numbers(comparison), "FINISHED")
-    run.write_json(run.summary, make_summary(plan, run, console, "done", begun, comparison))
+    run.write_json(run.summary, make_summary(plan, run, console, "done", begun, comparison, memory))
     with console.phase("write report"):
         page = find_report_writer()(run)
     if evaluator is not None:
@@ -247,9 +252,13 @@ def _open_tracker(plan: Plan, run: RunDirectory, console: Console) -> Tracker:
     return tracker
 
 
-def _train(trainer: SftTrainer, run: RunDirectory, console: Console, steps: int, *, resumed: bool) -> None:
+def _train(
+    trainer: SftTrainer, settled: Settled, run: RunDirectory, console: Console, *, resumed: bool
+) -> Mapping[str, Any]:
+    """Train; return the memory that was planned beside what was used."""
     import torch
 
+    steps = trainer.args.max_steps
     checkpoint: str | None = None
     if resumed:
         step = run.checkpoint_steps()[-1]
@@ -260,10 +269,12 @@ def _train(trainer: SftTrainer, run: RunDirectory, console: Console, steps: int,
         trainer.bar = bar
         trainer.start_clock()
         torch.use_deterministic_algorithms(True)
-        try:
-            trainer.train(resume_from_checkpoint=checkpoint)
-        finally:
-            torch.use_deterministic_algorithms(False)
+        with measured_memory(settled, console) as memory:
+            try:
+                trainer.train(resume_from_checkpoint=checkpoint)
+            finally:
+                torch.use_deterministic_algorithms(False)
+    return memory
 
 
 def _environment(prepared: Prepared, attention: Choice, loaded: LoadedModel, template: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from tanren.common.chat import Sample
-from tanren.common.config import Checkpointing, Loaded
+from tanren.common.config import Checkpointing, Loaded, flatten
 from tanren.common.plan import Change, Choice, Layout, Target
 from tanren.common.recipe_command import RecipeCommand
 from tanren.sft.cli import COMMAND
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from tanren.common.plan.trace import Shape, StepTrace
     from tanren.sft.plan import Plan
 
+PLANNED = ("train.micro_batch_tokens", "train.gradient_checkpointing")
+"""Settings that may be left to the planner."""
 # What a setting that is left to the planner stands for until the planner has chosen.
 FIRST_TRIED = Choice(2048, "none")
 
@@ -36,17 +38,29 @@ class SftPlanner:
     def job(self, loaded: Loaded[SftConfig], target: Target) -> SftJob:
         """Read the model's configuration, the tokenizer and the rows; no weights."""
         from tanren.common.models.load import load_tokenizer
-        from tanren.common.plan.trace import read_shape
         from tanren.sft.plan import make_plan
         from tanren.sft.samples import make_samples
 
         plan = make_plan(loaded)
         samples, _ = make_samples(load_tokenizer(plan.source), plan.train_rows, plan.config.data)
-        shape, dtype = read_shape(plan.source), precision(loaded.config, target)
-        return SftJob(plan, shape, samples, dtype, attention_of(plan.config, shape, dtype, target))
+        return job_for(plan, samples, target)
 
 
 PLANNER = SftPlanner()
+
+
+def job_for(plan: Plan, samples: Sequence[Sample], target: Target) -> SftJob:
+    """Return what the planner needs of a plan whose rows are samples already; of the model its configuration alone is read."""
+    from tanren.common.plan.trace import read_shape
+
+    shape, dtype = read_shape(plan.source), precision(plan.config, target)
+    return SftJob(plan, shape, samples, dtype, attention_of(plan.config, shape, dtype, target))
+
+
+def open_settings_of(plan: Plan) -> tuple[str, ...]:
+    """Return the settings (dotted names) that a recipe leaves to the planner."""
+    values = flatten(plan.loaded.values())
+    return tuple(name for name in PLANNED if values[name] == AUTO)
 
 
 def precision(config: SftConfig, target: Target) -> torch.dtype:
@@ -110,6 +124,16 @@ class SftJob:
             FIRST_TRIED.checkpointing if train.gradient_checkpointing == AUTO else train.gradient_checkpointing
         )
         return Choice(tokens, checkpointing)
+
+    @property
+    def open_settings(self) -> tuple[str, ...]:
+        """Settings that the recipe leaves to the planner."""
+        return open_settings_of(self.plan)
+
+    @property
+    def smallest(self) -> Choice:
+        """What takes least memory."""
+        return Choice(self.longest, "full")
 
     @property
     def longest(self) -> int:

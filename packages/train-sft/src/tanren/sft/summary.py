@@ -14,9 +14,18 @@ from tanren.sft.plan import Plan
 
 
 def make_summary(
-    plan: Plan, run: RunDirectory, console: Console, status: str, begun: float, comparison: Mapping[str, Any]
+    plan: Plan,
+    run: RunDirectory,
+    console: Console,
+    status: str,
+    begun: float,
+    comparison: Mapping[str, Any],
+    training_memory: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return what `summary.json` records: status, work done, speed, time by phase, peak memory, results."""
+    """Return what `summary.json` records: status, work done, speed, time by phase, peak memory, results.
+
+    `training_memory` is the plan's memory beside what was measured on a GPU.
+    """
     steps = read_steps(run.metrics)
     tokens = sum(step["tokens"] for step in steps)
     seconds = sum(step["seconds"] for step in steps)
@@ -34,6 +43,7 @@ def make_summary(
         "seconds": round(time.time() - begun, 1),
         "seconds_by_phase": {name: round(value, 2) for name, value in console.seconds.items()},
         "peak_memory_gib": round(peak / (2**20 if sys.platform.startswith("linux") else 2**30), 2),
+        "training_memory": dict(training_memory or {}),
         "evaluation": dict(comparison),
     }
 

@@ -35,6 +35,14 @@ class Loaded(Generic[C]):
         dumped: dict[str, Any] = self.config.model_dump(mode="json")
         return dumped
 
+    def with_values(self, values: Mapping[str, Any], origin: str) -> Loaded[C]:
+        """Return it with other values (dotted names), validated, each with that origin."""
+        nested = self.values()
+        for dotted, value in values.items():
+            _set(nested, dotted, value, origin)
+        config = _validate(type(self.config), nested, origin)
+        return Loaded(config, {**self.origins, **dict.fromkeys(values, origin)}, self.recipe)
+
 
 def load_config(
     model: type[C],

@@ -3,27 +3,37 @@
 Nothing here imports torch; what traces a training step does, and is in `tanren.common.plan.trace`.
 """
 
+from tanren.common.plan._changes import Remedy, remedies
 from tanren.common.plan._command import run_plan
+from tanren.common.plan._fit import Fit, fit
 from tanren.common.plan._job import Change, Choice, Job, Layout, Planner, find_planner
-from tanren.common.plan._prediction import Prediction, predict
-from tanren.common.plan._table import table
+from tanren.common.plan._prediction import CUDA_CONTEXT, Prediction, predict
+from tanren.common.plan._table import as_json, table, verdict_line
 from tanren.common.plan._target import GIB, Target, find_target
-from tanren.common.plan._verdict import Verdict, verdict_of
+from tanren.common.plan._verdict import Verdict, fits_with_margin, verdict_of
 
 __all__ = [
+    "CUDA_CONTEXT",
     "GIB",
     "Change",
     "Choice",
+    "Fit",
     "Job",
     "Layout",
     "Planner",
     "Prediction",
+    "Remedy",
     "Target",
     "Verdict",
+    "as_json",
     "find_planner",
     "find_target",
+    "fit",
+    "fits_with_margin",
     "predict",
+    "remedies",
     "run_plan",
     "table",
+    "verdict_line",
     "verdict_of",
 ]

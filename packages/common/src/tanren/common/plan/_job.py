@@ -72,6 +72,14 @@ class Job(Protocol):
         """The recipe's own."""
 
     @property
+    def open_settings(self) -> tuple[str, ...]:
+        """Settings (dotted names) that the recipe leaves to the planner."""
+
+    @property
+    def smallest(self) -> Choice:
+        """What takes least memory."""
+
+    @property
     def longest(self) -> int:
         """Tokens of the longest sample."""
 
