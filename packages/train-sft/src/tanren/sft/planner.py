@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from tanren.common.attention import Choice as AttentionChoice
-    from tanren.common.plan.trace import Shape, StepTrace
+    from tanren.common.plan.trace import Loss, Shape, StepTrace
     from tanren.sft.plan import Plan
 
 PLANNED = ("train.micro_batch_tokens", "train.gradient_checkpointing")
@@ -169,23 +169,32 @@ class SftJob:
         return self._traces[choice]
 
     def _trace(self, choice: Choice) -> StepTrace:
-        from tanren.common.models.checkpointing import enable_checkpointing
         from tanren.common.plan.trace import attention_stands_in, empty_model, trace_step
+
+        layout = self.layout(choice)
+        with attention_stands_in(self.kernel, layout.largest):
+            if choice.checkpointing not in self._models:
+                self._models[choice.checkpointing] = self.trained_model(empty_model(self.shape, self.dtype), choice)
+            return trace_step(
+                self._models[choice.checkpointing], self.loss(choice), micro_batches=layout.most_in_a_step
+            )
+
+    def trained_model(self, model: PreTrainedModel, choice: Choice) -> torch.nn.Module:
+        """Make a model of the shape what is trained: attention, adapter, checkpointing."""
+        from tanren.common.models.checkpointing import enable_checkpointing
+
+        prepared: torch.nn.Module = self.prepare(model)
+        prepared.train()
+        enable_checkpointing(prepared, choice.checkpointing)
+        return prepared
+
+    def loss(self, choice: Choice) -> Loss:
+        """Return the trainer's loss of the largest micro-batch."""
         from tanren.sft.trainer import packed_loss
 
         layout = self.layout(choice)
         micro_batch = stand_in(layout.largest, layout.largest_supervised)
-        with attention_stands_in(self.kernel, layout.largest):
-            if choice.checkpointing not in self._models:
-                model = self.prepare(empty_model(self.shape, self.dtype))
-                model.train()
-                enable_checkpointing(model, choice.checkpointing)
-                self._models[choice.checkpointing] = model
-            return trace_step(
-                self._models[choice.checkpointing],
-                lambda traced, device: packed_loss(traced, micro_batch, device),
-                micro_batches=layout.most_in_a_step,
-            )
+        return lambda model, device: packed_loss(model, micro_batch, device)
 
     def prepare(self, model: PreTrainedModel) -> Any:
         """Make a loaded model what is trained: its attention, its adapter on the model's own device."""

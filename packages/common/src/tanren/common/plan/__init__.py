@@ -7,9 +7,9 @@ from tanren.common.plan._changes import Remedy, remedies
 from tanren.common.plan._command import run_plan
 from tanren.common.plan._fit import Fit, fit
 from tanren.common.plan._job import Change, Choice, Job, Layout, Planner, find_planner
-from tanren.common.plan._prediction import CUDA_CONTEXT, Prediction, predict
+from tanren.common.plan._prediction import Prediction, predict
 from tanren.common.plan._table import as_json, table, verdict_line
-from tanren.common.plan._target import GIB, Target, find_target
+from tanren.common.plan._target import CUDA_CONTEXT, GIB, Target, find_target
 from tanren.common.plan._verdict import Verdict, fits_with_margin, verdict_of
 
 __all__ = [

@@ -6,17 +6,40 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
+from tanren.common.config import Loaded, dump_toml
 from tanren.common.console import Console
 from tanren.common.errors import ExitCode, UserError
-from tanren.common.plan._job import find_planner
-from tanren.common.plan._prediction import predict
-from tanren.common.plan._table import as_json, table
-from tanren.common.plan._target import find_target
-from tanren.common.plan._verdict import Verdict, verdict_of
+from tanren.common.plan._changes import remedies
+from tanren.common.plan._fit import fit
+from tanren.common.plan._job import Job, find_planner
+from tanren.common.plan._prediction import Prediction, predict
+from tanren.common.plan._probe import corrected, run_probe
+from tanren.common.plan._table import Answer, as_json, table
+from tanren.common.plan._target import Target, find_target
+from tanren.common.plan._verdict import Verdict, fits_with_margin, verdict_of
 from tanren.common.recipe_command import read_arguments, take_switch, take_value
+from tanren.common.run import write_atomically
 
 DEFAULT = "train-sft"
+
+HELP = """Says before a run, and without its weights, what it will need: memory by component, steps, tokens, time.
+
+--for COMMAND: the recipe's command (default: train-sft).
+
+--gpu NAME: plan for another GPU than this machine's (H100, 'RTX 5080', B300, ...). --memory GIB replaces its memory.
+
+--fit: choose micro-batch and checkpointing for the device. Settings that the recipe leaves at auto are always chosen.
+
+--write FITTED.toml: write the recipe with what was chosen.
+
+--probe: run two real steps with random weights on this machine's device, and correct the plan by what they took.
+
+--json: one JSON object on standard output.
+
+Exit code 0: it fits, or may fit; 1: it does not."""
 
 
 @dataclass(frozen=True)
@@ -26,18 +49,10 @@ class Options:
     command: str
     gpu: str | None
     memory_gib: float | None
+    fit: bool
+    write: Path | None
+    probe: bool
     as_json: bool
-
-
-HELP = """Says before a run, and without its weights, what it will need: memory by component, steps, tokens, time.
-
---for COMMAND: the recipe's command (default: train-sft).
-
---gpu NAME: plan for another GPU than this machine's (H100, 'RTX 5080', B300, ...). --memory GIB replaces its memory.
-
---json: one JSON object on standard output.
-
-Exit code 0: it fits, or may fit; 1: it does not."""
 
 
 def run_plan(arguments: Sequence[str]) -> int:
@@ -45,31 +60,75 @@ def run_plan(arguments: Sequence[str]) -> int:
     rest = list(arguments)
     options = _options(rest)
     planner = find_planner(options.command)
-    command = replace(planner.command, prog="tanren plan", description=HELP, resumable=False)
-    request = read_arguments(command, rest)
+    request = read_arguments(replace(planner.command, prog="tanren plan", description=HELP, resumable=False), rest)
     if request is None:
         return ExitCode.DONE
+    if request.dry_run:
+        raise UserError("--dry-run has no effect on a plan; it does nothing but plan")
     console = Console()
     target = find_target(options.gpu, options.memory_gib, request.loaded.config.model.device)
+    if options.probe and not target.here:
+        raise UserError(
+            f"--probe runs on this machine's device, and the plan is for {target.name}; leave one of the two out"
+        )
     with console.phase("read", "model configuration and rows"):
         job = planner.job(request.loaded, target)
-    with console.phase("trace", "a training step without data"):
-        prediction = predict(job, job.choice, target)
+    chooses = options.fit or bool(job.open_settings)
+    if options.write is not None and not chooses:
+        raise UserError(
+            "--write writes what was chosen, and nothing is: add --fit, or leave settings at auto in the recipe"
+        )
+    prediction, tried = _plan(job, target, console, chooses=chooses)
+    probe = None
+    if options.probe:
+        with console.phase("probe", "two steps with random weights, in a process of their own"):
+            probe = run_probe(options.command, request.loaded, prediction.choice)
+        predicted, prediction = prediction, corrected(prediction, probe)
+        if chooses and not fits_with_margin(prediction):
+            prediction, tried = _plan(job, prediction.target, console, chooses=True)
+    cheapest = []
+    if verdict_of(prediction) is not Verdict.FITS:
+        with console.phase("look for changes that would fit"):
+            cheapest = remedies(job, prediction)
+    answer = Answer(job, prediction, tuple(tried), tuple(cheapest), (predicted, probe) if probe else None)
+    if options.write is not None:
+        write_atomically(options.write, _frozen(job, prediction, request.loaded))
+        console.line(f"wrote {options.write}")
     if options.as_json:
-        json.dump(as_json(job, prediction), sys.stdout, indent=2, ensure_ascii=False)
+        json.dump(as_json(answer), sys.stdout, indent=2, ensure_ascii=False)
         sys.stdout.write("\n")
     else:
-        sys.stdout.writelines(f"{line}\n" for line in table(job, prediction))
+        sys.stdout.writelines(f"{line}\n" for line in table(answer))
     return ExitCode.FOUND_WANTING if verdict_of(prediction) is Verdict.REFUSED else ExitCode.DONE
+
+
+def _plan(job: Job, target: Target, console: Console, *, chooses: bool) -> tuple[Prediction, Sequence[Prediction]]:
+    """Return the prediction, and what was tried where the planner chooses."""
+    if not chooses:
+        with console.phase("trace", "a training step without data"):
+            return predict(job, job.choice, target), ()
+    with console.phase("fit", "micro-batch and checkpointing"):
+        found = fit(job, target)
+        return found.best or predict(job, job.smallest, target), found.tried
+
+
+def _frozen(job: Job, prediction: Prediction, loaded: Loaded[Any]) -> str:
+    """Return the resolved recipe with what was chosen."""
+    chosen = loaded.with_values(job.flags(prediction.choice), "plan")
+    return dump_toml(chosen.values(), chosen.origins)
 
 
 def _options(rest: list[str]) -> Options:
     """Take the planner's own flags out of the arguments."""
     memory = take_value(rest, "--memory", "GIB")
+    write = take_value(rest, "--write", "FITTED.toml")
     return Options(
         command=take_value(rest, "--for", "COMMAND") or DEFAULT,
         gpu=take_value(rest, "--gpu", "NAME"),
         memory_gib=None if memory is None else _gib(memory),
+        fit=take_switch(rest, "--fit"),
+        write=None if write is None else Path(write).expanduser(),
+        probe=take_switch(rest, "--probe"),
         as_json=take_switch(rest, "--json"),
     )
 
@@ -79,6 +138,6 @@ def _gib(text: str) -> float:
         found = float(text)
     except ValueError:
         found = 0.0
-    if found <= 0:
+    if not 0 < found < float("inf"):
         raise UserError(f"--memory {text!r}: expected the device's memory in GiB, as in --memory 16")
     return found

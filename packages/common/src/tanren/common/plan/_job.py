@@ -12,8 +12,11 @@ from tanren.common.errors import UserError
 from tanren.common.recipe_command import RecipeCommand
 
 if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
     from tanren.common.plan._empty import Shape
-    from tanren.common.plan._step import StepTrace
+    from tanren.common.plan._step import Loss, StepTrace
     from tanren.common.plan._target import Target
 
 GROUP = "tanren.planners"
@@ -64,6 +67,10 @@ class Job(Protocol):
         """The model."""
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Of the frozen weights."""
+
+    @property
     def attention(self) -> str:
         """The kernel."""
 
@@ -92,6 +99,12 @@ class Job(Protocol):
 
     def trace(self, choice: Choice) -> StepTrace:
         """Trace the largest micro-batch of a step."""
+
+    def trained_model(self, model: PreTrainedModel, choice: Choice) -> torch.nn.Module:
+        """Make a model of the shape what is trained: attention, adapter, checkpointing."""
+
+    def loss(self, choice: Choice) -> Loss:
+        """Return the trainer's loss of the largest micro-batch: it takes model and device."""
 
     def flags(self, choice: Choice) -> Mapping[str, Any]:
         """Return the settings (dotted names) that freeze a choice in the recipe."""

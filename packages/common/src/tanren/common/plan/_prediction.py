@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from tanren.common.plan._job import Choice, Job, Layout
-from tanren.common.plan._target import GIB, Target
+from tanren.common.plan._target import Target
 
 if TYPE_CHECKING:
     from tanren.common.plan._operations import Operation
@@ -16,14 +16,11 @@ if TYPE_CHECKING:
 
 MIB = 2**20
 WORKSPACE = "cuBLAS"
+PASSING = ("activations", "logits, loss", "backward")  # of the categories of a trace
 
 # One for each thread that multiplies (forward, backward): CUBLAS_WORKSPACE_CONFIG=:4096:8, which training sets, is
 # 8 pieces of 4096 KiB. https://docs.nvidia.com/cuda/cublas/#results-reproducibility
 CUBLAS_WORKSPACE = 2 * 8 * 4096 * 1024
-# Driver, loaded kernels and library handles on an H100 with torch; outside torch's allocator.
-CUDA_CONTEXT = int(0.6 * GIB)
-# What torch's allocator holds and cannot use, as a share of what is allocated.
-FRAGMENTATION = 0.03
 
 
 @dataclass(frozen=True)
@@ -38,7 +35,10 @@ class Prediction:
     @cached_property
     def components(self) -> Mapping[str, int]:
         """Bytes in use at the peak, by what they are for."""
-        found = {name: size for name, size in self.trace.peak.items() if size}
+        factor = self.target.passing_factor
+        found = {
+            name: round(size * factor) if name in PASSING else size for name, size in self.trace.peak.items() if size
+        }
         return found | ({WORKSPACE: CUBLAS_WORKSPACE} if self.target.device == "cuda" else {})
 
     @property
@@ -52,11 +52,14 @@ class Prediction:
         return sum(self.components.values())
 
     @property
+    def passing(self) -> int:
+        """The part of the peak that a step makes and gives back: it grows with the tokens."""
+        return sum(size for name, size in self.components.items() if name in PASSING)
+
+    @property
     def needed(self) -> int:
         """Bytes that must be free on the device: with the allocator's slack and the CUDA context."""
-        if self.target.device == "cpu":
-            return self.allocated
-        return int(self.allocated * (1 + FRAGMENTATION)) + CUDA_CONTEXT
+        return int(self.allocated * (1 + self.target.slack)) + self.target.context
 
     @cached_property
     def seconds(self) -> Mapping[str, float]:
@@ -68,6 +71,12 @@ class Prediction:
         share = self.layout.tokens / self.tokens
         times = {"compute": share, "memory": share, "launches": self.layout.micro_batches}
         return {name: micro[name] * times[name] + update[name] * self.layout.steps for name in micro}
+
+    @cached_property
+    def largest_seconds(self) -> float:
+        """Seconds of the largest micro-batch with an update."""
+        pace = Pace(self.target)
+        return sum(pace.seconds(self.trace.operations).values()) + sum(pace.seconds(self.trace.update).values())
 
     @property
     def total_seconds(self) -> float:
@@ -99,7 +108,7 @@ class Pace:
                 "launches": ceilings.launch_seconds,
             }
             limit = max(parts, key=parts.__getitem__)
-            found[limit] += parts[limit] * number
+            found[limit] += parts[limit] * number * self.target.time_factor
         return found
 
 

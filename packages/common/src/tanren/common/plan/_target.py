@@ -63,6 +63,9 @@ CHIPS = (
 REACHED_MATRIX, REACHED_BANDWIDTH = 0.7, 0.85
 LAUNCH_SECONDS = 5e-6
 STANDS_IN = "L4"
+# With torch on an H100.
+CUDA_CONTEXT = int(0.6 * GIB)
+FRAGMENTATION = 0.03
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,14 @@ class Target:
     gpu: GpuFacts | None
     """None for the CPU."""
     here: bool
+    context: int = 0
+    """Bytes on the device outside torch's allocator: driver, loaded kernels, library handles."""
+    slack: float = 0.0
+    """What torch's allocator holds and cannot use, as a share of what is allocated."""
+    passing_factor: float = 1.0
+    """Measured by predicted memory of activations, logits and gradients on their way; a probe finds it."""
+    time_factor: float = 1.0
+    """Measured by predicted time; a probe finds it."""
 
     @property
     def bfloat16(self) -> bool:
@@ -140,7 +151,19 @@ def _from_chip(chip: Chip) -> Target:
     size = int(chip.gib * GIB)
     rate = chip.float32_tflops * 1e12 * REACHED_MATRIX
     facts = GpuFacts(chip.name, chip.compute_capability)
-    return Target(chip.name, "cuda", size, size, ceilings, rate, chip.multiprocessors, facts, here=False)
+    return Target(
+        chip.name,
+        "cuda",
+        size,
+        size,
+        ceilings,
+        rate,
+        chip.multiprocessors,
+        facts,
+        here=False,
+        context=CUDA_CONTEXT,
+        slack=FRAGMENTATION,
+    )
 
 
 def _present_gpu() -> Target | None:

@@ -3,10 +3,11 @@
 from tanren.common.plan._account import Account
 from tanren.common.plan._empty import Shape, empty_model, read_shape, shape_of
 from tanren.common.plan._flash import attended_pairs, attention_stands_in
-from tanren.common.plan._step import StepTrace, trace_step
+from tanren.common.plan._step import Loss, StepTrace, trace_step
 
 __all__ = [
     "Account",
+    "Loss",
     "Shape",
     "StepTrace",
     "attended_pairs",
