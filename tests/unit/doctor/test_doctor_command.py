@@ -81,6 +81,7 @@ def test_only_a_refusal_ends_with_exit_code_1(
 
     monkeypatch.setattr(examination, "check_place", found)
     monkeypatch.setattr(examination, "MACHINE", {})
+    monkeypatch.setattr(examination, "REMOTE", {})
     monkeypatch.setattr(examination, "CONTENTS", {})
     monkeypatch.setattr(examination, "PROCESS", {})
     assert run_doctor(expect_env=None, wants_gpu=True, as_json=True) == code

@@ -104,7 +104,7 @@ def read_room(path: Path) -> Room:
 
 def _finding(of: list[tuple[Place, Room]]) -> Finding:
     room = of[0][1]
-    names = ", ".join(place.name for place, _ in of)
+    names = ", ".join(place.name + (f" ({place.least_gib:.0f} GiB)" if place.files else "") for place, _ in of)
     least, good = sum(place.least_gib for place, _ in of), sum(place.good_gib for place, _ in of)
     files = sum(place.files for place, _ in of)
     what = f"disk {room.mount}"

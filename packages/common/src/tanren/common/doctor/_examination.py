@@ -47,10 +47,8 @@ MACHINE: dict[str, tuple[Check, ...]] = {
     "Machine": (check_host, check_memory, check_disk),
     "GPUs": (check_driver, check_gpus, check_xids),
     "Limits": (check_shared_memory, check_limits),
-    "Hugging Face": (check_hub,),
-    "Recipe": (check_recipe,),
 }
-"""What is judged of the machine, whichever environment this process runs in; from "GPUs" on NVML has been asked."""
+"""What is judged whichever environment this process runs in; from "GPUs" on NVML has been asked."""
 
 CONTENTS: dict[str, tuple[Check, ...]] = {
     "Python packages": (check_stamp, check_python, check_packages, check_requirements, check_builds),
@@ -60,6 +58,9 @@ CONTENTS: dict[str, tuple[Check, ...]] = {
 
 PROCESS: dict[str, tuple[Check, ...]] = {"Search paths": (check_modules, check_libraries)}
 """What only the process that runs in the environment shows."""
+
+REMOTE: dict[str, tuple[Check, ...]] = {"Hugging Face": (check_hub,), "Recipe": (check_recipe,)}
+"""What is fetched for a run; last, since a recipe's model may be asked for on the network."""
 
 
 def examine(subject: Subject) -> Iterator[Finding]:
@@ -75,16 +76,15 @@ def sections(subject: Subject) -> Iterator[tuple[str, Iterable[Finding]]]:
     """
     place = list(check_place(subject))
     yield "Environment", place
-    wrong = worst(place) is Verdict.REFUSED
-    looked_at = {} if wrong or not subject.installed else CONTENTS | (PROCESS if subject.runs else {})
-    for heading, checks in (MACHINE | looked_at).items():
+    is_wrong = worst(place) is Verdict.REFUSED
+    if is_wrong:
+        found, fix = "not looked at: this is another environment", subject.run("doctor")
+        yield "Contents", [Finding("its contents", found, subject.environment, Verdict.UNKNOWN, fix)]
+    looked_into = {} if is_wrong or not subject.installed else CONTENTS | (PROCESS if subject.runs else {})
+    for heading, checks in (MACHINE | looked_into | REMOTE).items():
         if heading == "GPUs":
             subject = with_gpus(subject)
         yield heading, chain.from_iterable(check(subject) for check in checks)
-    if wrong:
-        found = "not looked at: this is another environment"
-        missing = Finding("its contents", found, subject.environment, Verdict.UNKNOWN, subject.run("doctor"))
-        yield "Contents", [missing]
 
 
 def run_doctor(
