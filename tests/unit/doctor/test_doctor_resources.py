@@ -174,6 +174,11 @@ def test_each_limit_that_is_too_low_has_a_row_with_its_command(
     assert rows[what].fix.startswith(fix)
 
 
+def test_the_usual_limits_of_a_laptop_are_enough_for_the_cpu(cpu_subject: Subject) -> None:
+    resources = replace(ROOMY, limits=Limits(open_files=256, processes=1333, stack_mib=8.0))  # macOS
+    assert worst(check_limits(replace(cpu_subject, resources=resources))) is Verdict.OK
+
+
 def test_an_address_space_is_refused_only_beside_cuda(cpu_subject: Subject) -> None:
     resources = replace(ROOMY, limits=replace(ROOMY.limits, address_space_gib=16.0))
     assert worst(check_limits(replace(cpu_subject, resources=resources))) is Verdict.WARNING

@@ -17,10 +17,11 @@ SHARED = 1.0
 """GiB of /dev/shm from which several GPUs are served: NCCL takes 10 to 35 MB a pair of GPUs, vLLM and workers of a data
 loader more. A container has 64 MiB unless it is told otherwise."""
 SHARED_LEAST = 1 / 64  # GiB: below it not even one buffer of NCCL
-OPEN_FILES = 4096
-"""Each worker of a data loader, each shard of a model and each connection is one; 1,024 is the usual default."""
-PROCESSES = (256, 2048)
-"""Processes and threads that are refused and warned of: each library starts a pool as large as the machine's cores."""
+CPU_OPEN_FILES, GPU_OPEN_FILES = 256, 4096
+"""Each worker of a data loader, each shard of a model and each connection is one. macOS gives 256, Linux mostly 1,024."""
+CPU_PROCESSES, GPU_PROCESSES = (64, 512), (256, 2048)
+"""Processes and threads that are refused and warned of: each library starts a pool as large as the machine's cores, and
+beside a GPU there are vLLM's and the compilers' too."""
 STACK = 8.0  # MiB, what Linux gives by default: compilers recurse deeply
 
 
@@ -42,7 +43,7 @@ def check_memory(subject: Subject) -> Iterator[Finding]:
         )
         yield Finding("memory", found, f"{least:.0f} GiB or more in all", Verdict.REFUSED, fix)
         return
-    fix = "end what else uses memory: `ps aux --sort=-rss | head` lists it"
+    fix = "end what else uses memory: `ps aux | sort -rnk 6 | head` lists it"
     yield judge(free >= good, "memory", found, f"{good:.0f} GiB free", fix, otherwise=Verdict.WARNING)
 
 
@@ -81,18 +82,19 @@ def check_limits(subject: Subject) -> Iterator[Finding]:
 
 def _open_files(subject: Subject) -> Iterator[Finding]:
     limits = subject.resources.limits
-    if limits.open_files is None or limits.open_files >= OPEN_FILES:
+    good = GPU_OPEN_FILES if subject.profile.cuda else CPU_OPEN_FILES
+    if limits.open_files is None or limits.open_files >= good:
         return
     hard = limits.open_files_hard
-    fix = f"ulimit -n {OPEN_FILES if hard is None else min(hard, 65536)}, before the start"
-    if hard is not None and hard < OPEN_FILES:
+    fix = f"ulimit -n {65536 if hard is None else min(hard, 65536)}, before the start"
+    if hard is not None and hard < good:
         fix = "raise the hard limit: nofile in /etc/security/limits.conf, or docker run --ulimit nofile=65536"
-    yield Finding("open files", f"at most {limits.open_files}", f"{OPEN_FILES} or more", Verdict.WARNING, fix)
+    yield Finding("open files", f"at most {limits.open_files}", f"{good} or more", Verdict.WARNING, fix)
 
 
 def _processes(subject: Subject) -> Iterator[Finding]:
     limits, group = subject.resources.limits, subject.resources.group
-    least, good = PROCESSES
+    least, good = GPU_PROCESSES if subject.profile.cuda else CPU_PROCESSES
     if group.processes is not None:
         free = group.processes - (group.processes_used or 0)
         if free < good:

@@ -149,7 +149,7 @@ def _memory(subject: Subject, size: int | None) -> Iterator[Finding]:
     if gib > capacity:
         yield Finding("memory for the model", found, needed, Verdict.REFUSED, fix)
         return
-    fix = "end what else uses memory: `ps aux --sort=-rss | head` lists it"
+    fix = "end what else uses memory: `ps aux | sort -rnk 6 | head` lists it"
     yield judge(gib <= free, "memory for the model", found, needed, fix, otherwise=Verdict.WARNING)
 
 
