@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,11 @@ import pytest
 
 from tanren.common.doctor import Finding, Subject, Verdict, run_doctor
 from tanren.common.doctor import _examination as examination
+from tanren.common.doctor import _subject as subject_module
+from tanren.common.doctor._examination import sections
+from tanren.common.doctor._nvml import NOT_READ, Reading
+
+from .recorded_gpus import H100, reading
 
 Command = Callable[..., Any]
 TANREN = "tanren.common.cli"
@@ -92,9 +98,43 @@ def test_only_a_refusal_ends_with_exit_code_1(
     assert ("fix: take another" in out) == (verdict is not Verdict.OK)
 
 
-def test_a_python_that_the_lock_was_not_made_for_is_refused(cpu_subject: Subject) -> None:
-    from dataclasses import replace
+def test_the_first_rows_come_before_the_gpus_are_asked_and_the_network_last(
+    gpu_subject: Callable[[str], Subject], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
 
+    def nvml() -> Reading:
+        asked.append("NVML")
+        return reading("580", H100)
+
+    monkeypatch.setattr(subject_module, "read_nvml", nvml)
+    headings: list[str] = []
+    for heading, findings in sections(replace(gpu_subject("train"), reading=NOT_READ)):
+        assert bool(asked) == ("Machine" in headings)
+        headings.append(heading)
+        if heading in ("Environment", "Machine", "GPUs"):
+            rows = [finding.what for finding in findings]
+            assert ("GPU 0" in rows) == (heading == "GPUs")
+    assert asked == ["NVML"]
+    assert headings[:3] == ["Environment", "Machine", "GPUs"]
+    assert headings[-1] == "Recipe"
+
+
+def test_a_recipe_is_looked_at_and_a_broken_one_is_the_users_mistake(command: Command, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text('[model]\nname = "builtin:tiny-qwen3"\n[data]\nfile = "gone.jsonl"\n', encoding="utf-8")
+    done = command(TANREN, "doctor", str(recipe), "--env", "train", "--no-gpu")
+    assert done.code == 1
+    assert f"ok       {'model':<28} builtin:tiny-qwen3" in done.out
+    assert f"refused  {'data':<28} gone.jsonl: no such file" in done.out
+    assert done.heavy == ""
+    recipe.write_text("x = [", encoding="utf-8")
+    done = command(TANREN, "doctor", str(recipe))
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith(f"error: the recipe {recipe} is not valid TOML")
+
+
+def test_a_python_that_the_lock_was_not_made_for_is_refused(cpu_subject: Subject) -> None:
     [finding] = examination.check_python(replace(cpu_subject, python="3.14.0"))
     assert (finding.verdict, finding.needed) == (Verdict.REFUSED, ">=3.11,<3.14")
 

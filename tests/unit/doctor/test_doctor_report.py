@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from rich.console import Console as RichConsole
@@ -35,7 +36,7 @@ def printed(*findings: Finding, stream: io.StringIO | None = None) -> str:
 
 def test_rows_stand_under_their_heading_and_an_empty_section_has_none() -> None:
     lines = printed(REFUSED).splitlines()
-    assert lines[:4] == ["environment forge: it is hot", "", "Tools", f"refused  {'anvil':<28} cracked"]
+    assert lines[:4] == ["environment forge: it is hot", "", "Tools", f"refused  {'anvil':<28} cracked; needed: whole"]
     assert "Empty" not in lines
     assert lines[-1] == "forge: refused (1 refused; 1.3 s)"
 
@@ -69,11 +70,18 @@ def test_each_row_is_printed_before_the_next_is_looked_for() -> None:
 
 def test_long_findings_are_wrapped_in_their_column_on_a_terminal_alone_and_fixes_never() -> None:
     long = Finding("anvil", "cracked " * 20, "whole", Verdict.REFUSED, "take --another=" + "x" * 150)
-    assert len(as_text(long).splitlines()) == 3
+    assert len(as_text(long).splitlines()) == 2
     narrow = as_text(long, 100).splitlines()
     assert all(len(line) <= 100 for line in narrow if "fix: " not in line)
     assert narrow[1].startswith(" " * 38 + "cracked")
     assert narrow[-1].endswith("x" * 150)
+
+
+def test_rows_with_the_same_fix_say_it_once_and_the_list_counts_them() -> None:
+    twins = [replace(TWIN, what=f"tongs {number}") for number in range(6)]
+    rows, _, to_do = printed(*many(*twins)).partition("To do\n")
+    assert rows.count("fix: take another") == 1
+    assert to_do.startswith(" 1. warning: tongs 0, tongs 1, tongs 2, tongs 3 and 2 more\n    take another\n")
 
 
 @pytest.mark.parametrize(("terminal", "coloured"), [(True, True), (False, False)])

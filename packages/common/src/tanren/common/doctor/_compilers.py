@@ -89,7 +89,8 @@ def _compiler_finding(subject: Subject, what: str, variable: str, compiler: str)
         return _judge(subject, False, what, found)
     foreign = subject.is_pixi and not subject.holds(Path(compiler))
     fix = f"unset {variable} and start with `{subject.run('doctor')}`" if named else f"{subject.reinstall}"
-    return judge(not foreign, what, compiler, _needed(subject), fix, otherwise=Verdict.WARNING)
+    found = f"{compiler}: not the environment's own" if foreign else compiler
+    return judge(not foreign, what, found, _needed(subject), fix, otherwise=Verdict.WARNING)
 
 
 def _c_extension(subject: Subject, cc: str) -> Finding:

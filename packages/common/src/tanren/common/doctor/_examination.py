@@ -75,11 +75,11 @@ def sections(subject: Subject) -> Iterator[tuple[str, Iterable[Finding]]]:
     Of another environment than the one meant only the machine is judged: the rest would describe the wrong one.
     """
     place = list(check_place(subject))
-    yield "Environment", place
     is_wrong = worst(place) is Verdict.REFUSED
     if is_wrong:
         found, fix = "not looked at: this is another environment", subject.run("doctor")
-        yield "Contents", [Finding("its contents", found, subject.environment, Verdict.UNKNOWN, fix)]
+        place.append(Finding("its contents", found, subject.environment, Verdict.UNKNOWN, fix))
+    yield "Environment", place
     looked_into = {} if is_wrong or not subject.installed else CONTENTS | (PROCESS if subject.runs else {})
     for heading, checks in (MACHINE | looked_into | REMOTE).items():
         if heading == "GPUs":

@@ -35,15 +35,15 @@ def check_memory(subject: Subject) -> Iterator[Finding]:
     by_group = group.memory_gib is not None and group.memory_gib == capacity
     found = f"{free:.1f} of {capacity:.1f} GiB free"
     found += f" (limited by {group.memory_file})" if by_group else ""
+    more = (
+        "give the container or the batch job more memory (docker run --memory=..., sbatch --mem=...)"
+        if by_group
+        else "use a machine with more memory"
+    )
     if capacity < least:
-        fix = (
-            "give the container or the batch job more memory (docker run --memory=..., sbatch --mem=...)"
-            if by_group
-            else "use a machine with more memory"
-        )
-        yield Finding("memory", found, f"{least:.0f} GiB or more in all", Verdict.REFUSED, fix)
+        yield Finding("memory", found, f"{least:.0f} GiB or more in all", Verdict.REFUSED, more)
         return
-    fix = "end what else uses memory: `ps aux | sort -rnk 6 | head` lists it"
+    fix = more if capacity < good else "end what else uses memory: `ps aux | sort -rnk 6 | head` lists it"
     yield judge(free >= good, "memory", found, f"{good:.0f} GiB free", fix, otherwise=Verdict.WARNING)
 
 
@@ -53,7 +53,7 @@ def check_shared_memory(subject: Subject) -> Iterator[Finding]:
     size, free, what = resources.shared_gib, resources.shared_free_gib, str(SHARED_FOLDER)
     if subject.profile.cuda is None or not subject.wants_gpu:
         return
-    container = "start the container with --shm-size=8g (Kubernetes: mount an emptyDir of medium Memory there)"
+    container = "start the container with --shm-size=8g"
     if size is None or free is None or not resources.shared_writable:
         found = "there is none" if size is None else "this user cannot write to it"
         fix = f"mount a tmpfs there: sudo mount -t tmpfs -o mode=1777 tmpfs {what}; {container}"

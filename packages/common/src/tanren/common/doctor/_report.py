@@ -10,6 +10,7 @@ from tanren.common.doctor._finding import Finding, Verdict, worst
 
 _STYLES = {Verdict.OK: None, Verdict.WARNING: "yellow", Verdict.UNKNOWN: "yellow", Verdict.REFUSED: "bold red"}
 _VERDICT, _WHAT = 8, 28  # widths of the first two columns
+_NAMED = 4  # findings that a fix names: more are counted
 FEW = 12  # rows that are seen at one glance: below, a list of what to do would only repeat them
 
 
@@ -28,11 +29,14 @@ class Report:
 
     def section(self, heading: str, findings: Iterable[Finding]) -> None:
         """Print the findings as they come, under a heading; no heading where there is none."""
+        before = ""
         for number, finding in enumerate(findings):
             if number == 0:
                 self._console.text(f"\n{heading}", style="bold")
             self.findings.append(finding)
-            self._console.text(as_text(finding, self._width), style=_STYLES[finding.verdict])
+            text = as_text(finding, self._width, with_fix=finding.fix != before)
+            self._console.text(text, style=_STYLES[finding.verdict])
+            before = finding.fix
 
     def close(self, environment: str, seconds: float) -> Verdict:
         """Print what there is to do and the verdict in one line; return it."""
@@ -56,27 +60,29 @@ class Report:
         self._console.text("\nTo do", style="bold")
         for number, (fix, of) in enumerate(fixes.items(), 1):
             verdict = worst(of)
-            named = ", ".join(finding.what for finding in of)
-            self._console.text(f"{number:>2}. {verdict}: {named}\n    {fix}", style=_STYLES[verdict])
+            named = ", ".join(finding.what for finding in of[:_NAMED])
+            more = f" and {len(of) - _NAMED} more" if len(of) > _NAMED else ""
+            self._console.text(f"{number:>2}. {verdict}: {named}{more}\n    {fix}", style=_STYLES[verdict])
 
 
-def as_text(finding: Finding, width: int | None = None) -> str:
-    """Return a finding as its row: verdict, what, found; below it what is needed and the fix, where all is not well.
+def as_text(finding: Finding, width: int | None = None, *, with_fix: bool = True) -> str:
+    """Return a finding as its row: verdict, what, found; where all is not well also what is needed, and below it the fix.
 
-    With a width what was found is wrapped in its column. A fix never is: it is there to be copied.
+    With a width what was found is wrapped in its column. A fix never is: it is there to be copied. Without it (the row
+    before had the same) the row is the rest.
     """
     head = f"{finding.verdict:<{_VERDICT}} {finding.what:<{_WHAT}} "
-    lines = [head + finding.found]
+    said = finding.found if finding.verdict is Verdict.OK else f"{finding.found}; needed: {finding.needed}"
+    row = head + said
     if width is not None:
-        lines = textwrap.wrap(
-            finding.found,
+        row = textwrap.fill(
+            said,
             max(width, 60),
             initial_indent=head,
-            subsequent_indent=" " * (_VERDICT + _WHAT + 2),
+            subsequent_indent=" " * len(head),
             break_long_words=False,
             break_on_hyphens=False,
-        ) or [head]
-    if finding.verdict is not Verdict.OK:
-        below = " " * (_VERDICT + 1)
-        lines += [f"{below}needed: {finding.needed}", f"{below}fix: {finding.fix}"]
-    return "\n".join(lines)
+        )
+    if finding.verdict is Verdict.OK or not with_fix:
+        return row
+    return f"{row}\n{'':<{_VERDICT}} fix: {finding.fix}"
