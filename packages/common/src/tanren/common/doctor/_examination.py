@@ -20,6 +20,7 @@ from tanren.common.doctor._packages import check_packages
 from tanren.common.doctor._place import check_place, check_stamp
 from tanren.common.doctor._subject import Subject, read_subject
 from tanren.common.doctor._toolkit import check_toolkit
+from tanren.common.doctor.deep import check_deep
 from tanren.common.errors import ExitCode
 
 _STYLES = {Verdict.OK: None, Verdict.WARNING: "yellow", Verdict.UNKNOWN: "yellow", Verdict.REFUSED: "bold red"}
@@ -43,8 +44,8 @@ CONTENTS: tuple[Callable[[Subject], Iterable[Finding]], ...] = (
 """What looks into the environment that this process runs in."""
 
 
-def examine(subject: Subject) -> Iterator[Finding]:
-    """Yield every finding as soon as it is known.
+def examine(subject: Subject, tiers: Iterable[str] = ()) -> Iterator[Finding]:
+    """Yield every finding as soon as it is known, those of the tiers of --deep last.
 
     Of another environment than the one meant only the machine is judged: the rest would describe the wrong one.
     """
@@ -58,9 +59,10 @@ def examine(subject: Subject) -> Iterator[Finding]:
         return
     for check in CONTENTS:
         yield from check(subject)
+    yield from check_deep(subject, tiers)
 
 
-def run_doctor(*, expect_env: str | None, wants_gpu: bool, as_json: bool) -> int:
+def run_doctor(*, expect_env: str | None, wants_gpu: bool, as_json: bool, tiers: Iterable[str] = ()) -> int:
     """Examine this machine and environment, print the findings, and return the exit code.
 
     Raises UserError outside a workspace and for an environment that does not exist.
@@ -69,7 +71,7 @@ def run_doctor(*, expect_env: str | None, wants_gpu: bool, as_json: bool) -> int
     console = Console(stream=sys.stderr if as_json else sys.stdout)
     console.text(f"environment {subject.environment}: {subject.profile.why}")
     findings: list[Finding] = []
-    for finding in examine(subject):
+    for finding in examine(subject, tiers):
         findings.append(finding)
         console.text(as_text(finding), style=_STYLES[finding.verdict])
     verdict = worst(findings)
