@@ -49,7 +49,7 @@ def train_sft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("bfloat16", 2e-2)])
 def test_packed_loss_equals_the_sum_over_single_samples(dtype: str, tolerance: float) -> None:
-    from tanren.common.attention import SEGMENTS
+    from tanren.common.attention.packed import registered_name
     from tanren.common.chat import make_sample
     from tanren.common.models.tiny import tiny_model, tiny_tokenizer
     from tanren.common.task_contract import Message
@@ -69,7 +69,7 @@ def test_packed_loss_equals_the_sum_over_single_samples(dtype: str, tolerance: f
         for index in range(1, len(sample.input_ids)):
             if sample.loss_mask[index]:
                 expected -= float(log_probs[index - 1, sample.input_ids[index]])
-    model.set_attn_implementation(SEGMENTS)
+    model.set_attn_implementation(registered_name("sdpa"))
     assert float(packed_loss(model, MicroBatch(tuple(samples)), "cuda").detach()) == pytest.approx(
         expected, rel=tolerance
     )

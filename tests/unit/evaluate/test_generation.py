@@ -9,7 +9,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from tanren.common.attention import SEGMENTS
+from tanren.common.attention.packed import registered_name
 from tanren.common.chat import prompt_hash, render_prompt
 from tanren.common.config import GenerationConfig
 from tanren.common.errors import UserError
@@ -129,10 +129,10 @@ def test_a_model_in_training_is_given_back_as_it_was(
 ) -> None:
     plain = _generate(tiny_qwen3, tiny_tokenizer, prompts, max_new_tokens=4)
     tiny_qwen3.train()
-    tiny_qwen3.set_attn_implementation(SEGMENTS)
+    tiny_qwen3.set_attn_implementation(registered_name("sdpa"))
     assert _generate(tiny_qwen3, tiny_tokenizer, prompts, max_new_tokens=4) == plain
     assert tiny_qwen3.training
-    assert tiny_qwen3.config._attn_implementation == SEGMENTS
+    assert tiny_qwen3.config._attn_implementation == registered_name("sdpa")
 
 
 def test_sampling_settings_of_a_checkpoint_do_not_reach_the_evaluation(

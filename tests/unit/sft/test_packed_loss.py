@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
-from tanren.common.attention import SEGMENTS
+from tanren.common.attention.packed import registered_name
 from tanren.common.chat import Sample
 from tanren.common.models.tiny import tiny_model
 from tanren.sft.packing import MicroBatch
@@ -35,7 +35,7 @@ def samples(make: MakeSample) -> list[Sample]:
 def packed_model() -> PreTrainedModel:
     model = tiny_model("tiny-qwen3", torch.float32)
     model.train()
-    model.set_attn_implementation(SEGMENTS)
+    model.set_attn_implementation(registered_name("sdpa"))
     return model
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from tanren.common.attention import SEGMENTS
+from tanren.common.attention.packed import registered_name
 from tanren.common.chat import Sample
 from tanren.common.console import Console
 from tanren.common.errors import ExitCode
@@ -38,7 +38,7 @@ def _trainer(
     folder: Path, steps: list[Step], interruption: Interruption | None = None, **settings: Any
 ) -> Iterator[SftTrainer]:
     model = tiny_model("tiny-qwen3", torch.float32)
-    model.set_attn_implementation(SEGMENTS)
+    model.set_attn_implementation(registered_name("sdpa"))
     console = Console(stream=io.StringIO())
     run = RunDirectory(folder)
     metrics = MetricsWriter(run.metrics)

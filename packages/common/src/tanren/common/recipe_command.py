@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ class RecipeCommand:
     description: str
     default_recipe: str | None = None
     resumable: bool = False
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """Environment variables without the prefix, and the key that each sets."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ def read_arguments(command: RecipeCommand, arguments: Sequence[str]) -> Request 
         prefix=command.prefix,
         prog=f"{command.prog} [RECIPE.toml]",
         description=_description(command),
+        variables=command.variables,
     )
     return Request(loaded, dry_run, as_json, resume)
 
@@ -89,6 +92,7 @@ def _description(command: RecipeCommand) -> str:
     if command.resumable:
         lines.append("--resume latest|RUN_DIRECTORY continues an interrupted run from its newest checkpoint.")
     lines.append(f"'{command.prog} schema' prints the JSON schema of a recipe.")
+    lines.extend(f"The environment variable {name} sets {key}." for name, key in command.variables.items())
     lines.append(f"Precedence: flag, environment variable ({command.prefix}SECTION__KEY), recipe, default.")
     return "\n\n".join(lines[:1] + lines[2:])
 

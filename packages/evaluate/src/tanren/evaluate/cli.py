@@ -13,6 +13,7 @@ from typing import Annotated
 
 import tyro
 
+from tanren.common.attention import ATTENTION_VARIABLE
 from tanren.common.command import run_command
 from tanren.common.errors import UserError
 from tanren.common.models.source import resolve_source
@@ -29,6 +30,7 @@ COMMAND = RecipeCommand(
         "'evaluate score PACK PREDICTIONS' scores predictions again without generating."
     ),
     default_recipe="tasks/structured/recipes/evaluate.toml",
+    variables={ATTENTION_VARIABLE: "generation.attention"},
 )
 
 

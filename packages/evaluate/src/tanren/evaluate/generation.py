@@ -10,7 +10,7 @@ import torch
 from transformers import GenerationConfig as HfGenerationConfig
 from transformers import StoppingCriteria, StoppingCriteriaList
 
-from tanren.common.attention import inference_attention
+from tanren.common.attention.packed import inference_attention
 from tanren.common.chat import prompt_hash, render_prompt
 from tanren.common.config import GenerationConfig
 from tanren.common.errors import UserError
@@ -61,7 +61,12 @@ def generate(
     eos = _eos_ids(model, tokenizer)
     was_training = model.training
     model.eval()
-    with torch.inference_mode(), inference_attention(model), _contiguous_head(model), _no_checkpoint_settings(model):
+    with (
+        torch.inference_mode(),
+        inference_attention(model, settings.attention),
+        _contiguous_head(model),
+        _no_checkpoint_settings(model),
+    ):
         for first in range(0, len(order), settings.batch_size):
             batch = order[first : first + settings.batch_size]
             completions = _decode_batch(model, tokenizer, [ids[index] for index in batch], settings, eos, on_token)

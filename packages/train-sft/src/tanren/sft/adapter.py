@@ -13,18 +13,16 @@ from tanren.sft.plan import Plan
 if TYPE_CHECKING:
     from peft import PeftModel
 
-    from tanren.common.attention import AttentionChoice
     from tanren.common.models.load import LoadedModel
 
 
-def attach_lora(plan: Plan, loaded: LoadedModel, attention: AttentionChoice) -> Any:
+def attach_lora(plan: Plan, loaded: LoadedModel) -> Any:
     """Wrap the model with a fresh adapter; its initialisation depends on the seed alone."""
     from peft import LoraConfig, get_peft_model
     from transformers import set_seed
 
     lora = plan.config.lora
     set_seed(plan.config.seed)
-    loaded.model.set_attn_implementation(attention.kernel)
     loaded.model.config.use_cache = False
     try:
         model = get_peft_model(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from tanren.common.attention import ATTENTION_VARIABLE
 from tanren.common.command import run_command
 from tanren.common.recipe_command import RecipeCommand, read_arguments
 from tanren.sft.config import SftConfig
@@ -19,6 +20,7 @@ COMMAND = RecipeCommand(
     description="Supervised fine-tuning with LoRA: trains, evaluates before and after, writes a report.",
     default_recipe="tasks/structured/recipes/quickstart.toml",
     resumable=True,
+    variables={ATTENTION_VARIABLE: "train.attention"},
 )
 
 

@@ -84,6 +84,9 @@ class TrainConfig(ConfigModel):
     micro_batch_tokens: Positive = 2048
     """Tokens packed into one forward and backward pass; memory grows with it, the result does not change."""
 
+    attention: Literal["auto", "flash_attention_4", "flash_attention_2", "varlen", "sdpa", "eager"] = "auto"
+    """Attention kernel. auto: the fastest that proves right on this machine. A named one that cannot run is an error. ATTN_IMPL sets it, too."""
+
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third slower."""
 

@@ -37,7 +37,7 @@ from tanren.sft.summary import final_numbers, make_summary, verdict_line
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from tanren.common.attention import AttentionChoice
+    from tanren.common.attention import Choice
     from tanren.common.chat import Sample
     from tanren.common.models.device import DevicePlan
     from tanren.common.models.load import LoadedModel
@@ -129,7 +129,7 @@ def _run(
     resumed: bool,
 ) -> int:
     """Do the run in its directory: evaluate, train, evaluate, save, report."""
-    from tanren.common.attention import choose_training_attention
+    from tanren.common.attention.training import choose_training_attention
     from tanren.common.chat import template_hash
     from tanren.common.models.load import load_model
     from tanren.sft.packing import lay_out
@@ -138,8 +138,10 @@ def _run(
     config, begun = plan.config, time.time()
     with console.phase("load model", plan.source.name):
         loaded = load_model(plan.source, prepared.device)
-    attention = choose_training_attention(loaded.model)
-    console.line(f"attention: {attention.kernel}: {attention.reason}")
+    with console.phase("prove attention", config.train.attention):
+        attention = choose_training_attention(loaded.model, config.train.attention)
+    for line in attention.lines():
+        console.line(line)
     template = template_hash(prepared.tokenizer)
     environment = _environment(prepared, attention, loaded, template)
     if resumed:
@@ -151,7 +153,7 @@ def _run(
         evaluator.evaluate(BASE, loaded.model, prepared.tokenizer, run.evaluation)
 
     with console.phase("attach LoRA", f"rank {config.lora.rank} on {config.lora.target_modules}"):
-        model = attach_lora(plan, loaded, attention)
+        model = attach_lora(plan, loaded)
     console.line(coverage_line(model))
     steps = lay_out(
         prepared.samples,
@@ -255,12 +257,12 @@ def _train(trainer: SftTrainer, run: RunDirectory, console: Console, steps: int,
             torch.use_deterministic_algorithms(False)
 
 
-def _environment(prepared: Prepared, attention: AttentionChoice, loaded: LoadedModel, template: str) -> dict[str, Any]:
+def _environment(prepared: Prepared, attention: Choice, loaded: LoadedModel, template: str) -> dict[str, Any]:
     from tanren.sft.samples import samples_sha256
 
     return describe_environment() | {
         "device": asdict(prepared.device),
-        "attention": {"kernel": attention.kernel, "reason": attention.reason},
+        "attention": asdict(attention),
         "model": loaded.provenance,
         "chat_template_hash": template,
         "samples_sha256": samples_sha256(prepared.samples),

@@ -27,7 +27,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from tanren.common.attention import SEGMENTS
+from tanren.common.attention.packed import is_packed, packing_arguments
 from tanren.common.console import Bar, Console
 from tanren.common.errors import FoundWantingError
 from tanren.common.run import RunDirectory, folder_written_aside
@@ -268,9 +268,10 @@ def packed_loss(model: torch.nn.Module, micro_batch: MicroBatch, device: torch.d
             if sample.loss_mask[index]:
                 predicting.append(offset + index - 1)
                 targets.append(sample.input_ids[index])
-    packed = model.config._attn_implementation == SEGMENTS  # type: ignore[union-attr]
+    packed = is_packed(model)  # type: ignore[arg-type]
     assert packed or len(micro_batch.samples) == 1, "another attention would attend across packed samples"
-    extra = {"segments": tuple(len(sample.input_ids) for sample in micro_batch.samples)} if packed else {}
+    lengths = [len(sample.input_ids) for sample in micro_batch.samples]
+    extra = packing_arguments(lengths, device) if packed else {}
     logits = model(
         input_ids=torch.tensor([tokens], device=device),
         position_ids=torch.tensor([positions], device=device),

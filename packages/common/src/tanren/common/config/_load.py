@@ -45,18 +45,22 @@ def load_config(
     prefix: str,
     prog: str,
     description: str,
+    variables: Mapping[str, str] | None = None,
 ) -> Loaded[C]:
     """Merge default < recipe < environment variables < flags, and validate.
 
-    `prefix` begins the names of this command's environment variables: `TANREN_SFT__OPTIM__LR` sets `optim.lr`.
+    `prefix` begins the names of this command's environment variables: `TANREN_SFT__OPTIM__LR` sets `optim.lr`;
+    `variables` are others that set a key, by their whole names, and give way to those.
     Raises UserError for an unknown key (with the nearest known one), a wrong type, an unreadable recipe.
     """
     values = {} if recipe is None else _read_toml(recipe)
     origins = dict.fromkeys(flatten(values), f"recipe {recipe}")
     if recipe is not None:
         _validate(model, values, f"recipe {recipe}")
-    for variable in sorted(name for name in environment if name.startswith(prefix)):
-        dotted = variable.removeprefix(prefix).lower().replace("__", ".")
+    names = {name: dotted for name, dotted in (variables or {}).items() if environment.get(name)}
+    own = sorted(name for name in environment if name.startswith(prefix))
+    names |= {name: name.removeprefix(prefix).lower().replace("__", ".") for name in own}
+    for variable, dotted in names.items():
         text = environment[variable]
         _set(values, dotted, text if _is_text(model, dotted) else _literal(text), f"environment variable {variable}")
         _validate(model, values, f"environment variable {variable}")

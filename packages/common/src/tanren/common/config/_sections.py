@@ -49,6 +49,9 @@ class GenerationConfig(ConfigModel):
     batch_size: Annotated[int, Field(ge=1)] = 32
     """Prompts generated together."""
 
+    attention: Literal["auto", "sdpa", "eager"] = "auto"
+    """Attention of generation, transformers' own. auto: sdpa, or eager for what sdpa leaves out. `evaluate` reads the variable ATTN_IMPL, too."""
+
 
 class OutputConfig(ConfigModel):
     """Where the run directory goes."""

@@ -26,4 +26,4 @@ def kernel(name: str, device: str) -> ProbeResult:
         raise RuntimeError(proof.fault)
     errors = {"output": proof.forward_error, "gradients": proof.gradient_error}
     comparisons = tuple(Comparison(what, error, proof.limit) for what, error in errors.items())
-    return ProbeResult("forward and backward", proof.first_seconds, proof.seconds, comparisons)
+    return ProbeResult("forward and backward, samples kept apart", proof.first_seconds, proof.seconds, comparisons)

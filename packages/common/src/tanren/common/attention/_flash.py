@@ -1,0 +1,181 @@
+"""The flash kernels: all packed samples in one call, grouped heads as they are, memory linear in the tokens.
+
+Attention sinks (gpt-oss). A sink is one more key with the score s and the value 0. So the weights are those of plain
+attention times g = exp(lse) / (exp(lse) + exp(s)) = sigmoid(lse - s), and with lse' = log(exp(lse) + exp(s)):
+
+- FlashAttention-4 gives a gradient to lse, and `out * g` is all there is to do;
+- torch's kernel gives none. But its backward pass makes the weights anew from lse: handed lse' and the output with
+  sinks, it computes exactly the gradients of attention with sinks. For the sink itself remains
+  ds = -sum over tokens of exp(s - lse') * (dout . out), since its value is 0.
+"""
+
+from __future__ import annotations
+
+import inspect
+from functools import cache
+from typing import Any
+
+import torch
+from torch.nn.functional import pad
+
+from tanren.common.attention._packing import Packing, Scores
+
+
+def flash_attention_4(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, packing: Packing, scores: Scores
+) -> torch.Tensor:
+    """FlashAttention-4 (flash-attn-4), compiled at its first call for each shape of heads: seconds."""
+    from flash_attn.cute import flash_attn_varlen_func
+
+    assert scores.softcap == scores.dropout == 0, scores
+    out, lse = flash_attn_varlen_func(
+        _rows(query),
+        _rows(key),
+        _rows(value),
+        cu_seqlens_q=packing.cu_seqlens,
+        cu_seqlens_k=packing.cu_seqlens,
+        max_seqlen_q=packing.longest,
+        max_seqlen_k=packing.longest,
+        softmax_scale=scores.scale,
+        causal=True,
+        window_size=(scores.window - 1, 0) if scores.window else (None, None),
+        deterministic=torch.are_deterministic_algorithms_enabled(),
+        return_lse=scores.sinks is not None,
+    )
+    if scores.sinks is not None:
+        gate = torch.sigmoid(lse.transpose(0, 1) - scores.sinks.float())  # (tokens, heads)
+        out = (out * gate.unsqueeze(-1)).to(out.dtype)
+    result: torch.Tensor = out.unsqueeze(0)
+    return result
+
+
+def flash_attention_2(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, packing: Packing, scores: Scores
+) -> torch.Tensor:
+    """FlashAttention-2, where the user built it (the task install-flash-attn)."""
+    from flash_attn import flash_attn_varlen_func
+
+    assert scores.softcap == 0, scores
+    assert scores.sinks is None
+    out: torch.Tensor = flash_attn_varlen_func(
+        _rows(query),
+        _rows(key),
+        _rows(value),
+        packing.cu_seqlens,
+        packing.cu_seqlens,
+        packing.longest,
+        packing.longest,
+        dropout_p=scores.dropout,
+        softmax_scale=scores.scale,
+        causal=True,
+        window_size=(scores.window - 1, 0) if scores.window else (-1, -1),
+        deterministic=torch.are_deterministic_algorithms_enabled(),
+    )
+    return out.unsqueeze(0)
+
+
+def varlen(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, packing: Packing, scores: Scores
+) -> torch.Tensor:
+    """torch.nn.attention.varlen, and for sinks the kernel below it."""
+    assert scores.softcap == scores.dropout == 0, scores
+    size, narrow = query.shape[-1], value.shape[-1]
+    if narrow < size:  # latent attention: one size for all three
+        value = pad(value, (0, size - narrow))
+    rows = (_rows(query), _rows(key), _rows(value))
+    window = (scores.window - 1, 0) if scores.window else (-1, 0)
+    if scores.sinks is None:
+        from torch.nn.attention.varlen import varlen_attn
+
+        ends, longest = packing.cu_seqlens, packing.longest
+        grouped = _grouped_heads() if query.shape[1] != key.shape[1] else {}
+        out = varlen_attn(*rows, ends, ends, longest, longest, scale=scores.scale, window_size=window, **grouped)
+    else:
+        out = _FlashWithSinks.apply(  # type: ignore[no-untyped-call]
+            *rows, scores.sinks, packing, scores.scale, window
+        )
+    assert isinstance(out, torch.Tensor)
+    return out[..., :narrow].unsqueeze(0)
+
+
+def _rows(tensor: torch.Tensor) -> torch.Tensor:
+    """(1, heads, tokens, size) -> (tokens, heads, size), without a copy: the kernels read strides."""
+    return tensor[0].transpose(0, 1)
+
+
+@cache
+def _grouped_heads() -> dict[str, Any]:
+    """torch 2.13 wants to be told of grouped heads; 2.11 takes them untold and does not know the word."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    return {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
+
+
+class _FlashWithSinks(torch.autograd.Function):
+    """torch's flash kernel with attention sinks; the module's docstring derives it."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        sinks: torch.Tensor,
+        packing: Packing,
+        scale: float,
+        window: tuple[int, int],
+    ) -> torch.Tensor:
+        """`query` (tokens, heads, size), `key` and `value` (tokens, key-value heads, size), `sinks` (heads,)."""
+        longest = packing.longest
+        out, lse, rng, _, _ = torch.ops.aten._flash_attention_forward(
+            query,
+            key,
+            value,
+            packing.cu_seqlens,
+            packing.cu_seqlens,
+            longest,
+            longest,
+            0.0,
+            True,
+            False,
+            scale=scale,
+            window_size_left=window[0],
+            window_size_right=window[1],
+        )
+        with_sink = torch.logaddexp(lse, sinks.float().unsqueeze(1))  # (heads, tokens)
+        out = (out * torch.exp(lse - with_sink).transpose(0, 1).unsqueeze(-1)).to(out.dtype)
+        ctx.save_for_backward(query, key, value, sinks, out, with_sink, rng)
+        ctx.packing, ctx.scale, ctx.window = packing, scale, window
+        result: torch.Tensor = out
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Gradients of query, key, value and sinks."""
+        query, key, value, sinks, out, with_sink, rng = ctx.saved_tensors
+        gradient = gradients[0].contiguous()
+        longest, unused = ctx.packing.longest, torch.empty(0, device=query.device)
+        dq, dk, dv = torch.ops.aten._flash_attention_backward(
+            gradient,
+            query,
+            key,
+            value,
+            out,
+            with_sink,
+            ctx.packing.cu_seqlens,
+            ctx.packing.cu_seqlens,
+            longest,
+            longest,
+            0.0,
+            True,
+            rng,
+            unused,
+            scale=ctx.scale,
+            window_size_left=ctx.window[0],
+            window_size_right=ctx.window[1],
+        )
+        d_sinks = None
+        if ctx.needs_input_grad[3]:
+            products = (gradient.float() * out.float()).sum(-1).transpose(0, 1)  # (heads, tokens)
+            d_sinks = -(torch.exp(sinks.float().unsqueeze(1) - with_sink) * products).sum(1).to(sinks.dtype)
+        return dq, dk, dv, d_sinks, None, None, None
