@@ -26,6 +26,8 @@ def all_reduce(backend: str, megabytes: float) -> ProbeResult:
         import torch
 
         processes = torch.cuda.device_count()  # by NVML: this process needs no context of its own
+        if processes == 0:
+            raise RuntimeError("torch finds no GPU")
         if processes == 1:
             return ProbeResult("one GPU: nothing to prove")
     with tempfile.TemporaryDirectory(prefix="tanren-doctor-ranks-") as name:
@@ -48,12 +50,14 @@ def run_ranks(backend: str, processes: int, megabytes: float, folder: Path) -> N
         ranks = list[subprocess.Popen[bytes]]()
         for rank in range(processes):
             variables = {**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-            ranks.append(stack.enter_context(subprocess.Popen(command, env=variables)))
-            stack.callback(ranks[-1].kill)
+            output = stack.enter_context(_output(folder, rank).open("wb"))
+            process = subprocess.Popen(command, env=variables, stdout=output, stderr=subprocess.STDOUT)
+            ranks.append(stack.enter_context(process))
+            stack.callback(process.kill)
         while any(process.poll() is None for process in ranks):
-            _raise_for_failed(ranks)
+            _raise_for_failed(ranks, folder)
             time.sleep(POLL)
-        _raise_for_failed(ranks)
+        _raise_for_failed(ranks, folder)
 
 
 def free_port() -> int:
@@ -63,7 +67,18 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def _raise_for_failed(ranks: list[subprocess.Popen[bytes]]) -> None:
+def _raise_for_failed(ranks: list[subprocess.Popen[bytes]], folder: Path) -> None:
+    """Raise what the first rank that failed said last, with the first warning of NCCL; all is printed."""
     for rank, process in enumerate(ranks):
-        if process.poll():
-            raise RuntimeError(f"rank {rank} of {len(ranks)} ended with code {process.returncode}")
+        if not process.poll():
+            continue
+        said = [_output(folder, rank).read_text(encoding="utf-8", errors="replace") for rank in range(len(ranks))]
+        sys.stderr.writelines(said)
+        last = next((line for line in reversed(said[rank].splitlines()) if line.strip()), "no word")
+        warnings = [line for text in said for line in text.splitlines() if "NCCL WARN" in line]
+        warned = f"; {warnings[0]}" if warnings else ""
+        raise RuntimeError(f"rank {rank} of {len(ranks)} ended with code {process.returncode}: {last}{warned}")
+
+
+def _output(folder: Path, rank: int) -> Path:
+    return folder / f"rank-{rank}.txt"

@@ -29,20 +29,19 @@ def ceilings_of(numbers: dict[str, float | str]) -> Ceilings:
     return Ceilings(**numbers, measured=datetime.now(UTC).isoformat(timespec="seconds"))  # type: ignore[arg-type]
 
 
-def bandwidth(device: str, gib: float = 1.0) -> ProbeResult:
+def bandwidth(device: str, gib: float = 1.0, seconds: float = SECONDS) -> ProbeResult:
     """Copy `gib` GiB, or an eighth of what is free: far more than any cache holds. Counted: bytes read and written."""
     import torch
 
     size = int(min(gib * 2**30, _free(device) / 8))
     source = torch.arange(size // 4, dtype=torch.int32, device=device)
     target = torch.empty_like(source)
-    seconds = _median_seconds(lambda: target.copy_(source), device)
-    rate = 2 * source.nbytes / seconds
+    rate = 2 * source.nbytes / _median_seconds(lambda: target.copy_(source), device, seconds)
     found = f"{rate / 1e9:,.0f} GB/s by a copy of {source.nbytes / 2**30:.2f} GiB"
     return ProbeResult(found, numbers={**_device(device), "bandwidth_bytes_per_s": rate})
 
 
-def matrix_rate(device: str, size: int = 0) -> ProbeResult:
+def matrix_rate(device: str, size: int = 0, seconds: float = SECONDS) -> ProbeResult:
     """Multiply (size, size) matrices in the precision of training; random ones, for zeros take less power and run faster.
 
     Size 0: 8192 on a GPU, 2048 on a CPU.
@@ -55,8 +54,7 @@ def matrix_rate(device: str, size: int = 0) -> ProbeResult:
     dtype = half_precision(device)
     left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     product = torch.empty_like(left)
-    seconds = _median_seconds(lambda: torch.mm(left, right, out=product), device)
-    rate = 2 * size**3 / seconds
+    rate = 2 * size**3 / _median_seconds(lambda: torch.mm(left, right, out=product), device, seconds)
     found = f"{rate / 1e12:,.3g} TFLOP/s in {name_of(dtype)}, {size} x {size}"
     return ProbeResult(found, numbers={**_device(device), "matrix_flops_per_s": rate, "dtype": name_of(dtype)})
 
@@ -81,13 +79,13 @@ def launch_time(device: str) -> ProbeResult:
     return ProbeResult(found, numbers={**_device(device), "launch_seconds": seconds})
 
 
-def _median_seconds(run: Callable[[], object], device: str) -> float:
-    """Return the median time of a run in SECONDS of runs, after a first one."""
+def _median_seconds(run: Callable[[], object], device: str, seconds: float) -> float:
+    """Return the median time of a run, of those that some seconds hold, after a first one."""
     from tanren.common.doctor.deep._measure import synchronize
 
     run()
     synchronize(device)
-    times, until = list[float](), time.perf_counter() + SECONDS
+    times, until = list[float](), time.perf_counter() + seconds
     while time.perf_counter() < until or len(times) < AT_ONCE:
         times += _cuda_times(run, device) if device.startswith("cuda") else [_time(run)]
     return median(times)

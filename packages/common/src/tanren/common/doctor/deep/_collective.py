@@ -18,8 +18,8 @@ LIMIT = 300.0  # s
 def check_nccl(subject: Subject) -> Iterator[Finding]:
     """Yield one row: the sum of all visible GPUs."""
     backend = "nccl" if uses_gpu(subject) else "gloo"
-    what = "NCCL all-reduce" if backend == "nccl" else "gloo all-reduce (2 processes)"
-    fix = "read NCCL's own lines: NCCL_DEBUG=INFO ./pixiw run -e train doctor --deep nccl; try NCCL_P2P_DISABLE=1"
+    what = "NCCL all-reduce" if backend == "nccl" else "gloo all-reduce"
+    fix = f"read what NCCL says: NCCL_DEBUG=INFO {subject.run('doctor --deep nccl')}; try NCCL_P2P_DISABLE=1"
     if backend == "gloo":
         fix = "let the machine's own name lead to an address of its own (/etc/hosts), or set GLOO_SOCKET_IFNAME=lo"
     arguments: Arguments = {"backend": backend, "megabytes": MEGABYTES[backend]}

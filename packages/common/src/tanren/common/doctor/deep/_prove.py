@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import io
+import re
 import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 
 from tanren.common.doctor._explain import read_log
 from tanren.common.doctor._finding import Finding, Verdict, judge
 from tanren.common.doctor._subject import Subject
 from tanren.common.doctor.deep._asking import GRACE, Reply, Worker
 from tanren.common.doctor.deep._probe import Probe, ProbeResult
+from tanren.common.workspace import cache_folder
 
 NEEDED = "it runs, and its result is right"
 SHOWN = 300  # characters of a fault
@@ -77,15 +80,24 @@ def _times(reply: Reply, result: ProbeResult) -> str:
 
 
 def _fault(probe: Probe, reply: Reply) -> Finding:
-    """A failure that is known by its text has its own fix."""
-    found = next((line.strip() for line in reply.fault.splitlines() if line.strip()), "no word")[:SHOWN]
-    found = f"{found}; {as_time(reply.seconds)}"
-    known = read_log(io.BytesIO(f"{reply.text}\n{reply.fault}\n".encode())).explanations
-    if known:
-        return Finding(probe.what, f"{found} ({known[0].what})", NEEDED, Verdict.REFUSED, known[0].fix)
-    return Finding(probe.what, found, NEEDED, Verdict.REFUSED, probe.fix)
+    """What was raised, and where all that was printed lies; a failure that is known by its text has its own fix."""
+    raised = next((line.strip() for line in reply.fault.splitlines() if line.strip()), "no word")[:SHOWN]
+    where = f"{as_time(reply.seconds)}; log: {_write_log(probe, reply)}"
+    for text in (reply.fault, reply.text):  # what it died of, before what it said on the way
+        for known in read_log(io.BytesIO(text.encode())).explanations:
+            return Finding(probe.what, f"{raised} ({known.what}); {where}", NEEDED, Verdict.REFUSED, known.fix)
+    return Finding(probe.what, f"{raised}; {where}", NEEDED, Verdict.REFUSED, probe.fix)
+
+
+def _write_log(probe: Probe, reply: Reply) -> Path:
+    slug = re.sub(r"[^a-z0-9]+", "-", probe.what.lower()).strip("-")
+    path = cache_folder() / "doctor" / f"{slug}.log"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"{reply.text}\n{reply.fault}\n", encoding="utf-8")
+    return path
 
 
 def _not_tried(gate: Probe, waiting: Iterable[Probe]) -> Finding:
     names = ", ".join(probe.what for probe in waiting)
-    return Finding(names, "not tried", f"{gate.what} first", Verdict.UNKNOWN, f"put {gate.what} right first")
+    fix = f"put {gate.what} right first"
+    return Finding(f"all after {gate.what}", f"not tried: {names}", f"{gate.what} first", Verdict.UNKNOWN, fix)
