@@ -80,7 +80,7 @@ def test_only_a_refusal_ends_with_exit_code_1(
     verdict: Verdict,
     code: int,
 ) -> None:
-    def found(_: Subject) -> Iterator[Finding]:
+    def found(_: Subject, tiers: object) -> Iterator[Finding]:
         yield Finding("steel", "glows", "hot", Verdict.OK)
         yield Finding("anvil", "cracked", "whole", verdict, "take another")
 
