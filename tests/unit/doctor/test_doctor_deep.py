@@ -17,6 +17,7 @@ from tanren.common.doctor import Finding, Subject, Verdict, run_doctor
 from tanren.common.doctor import _examination as examination
 from tanren.common.doctor._finding import worst
 from tanren.common.doctor.deep import check_deep, named_tiers, with_tiers_last
+from tanren.common.doctor.deep._all_reduce import run_ranks
 from tanren.common.doctor.deep._kernels import check_kernels
 from tanren.common.doctor.deep._probe import Probe
 from tanren.common.doctor.deep._prove import as_time, prove
@@ -63,6 +64,14 @@ def leave():
 
 def fail(message):
     raise RuntimeError(message)
+"""
+RANKS = """\
+import os, sys, time
+
+if os.environ["RANK"] == "0":
+    time.sleep(60)
+print("gpu:1:2 [1] NCCL WARN socket closed", flush=True)
+sys.exit("it failed")
 """
 Run = Callable[..., dict[str, Finding]]
 
@@ -168,7 +177,7 @@ def test_a_known_failure_brings_its_own_fix(run: Run) -> None:
 )
 def test_an_error_over_its_limit_is_refused_and_nan_always(run: Run, error: float, verdict: Verdict) -> None:
     row = run(probe("compared", error=error, most=0.01))["compared"]
-    assert (row.verdict, row.needed) == (verdict, "error at most: half 1e-02")
+    assert (row.verdict, row.needed) == (verdict, "error at most: half 0.01")
 
 
 def test_what_a_proof_names_is_proven_next_one_by_one(run: Run) -> None:
@@ -231,6 +240,16 @@ def test_a_gpu_that_torch_does_not_see_is_refused_once(subject: Subject, gpu_sub
     assert rows["torch"].verdict is Verdict.REFUSED
     assert "Triton kernel" in rows["all after torch"].found
     assert "ceilings" not in rows
+
+
+def test_a_rank_that_fails_ends_the_others_and_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ranks.py").write_text(RANKS, encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    begun = time.monotonic()
+    with pytest.raises(RuntimeError) as raised:
+        run_ranks("nccl", 2, 1.0, tmp_path, module="ranks")
+    assert time.monotonic() - begun < 30
+    assert str(raised.value) == "rank 1 of 2 ended with code 1: it failed; gpu:1:2 [1] NCCL WARN socket closed"
 
 
 @pytest.mark.parametrize(

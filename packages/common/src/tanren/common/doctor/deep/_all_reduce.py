@@ -42,10 +42,10 @@ def all_reduce(backend: str, megabytes: float) -> ProbeResult:
     return ProbeResult(found, numbers={"processes": processes, "bus_bytes_per_s": bus, "seconds": seconds})
 
 
-def run_ranks(backend: str, processes: int, megabytes: float, folder: Path) -> None:
-    """Run one process a rank to its end; where one fails, end the others, which would wait for it."""
+def run_ranks(backend: str, processes: int, megabytes: float, folder: Path, module: str = RANK) -> None:
+    """Run one process of a module a rank to its end; where one fails, end the others, which would wait for it."""
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(processes)}
-    command = [sys.executable, "-P", "-m", RANK, backend, str(megabytes), str(folder)]
+    command = [sys.executable, "-P", "-m", module, backend, str(megabytes), str(folder)]
     with ExitStack() as stack:
         ranks = list[subprocess.Popen[bytes]]()
         for rank in range(processes):

@@ -58,7 +58,7 @@ def as_finding(probe: Probe, reply: Reply) -> Finding:
         return _fault(probe, reply)
     result = reply.result
     shown = [f"{one.what} {one.error:.1e}" for one in result.comparisons]
-    limits = [f"{one.what} {one.limit:.0e}" for one in result.comparisons]
+    limits = [f"{one.what} {one.limit:.2g}" for one in result.comparisons]
     found = "; ".join([result.found, *([f"error: {', '.join(shown)}"] if shown else []), _times(reply, result)])
     needed = f"error at most: {', '.join(limits)}" if limits else NEEDED
     return judge(all(one.good for one in result.comparisons), probe.what, found, needed, probe.fix)
