@@ -122,7 +122,7 @@ def _median(run: Callable[[], Any]) -> float:
         end.record()
         end.synchronize()
         times.append(begin.elapsed_time(end))
-    return statistics.median(times)
+    return float(statistics.median(times))
 
 
 def main() -> None:

@@ -35,8 +35,7 @@ def _needs_cuda() -> None:
         pytest.skip("no CUDA device")
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(("model", "dtype"), [*((model, "bfloat16") for model in MODELS), ("llama", "float16")])
 @pytest.mark.parametrize("kernel", ["flash_attention_4", "flash_attention_2", "varlen", "sdpa", "eager"])
 def test_a_kernel_that_may_be_chosen_proves_right(kernel: str, model: str, dtype: str) -> None:
     try:

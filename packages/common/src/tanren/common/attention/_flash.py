@@ -12,6 +12,8 @@ attention times g = exp(lse) / (exp(lse) + exp(s)) = sigmoid(lse - s), and with 
 from __future__ import annotations
 
 import inspect
+import os
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -19,16 +21,15 @@ import torch
 from torch.nn.functional import pad
 
 from tanren.common.attention._packing import Packing, Scores
+from tanren.common.workspace import cache_folder
 
 
 def flash_attention_4(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, packing: Packing, scores: Scores
 ) -> torch.Tensor:
-    """FlashAttention-4 (flash-attn-4), compiled at its first call for each shape of heads: seconds."""
-    from flash_attn.cute import flash_attn_varlen_func
-
+    """FlashAttention-4 (flash-attn-4), compiled at its first call for each shape of heads, once on a machine: 15 s."""
     assert scores.softcap == scores.dropout == 0, scores
-    out, lse = flash_attn_varlen_func(
+    out, lse = _flash_attn_4()(
         _rows(query),
         _rows(key),
         _rows(value),
@@ -101,6 +102,17 @@ def varlen(
 def _rows(tensor: torch.Tensor) -> torch.Tensor:
     """(1, heads, tokens, size) -> (tokens, heads, size), without a copy: the kernels read strides."""
     return tensor[0].transpose(0, 1)
+
+
+@cache
+def _flash_attn_4() -> Callable[..., Any]:
+    """Import it with its cache of compiled kernels on (it is off by default); its key holds the package's own sources."""
+    os.environ.setdefault("FLASH_ATTENTION_CUTE_DSL_CACHE_ENABLED", "1")
+    os.environ.setdefault("FLASH_ATTENTION_CUTE_DSL_CACHE_DIR", str(cache_folder() / "flash-attn-4"))
+    from flash_attn.cute import flash_attn_varlen_func
+
+    function: Callable[..., Any] = flash_attn_varlen_func
+    return function
 
 
 @cache

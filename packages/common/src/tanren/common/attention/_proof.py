@@ -27,6 +27,8 @@ WINDOW = 48
 LIMITS = {"float32": 1e-5, "float16": 1e-2, "bfloat16": 2e-2}
 """Of ||found - reference|| / ||reference||: a few roundings of the precision. bfloat16 rounds at 4e-3, and the weights,
 the output and its gradient are each rounded once or twice; a wrong mask or a missing term is beyond 1e-1."""
+LONGEST_FAULT = 200
+"""Characters: a kernel's compiler may answer with pages."""
 LLAMA_LIKE = AttentionTraits(heads=8, kv_heads=2, head_dim=128, value_dim=128)
 
 
@@ -87,8 +89,8 @@ def prove_kernel(
         try:
             part = _prove(kernel, device, traits, dtype, window, seed)
         except Exception as error:  # noqa: BLE001 (whatever a kernel dies of is the finding)
-            reason = next((line for line in reversed(str(error).strip().splitlines()) if line.strip()), "")
-            return Proof(kernel, limit=limit, fault=f"{type(error).__name__}: {reason}"[:300])
+            reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+            return Proof(kernel, limit=limit, fault=f"{type(error).__name__}: {reason}"[:LONGEST_FAULT])
         proof = replace(
             proof,
             forward_error=_worst(proof.forward_error, part.forward_error),
