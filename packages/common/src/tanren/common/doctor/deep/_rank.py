@@ -19,6 +19,8 @@ def main(backend: str, megabytes: float, folder: Path) -> None:
     import torch
     from torch import distributed
 
+    from tanren.common.doctor.deep._measure import synchronize
+
     rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     device = torch.device("cuda", rank) if backend == "nccl" else torch.device("cpu")
     if backend == "nccl":
@@ -31,13 +33,14 @@ def main(backend: str, megabytes: float, folder: Path) -> None:
     wrong = int((values != expected).sum())
     if wrong:
         raise RuntimeError(f"rank {rank}: {wrong} of {values.numel()} sums over {ranks} ranks are wrong")
+    values.zero_()  # so that sums of sums stay numbers
     seconds = []
     for _ in range(REPEATS):
         distributed.barrier()
+        synchronize(str(device))
         begun = time.perf_counter()
-        distributed.all_reduce(values.zero_())
-        if backend == "nccl":
-            torch.cuda.synchronize(device)
+        distributed.all_reduce(values)
+        synchronize(str(device))
         seconds.append(time.perf_counter() - begun)
     if rank == 0:
         (folder / "seconds.json").write_text(json.dumps(sorted(seconds)[REPEATS // 2]), encoding="utf-8")
