@@ -12,7 +12,6 @@ import pytest
 
 from tanren.common.ceilings import read_ceilings
 from tanren.common.doctor import Finding, Subject, Verdict, read_subject
-from tanren.common.doctor._examination import as_text
 from tanren.common.doctor.deep import check_deep, measure_ceilings
 from tanren.common.doctor.deep._probe import Probe
 from tanren.common.doctor.deep._prove import prove
@@ -46,7 +45,7 @@ def subject(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Subject:
 def rows_of(findings: Iterator[Finding]) -> dict[str, Finding]:
     rows = {}
     for finding in findings:
-        print(as_text(finding), flush=True)  # noqa: T201
+        print(finding.verdict, finding.what, finding.found, sep="  ", flush=True)  # noqa: T201
         rows[finding.what] = finding
         if finding.verdict is Verdict.REFUSED and "log: " in finding.found:
             print(Path(finding.found.rpartition("log: ")[2]).read_text(encoding="utf-8"))  # noqa: T201
