@@ -98,7 +98,7 @@ def test_only_a_refusal_ends_with_exit_code_1(
     assert ("fix: take another" in out) == (verdict is not Verdict.OK)
 
 
-def test_the_first_rows_come_before_the_gpus_are_asked_and_the_network_last(
+def test_the_first_rows_come_before_the_gpus_are_asked_and_the_network_last_but_for_proofs(
     gpu_subject: Callable[[str], Subject], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
@@ -117,7 +117,7 @@ def test_the_first_rows_come_before_the_gpus_are_asked_and_the_network_last(
             assert ("GPU 0" in rows) == (heading == "GPUs")
     assert asked == ["NVML"]
     assert headings[:3] == ["Environment", "Machine", "GPUs"]
-    assert headings[-1] == "Recipe"
+    assert headings[-2:] == ["Recipe", "Proofs"]
 
 
 def test_a_recipe_is_looked_at_and_a_broken_one_is_the_users_mistake(command: Command, tmp_path: Path) -> None:

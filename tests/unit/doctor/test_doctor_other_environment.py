@@ -110,3 +110,6 @@ def test_an_unknown_name_and_both_flags_are_the_users_mistake(root: Path, comman
     done = command("tanren.common.cli", "doctor", "--recommend", "--env", "train")
     assert (done.code, done.out) == (2, "")
     assert done.err.startswith("error: --recommend looks for the environment")
+    done = command("tanren.common.cli", "doctor", "--env", "train", "--deep")
+    assert (done.code, done.out) == (2, "")
+    assert done.err.endswith("./pixiw run -e train doctor --deep\nHEAVY=")

@@ -25,6 +25,10 @@ def _main(arguments: Sequence[str]) -> int:
     # A word after a command that works without one: tyro knows either flags or sub-commands there.
     if list(arguments[:2]) == ["doctor", "explain"]:
         return int(tyro.cli(explain, args=list(arguments[2:]), prog="tanren doctor explain"))
+    if list(arguments[:1]) == ["doctor"]:
+        from tanren.common.doctor.deep import with_tiers_last
+
+        arguments = with_tiers_last(arguments)
     commands: dict[str, Any] = {"tasks": tasks, "rows": rows, "doctor": doctor, "bundle": bundle}
     return int(tyro.extras.subcommand_cli_from_dict(commands, args=list(arguments), prog="tanren", description=ABOUT))
 
@@ -78,6 +82,7 @@ def doctor(
     expect_env: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None,
     no_gpu: tyro.conf.FlagCreatePairsOff[bool] = False,
     recommend: tyro.conf.FlagCreatePairsOff[bool] = False,
+    deep: Annotated[tuple[str, ...], tyro.conf.arg(metavar="[TIER ...]")] = (),
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> int:
     """Say whether this machine and environment are fit to train; exit code 1 where something is refused.
@@ -90,16 +95,21 @@ def doctor(
         expect_env: Refuse unless this process runs in the environment of this name.
         no_gpu: A machine without a GPU is no fault: look at everything else.
         recommend: Say instead which environment is for this machine, and why; exit code 1 where none is.
+        deep: Prove by computing, in tiers: kernels (the default), imports, vllm, nccl, or all.
         as_json: Print one JSON object on standard output, the rows on standard error.
     """
     from tanren.common.doctor import run_doctor, run_recommend
     from tanren.common.errors import UserError
 
+    if recommend and deep:
+        raise UserError("--deep proves what is installed, --recommend says what to install: take one of them")
     if recommend:
         if env is not None or recipe is not None:
             raise UserError("--recommend looks for the environment of this machine: leave --env and RECIPE.toml out")
         return run_recommend(expect_env=expect_env, wants_gpu=not no_gpu, as_json=as_json)
-    return run_doctor(expect_env=expect_env, wants_gpu=not no_gpu, as_json=as_json, env=env, recipe=recipe)
+    if deep and env is not None:
+        raise UserError(f"--deep proves the environment that runs: start it there: ./pixiw run -e {env} doctor --deep")
+    return run_doctor(expect_env=expect_env, wants_gpu=not no_gpu, as_json=as_json, env=env, recipe=recipe, tiers=deep)
 
 
 def explain(

@@ -32,6 +32,7 @@ from tanren.common.doctor._requirements import check_requirements
 from tanren.common.doctor._subject import Subject, read_surroundings, with_gpus
 from tanren.common.doctor._toolkit import check_toolkit
 from tanren.common.doctor._xid import check_xids
+from tanren.common.doctor.deep import check_deep
 from tanren.common.errors import ExitCode
 
 Check = Callable[[Subject], Iterable[Finding]]
@@ -63,13 +64,13 @@ REMOTE: dict[str, tuple[Check, ...]] = {"Hugging Face": (check_hub,), "Recipe": 
 """What is fetched for a run; last, since a recipe's model may be asked for on the network."""
 
 
-def examine(subject: Subject) -> Iterator[Finding]:
-    """Yield every finding as soon as it is known."""
-    for _, findings in sections(subject):
+def examine(subject: Subject, tiers: Iterable[str] = ()) -> Iterator[Finding]:
+    """Yield every finding as soon as it is known, those of the tiers of --deep last."""
+    for _, findings in sections(subject, tiers):
         yield from findings
 
 
-def sections(subject: Subject) -> Iterator[tuple[str, Iterable[Finding]]]:
+def sections(subject: Subject, tiers: Iterable[str] = ()) -> Iterator[tuple[str, Iterable[Finding]]]:
     """Yield the headings with their findings, which are looked for as they are asked for.
 
     Of another environment than the one meant only the machine is judged: the rest would describe the wrong one.
@@ -85,6 +86,8 @@ def sections(subject: Subject) -> Iterator[tuple[str, Iterable[Finding]]]:
         if heading == "GPUs":
             subject = with_gpus(subject)
         yield heading, chain.from_iterable(check(subject) for check in checks)
+    if not is_wrong:
+        yield "Proofs", check_deep(subject, tiers)
 
 
 def run_doctor(
@@ -94,6 +97,7 @@ def run_doctor(
     as_json: bool,
     env: str | None = None,
     recipe: Path | None = None,
+    tiers: Iterable[str] = (),
 ) -> int:
     """Examine this machine and environment, print the findings, and return the exit code.
 
@@ -104,7 +108,7 @@ def run_doctor(
     subject = read_surroundings(expect_env, wants_gpu, env=env, recipe=named)
     report = Report(Console(stream=sys.stderr if as_json else sys.stdout))
     report.headline(f"environment {subject.environment}: {subject.profile.why}")
-    for heading, findings in sections(subject):
+    for heading, findings in sections(subject, tiers):
         report.section(heading, findings)
     verdict = report.close(subject.environment, time.perf_counter() - begun)
     if as_json:
