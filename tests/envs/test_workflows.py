@@ -67,6 +67,16 @@ def test_the_workflow_uses_the_wrappers_pixi_and_only_tasks_that_there_are() -> 
                 assert words[0] in tasks, line
 
 
+def test_the_workflow_and_the_container_import_the_whole_stack_as_the_environment_that_they_name() -> None:
+    wanted = "--no-gpu --deep imports"
+    assert f'tanren doctor --expect-env "$ENVIRONMENT" {wanted}' in [
+        step["run"].partition(" -e ")[2].partition(" ")[2]
+        for step in steps(ENVIRONMENTS)
+        if "doctor" in step.get("run", "")
+    ]
+    assert f'tanren doctor --expect-env "${{ENVIRONMENT}}" {wanted}' in CONTAINERFILE
+
+
 def test_the_container_is_made_from_pinned_parts() -> None:
     bases = re.findall(r"^ARG BASE=(\S+)", CONTAINERFILE, re.MULTILINE)
     assert len(bases) == 1

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +14,25 @@ import pytest
 
 from tanren.common.doctor import Finding, Subject, Verdict, run_doctor
 from tanren.common.doctor import _examination as examination
-from tanren.common.doctor._imports import CPU_STACK, GPU_STACK
+from tanren.common.doctor import _subject as subject_module
+from tanren.common.doctor._examination import sections
+from tanren.common.doctor._nvml import NOT_READ, Reading
+
+from .recorded_gpus import H100, reading
 
 Command = Callable[..., Any]
 TANREN = "tanren.common.cli"
 
 
 @pytest.fixture
-def stand_ins(tmp_path: Path) -> str:
-    """Return a folder with empty modules in place of the stack: quick to import, and a fault that must be found."""
-    for name, names in GPU_STACK.items():
-        code = "".join(f"{attribute} = None\n" for attribute in names)
-        file = tmp_path.joinpath(*name.split(".")).with_suffix(".py")
-        file.parent.mkdir(exist_ok=True)
-        file.write_text(f"class version:\n    cuda = None\n{code}", encoding="utf-8")
+def another_torch(tmp_path: Path) -> str:
+    """Return a folder with an empty module torch: a fault that must be found."""
+    (tmp_path / "torch.py").write_text("", encoding="utf-8")
     return str(tmp_path)
 
 
-def test_json_is_alone_on_standard_output_and_the_rows_on_standard_error(command: Command, stand_ins: str) -> None:
-    path = ":".join([*(entry for entry in sys.path if entry.endswith("src")), stand_ins])
+def test_json_is_alone_on_standard_output_and_the_rows_on_standard_error(command: Command, another_torch: str) -> None:
+    path = ":".join([*(entry for entry in sys.path if entry.endswith("src")), another_torch])
     name = os.environ.get("PIXI_ENVIRONMENT_NAME", "default")  # whichever the tests run in
     arguments = ["doctor", "--expect-env", name, "--no-gpu", "--json"]
     here = {"PIXI_ENVIRONMENT_NAME": name, "VIRTUAL_ENV": sys.prefix, "CONDA_PREFIX": sys.prefix}
@@ -42,7 +43,7 @@ def test_json_is_alone_on_standard_output_and_the_rows_on_standard_error(command
     rows = {row["what"]: row for row in answer["findings"]}
     assert rows["environment"]["verdict"] == "ok"
     assert rows["module torch"]["verdict"] == "refused"
-    assert {f"import {name}" for name in CPU_STACK} < rows.keys()
+    assert not [name for name in rows if name.startswith("import ")]
     assert "refused  module torch" in done.err
     assert done.heavy == ""
 
@@ -84,7 +85,11 @@ def test_only_a_refusal_ends_with_exit_code_1(
         yield Finding("steel", "glows", "hot", Verdict.OK)
         yield Finding("anvil", "cracked", "whole", verdict, "take another")
 
-    monkeypatch.setattr(examination, "examine", found)
+    monkeypatch.setattr(examination, "check_place", found)
+    monkeypatch.setattr(examination, "MACHINE", {})
+    monkeypatch.setattr(examination, "REMOTE", {})
+    monkeypatch.setattr(examination, "CONTENTS", {})
+    monkeypatch.setattr(examination, "PROCESS", {})
     assert run_doctor(expect_env=None, wants_gpu=True, as_json=True) == code
     assert json.loads(capsys.readouterr().out)["verdict"] == verdict
     assert run_doctor(expect_env="default", wants_gpu=True, as_json=False) == code
@@ -93,9 +98,43 @@ def test_only_a_refusal_ends_with_exit_code_1(
     assert ("fix: take another" in out) == (verdict is not Verdict.OK)
 
 
-def test_a_python_that_the_lock_was_not_made_for_is_refused(cpu_subject: Subject) -> None:
-    from dataclasses import replace
+def test_the_first_rows_come_before_the_gpus_are_asked_and_the_network_last_but_for_proofs(
+    gpu_subject: Callable[[str], Subject], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
 
+    def nvml() -> Reading:
+        asked.append("NVML")
+        return reading("580", H100)
+
+    monkeypatch.setattr(subject_module, "read_nvml", nvml)
+    headings: list[str] = []
+    for heading, findings in sections(replace(gpu_subject("train"), reading=NOT_READ)):
+        assert bool(asked) == ("Machine" in headings)
+        headings.append(heading)
+        if heading in ("Environment", "Machine", "GPUs"):
+            rows = [finding.what for finding in findings]
+            assert ("GPU 0" in rows) == (heading == "GPUs")
+    assert asked == ["NVML"]
+    assert headings[:3] == ["Environment", "Machine", "GPUs"]
+    assert headings[-2:] == ["Recipe", "Proofs"]
+
+
+def test_a_recipe_is_looked_at_and_a_broken_one_is_the_users_mistake(command: Command, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text('[model]\nname = "builtin:tiny-qwen3"\n[data]\nfile = "gone.jsonl"\n', encoding="utf-8")
+    done = command(TANREN, "doctor", str(recipe), "--env", "train", "--no-gpu")
+    assert done.code == 1
+    assert f"ok       {'model':<28} builtin:tiny-qwen3" in done.out
+    assert f"refused  {'data':<28} gone.jsonl: no such file" in done.out
+    assert done.heavy == ""
+    recipe.write_text("x = [", encoding="utf-8")
+    done = command(TANREN, "doctor", str(recipe))
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith(f"error: the recipe {recipe} is not valid TOML")
+
+
+def test_a_python_that_the_lock_was_not_made_for_is_refused(cpu_subject: Subject) -> None:
     [finding] = examination.check_python(replace(cpu_subject, python="3.14.0"))
     assert (finding.verdict, finding.needed) == (Verdict.REFUSED, ">=3.11,<3.14")
 

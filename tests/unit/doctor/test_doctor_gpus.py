@@ -76,7 +76,7 @@ def test_nothing_is_said_for_the_cpu_environment_and_where_no_gpu_is_asked_for(
 def test_the_gpus_are_judged_after_the_driver_even_from_another_environment(gpu_subject: Make) -> None:
     subject = on(gpu_subject("b300"), "580", H100, PIXI_ENVIRONMENT_NAME="train")
     order = [finding.what for finding in examine(subject)]
-    assert order.index("NVIDIA driver") < order.index("GPU 0") < order.index("its contents")
+    assert order.index("its contents") < order.index("NVIDIA driver") < order.index("GPU 0")
 
 
 def test_a_gpu_of_another_environment_is_refused_with_that_environment(gpu_subject: Make) -> None:

@@ -79,6 +79,7 @@ ANSWERS: dict[str, Callable[..., Any]] = {
     "nvmlDeviceGetRetiredPagesPendingStatus": lambda _: 1,
     "nvmlDeviceGetRemappedRows": lambda _: (0, 3, 1, 0),
     "nvmlDeviceGetNvLinkState": _link,
+    "nvmlDeviceGetPciInfo": lambda _: SimpleNamespace(busId="00000000:3B:00.0"),
 }
 CONSTANTS = {
     "NVML_DEVICE_MIG_ENABLE": 1,
@@ -129,6 +130,7 @@ def test_all_that_nvml_says_is_read(nvml: ModuleType) -> None:
                 repair_pending=True,
                 repair_failed=False,
                 nvlinks=17,
+                pci="0000:3b:00",
             ),
         ),
     )

@@ -11,8 +11,9 @@ import pytest
 
 from tanren.common.doctor import Finding, Subject, Verdict, read_subject
 from tanren.common.doctor._finding import worst
+from tanren.common.doctor._installed import read_distributions
 from tanren.common.doctor._modules import check_modules
-from tanren.common.doctor._packages import check_packages, read_installed, read_lock
+from tanren.common.doctor._packages import check_packages, read_lock
 from tanren.common.errors import UserError
 
 from .conftest import by_name
@@ -136,7 +137,7 @@ def test_a_line_that_is_no_requirement_is_named(tmp_path: Path) -> None:
 def test_a_package_whose_metadata_is_empty_is_no_crash(tmp_path: Path) -> None:
     (tmp_path / "alpha-1.0.dist-info").mkdir()
     (tmp_path / "alpha-1.0.dist-info" / "METADATA").write_text("", encoding="utf-8")
-    assert list(read_installed([tmp_path])) == ["unreadable"]
+    assert [(one.name, one.version) for one in read_distributions([tmp_path])] == [("unreadable", "0")]
 
 
 def modules(folder: Path, names: Iterable[str]) -> Path:

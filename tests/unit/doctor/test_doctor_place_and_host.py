@@ -11,7 +11,7 @@ import pytest
 from tanren.common.doctor import Subject, Verdict, examine
 from tanren.common.doctor import _examination as examination
 from tanren.common.doctor._finding import Finding, worst
-from tanren.common.doctor._host import check_host
+from tanren.common.doctor._host import check_driver, check_host
 from tanren.common.doctor._place import STAMP, check_place, check_stamp
 
 from .conftest import by_name
@@ -22,14 +22,17 @@ Make = Callable[[str], Subject]
 def test_the_environment_that_was_meant_is_ok(gpu_subject: Make) -> None:
     subject = gpu_subject("train")
     (subject.prefix / STAMP).write_text("fingerprint\n", encoding="utf-8")
-    assert worst([*check_place(subject), *check_stamp(subject), *check_host(subject)]) is Verdict.OK
+    assert (
+        worst([*check_place(subject), *check_stamp(subject), *check_host(subject), *check_driver(subject)])
+        is Verdict.OK
+    )
 
 
 def test_of_another_environment_only_the_machine_is_judged(gpu_subject: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     def forbidden(_: Subject) -> list[Finding]:
         pytest.fail("the contents of another environment were looked at")
 
-    monkeypatch.setattr(examination, "CONTENTS", (forbidden,))
+    monkeypatch.setattr(examination, "CONTENTS", {"Python packages": (forbidden,)})
     subject = gpu_subject("train")
     subject = replace(subject, variables={**subject.variables, "PIXI_ENVIRONMENT_NAME": "eval"})
     rows = by_name(examine(subject))
@@ -76,7 +79,8 @@ def test_a_wrong_machine_is_refused_and_told_its_own_environments(gpu_subject: M
     assert rows["machine"].verdict is Verdict.REFUSED
     assert (rows["machine"].found, rows["machine"].needed) == ("aarch64", "x86_64")
     assert rows["machine"].fix.endswith(": gh200, default")
-    assert rows["glibc"].verdict is rows["NVIDIA driver"].verdict is Verdict.OK
+    assert rows["glibc"].verdict is Verdict.OK
+    assert worst(check_driver(subject)) is Verdict.OK
 
 
 @pytest.mark.parametrize(("glibc", "verdict"), [("2.28", Verdict.REFUSED), ("", Verdict.UNKNOWN), ("2.31", Verdict.OK)])
@@ -102,7 +106,7 @@ def test_the_driver_is_judged(
 ) -> None:
     subject = gpu_subject(environment)
     host = replace(subject.host, driver=driver, gpu_names=(card,) if card else ())
-    finding = by_name(check_host(replace(subject, host=host, wants_gpu=wants_gpu)))["NVIDIA driver"]
+    [finding] = check_driver(replace(subject, host=host, wants_gpu=wants_gpu))
     assert finding.verdict is verdict, finding
     assert ("cuda-compat" in finding.found) == (environment == "b300" and verdict is Verdict.OK)
 
@@ -110,8 +114,9 @@ def test_the_driver_is_judged(
 def test_the_fix_of_an_old_driver_names_the_environment_that_needs_no_newer_one(gpu_subject: Make) -> None:
     subject = gpu_subject("b300")
     host = replace(subject.host, driver="570.124.06", gpu_names=("NVIDIA GeForce RTX 5080",))
-    assert by_name(check_host(replace(subject, host=host)))["NVIDIA driver"].fix.endswith(": train, default")
+    [finding] = check_driver(replace(subject, host=host))
+    assert finding.fix.endswith(": train, default")
 
 
 def test_the_cpu_environment_asks_for_no_driver(cpu_subject: Subject) -> None:
-    assert "NVIDIA driver" not in by_name(check_host(cpu_subject))
+    assert list(check_driver(cpu_subject)) == []

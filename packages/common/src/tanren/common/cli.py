@@ -29,6 +29,10 @@ def _main(arguments: Sequence[str]) -> int:
         from tanren.common.plan import run_plan
 
         return run_plan(arguments[1:])
+    if list(arguments[:1]) == ["doctor"]:
+        from tanren.common.doctor.deep import with_tiers_last
+
+        arguments = with_tiers_last(arguments)
     commands: dict[str, Any] = {"tasks": tasks, "rows": rows, "doctor": doctor, "plan": plan, "bundle": bundle}
     return int(tyro.extras.subcommand_cli_from_dict(commands, args=list(arguments), prog="tanren", description=ABOUT))
 
@@ -76,10 +80,13 @@ def rows(
 
 
 def doctor(
+    recipe: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="[RECIPE.toml]")] = None,
     *,
+    env: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None,
     expect_env: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None,
     no_gpu: tyro.conf.FlagCreatePairsOff[bool] = False,
     recommend: tyro.conf.FlagCreatePairsOff[bool] = False,
+    deep: Annotated[tuple[str, ...], tyro.conf.arg(metavar="[TIER ...]")] = (),
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> int:
     """Say whether this machine and environment are fit to train; exit code 1 where something is refused.
@@ -87,16 +94,26 @@ def doctor(
     `tanren doctor explain LOGFILE` reads the log of a run that failed instead, and names cause and fix.
 
     Args:
-        expect_env: The pixi environment that this must be (default: the one that it was started in).
+        recipe: Look also for what this recipe names: the model (on the hub too), the data, the task pack.
+        env: Judge this machine for another environment, installed or not (default: the one that it was started in).
+        expect_env: Refuse unless this process runs in the environment of this name.
         no_gpu: A machine without a GPU is no fault: look at everything else.
         recommend: Say instead which environment is for this machine, and why; exit code 1 where none is.
+        deep: Prove by computing, in tiers: kernels (the default), imports, vllm, nccl, or all.
         as_json: Print one JSON object on standard output, the rows on standard error.
     """
     from tanren.common.doctor import run_doctor, run_recommend
+    from tanren.common.errors import UserError
 
+    if recommend and deep:
+        raise UserError("--deep proves what is installed, --recommend says what to install: take one of them")
     if recommend:
+        if env is not None or recipe is not None:
+            raise UserError("--recommend looks for the environment of this machine: leave --env and RECIPE.toml out")
         return run_recommend(expect_env=expect_env, wants_gpu=not no_gpu, as_json=as_json)
-    return run_doctor(expect_env=expect_env, wants_gpu=not no_gpu, as_json=as_json)
+    if deep and env is not None:
+        raise UserError(f"--deep proves the environment that runs: start it there: ./pixiw run -e {env} doctor --deep")
+    return run_doctor(expect_env=expect_env, wants_gpu=not no_gpu, as_json=as_json, env=env, recipe=recipe, tiers=deep)
 
 
 def explain(

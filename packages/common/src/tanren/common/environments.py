@@ -103,6 +103,12 @@ def read_host() -> Host:
     )
 
 
+def cpu_model() -> str:
+    """Return what this machine's CPU calls itself; where it does not say, its architecture."""
+    model = re.search(r"^model name\s*:\s*(.+)$", _text(Path("/proc/cpuinfo")), re.MULTILINE)
+    return model[1].strip() if model else platform.processor() or platform.machine()
+
+
 def read_profiles(root: Path) -> tuple[Profile, ...]:
     """Return the profiles of a workspace, by name."""
     return tuple(_profile(path) for path in sorted((root / "envs").glob("*/profile.toml")))

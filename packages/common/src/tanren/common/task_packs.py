@@ -71,7 +71,7 @@ def load_pack(name: str, options: Mapping[str, Any] | None = None) -> TaskPack:
 
     Raises UserError for an unknown pack (with the nearest known one) and for options that the pack does not know.
     """
-    folder = _find(name)
+    folder = find_pack(name)
     description = _describe(folder)
     module = cast(TaskModule, _import(folder))
     for needed in ("Options", "rows", "parse", "reward"):
@@ -96,7 +96,8 @@ def known_packs() -> dict[str, Path]:
     return packs
 
 
-def _find(name: str) -> Path:
+def find_pack(name: str) -> Path:
+    """Return the folder of a pack, without running any of its code; UserError for one that is not there."""
     folder = Path(name).expanduser()
     if "/" in name or name in (".", ".."):
         if not (folder / "task.toml").is_file():

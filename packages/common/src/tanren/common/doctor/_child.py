@@ -33,9 +33,12 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class _Child:
+class Child:
+    """A process that runs, in a session of its own."""
+
     process: subprocess.Popen[bytes]
     output: IO[bytes]
+    """Standard output and standard error, as they came so far."""
     begun: float
 
     def answer(self, limit: float) -> Answer | None:
@@ -80,13 +83,13 @@ def run_all(
 
     None outlives the generator: Ctrl-C and SIGTERM end them too.
     """
-    waiting, running = list(commands.items()), dict[str, _Child]()
+    waiting, running = list(commands.items()), dict[str, Child]()
     try:
         while waiting or running:
             while waiting and len(running) < at_once:
                 name, command = waiting.pop(0)
                 try:
-                    running[name] = _start(command, variables, folder)
+                    running[name] = start(command, variables, folder)
                 except OSError as fault:
                     yield name, Answer(126, f"{command[0]}: {fault.strerror}", 0.0)
             for name, child in list(running.items()):
@@ -101,7 +104,13 @@ def run_all(
             child.output.close()
 
 
-def _start(command: Sequence[str | Path], variables: Mapping[str, str] | None, folder: Path | None) -> _Child:
+def start(
+    command: Sequence[str | Path],
+    variables: Mapping[str, str] | None,
+    folder: Path | None,
+    pass_fds: Sequence[int] = (),
+) -> Child:
+    """Start one command, with the open files `pass_fds`. Raises OSError where it cannot be started."""
     # A file, not a pipe: a grandchild that lives on would keep a pipe open and its reader waiting.
     output = tempfile.TemporaryFile()  # noqa: SIM115 (closed when the child has answered)
     try:
@@ -113,8 +122,9 @@ def _start(command: Sequence[str | Path], variables: Mapping[str, str] | None, f
             env=None if variables is None else dict(variables),
             cwd=folder,
             start_new_session=True,
+            pass_fds=pass_fds,
         )
     except OSError:
         output.close()
         raise
-    return _Child(process, output, time.monotonic())
+    return Child(process, output, time.monotonic())

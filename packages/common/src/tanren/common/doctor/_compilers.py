@@ -51,12 +51,15 @@ _APPLE_FLAGS = ("-undefined", "dynamic_lookup")  # macOS's linker asks for every
 def check_compilers(subject: Subject) -> Iterator[Finding]:
     """Yield headers, C compiler, a compiled extension, Triton's launcher (GPU) and the C++ compiler.
 
-    A stub whose compiler or header is missing is not tried: that row has said it.
+    A stub whose compiler or header is missing is not tried: that row has said it. Of an environment that this process
+    does not run in only the header is looked for: its activation names the compilers.
     """
     header = subject.include / "Python.h"
     yield _judge(
         subject, header.is_file(), "Python.h", str(header) if header.is_file() else f"not in {subject.include}"
     )
+    if not subject.runs:
+        return
     cc = find_compiler(subject, "CC", ("gcc", "clang", "cc"))  # Triton's order: gcc before clang
     yield _compiler_finding(subject, "C compiler", "CC", cc)
     if cc and header.is_file():
@@ -86,7 +89,8 @@ def _compiler_finding(subject: Subject, what: str, variable: str, compiler: str)
         return _judge(subject, False, what, found)
     foreign = subject.is_pixi and not subject.holds(Path(compiler))
     fix = f"unset {variable} and start with `{subject.run('doctor')}`" if named else f"{subject.reinstall}"
-    return judge(not foreign, what, compiler, _needed(subject), fix, otherwise=Verdict.WARNING)
+    found = f"{compiler}: not the environment's own" if foreign else compiler
+    return judge(not foreign, what, found, _needed(subject), fix, otherwise=Verdict.WARNING)
 
 
 def _c_extension(subject: Subject, cc: str) -> Finding:

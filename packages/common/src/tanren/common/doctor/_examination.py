@@ -1,28 +1,41 @@
-"""All checks in their order, and the answer in rows or as JSON."""
+"""All checks in their order and sections, and the answer in rows or as JSON."""
 
 from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
+from itertools import chain
+from pathlib import Path
 
 from packaging.specifiers import SpecifierSet
 
 from tanren.common.console import Console
+from tanren.common.doctor._builds import check_builds
 from tanren.common.doctor._compilers import check_compilers
+from tanren.common.doctor._disk import check_disk
 from tanren.common.doctor._finding import Finding, Verdict, judge, worst
 from tanren.common.doctor._gpus import check_gpus
-from tanren.common.doctor._host import check_host
-from tanren.common.doctor._imports import check_imports
+from tanren.common.doctor._host import check_driver, check_host
+from tanren.common.doctor._hub import check_hub
+from tanren.common.doctor._libraries import check_libraries
+from tanren.common.doctor._limits import check_limits, check_memory, check_shared_memory
 from tanren.common.doctor._modules import check_modules
 from tanren.common.doctor._packages import check_packages
 from tanren.common.doctor._place import check_place, check_stamp
-from tanren.common.doctor._subject import Subject, read_subject
+from tanren.common.doctor._recipe import check_recipe
+from tanren.common.doctor._recipe_file import read_recipe
+from tanren.common.doctor._report import Report
+from tanren.common.doctor._requirements import check_requirements
+from tanren.common.doctor._subject import Subject, read_surroundings, with_gpus
 from tanren.common.doctor._toolkit import check_toolkit
+from tanren.common.doctor._xid import check_xids
+from tanren.common.doctor.deep import check_deep
 from tanren.common.errors import ExitCode
 
-_STYLES = {Verdict.OK: None, Verdict.WARNING: "yellow", Verdict.UNKNOWN: "yellow", Verdict.REFUSED: "bold red"}
+Check = Callable[[Subject], Iterable[Finding]]
 
 
 def check_python(subject: Subject) -> Iterator[Finding]:
@@ -31,60 +44,79 @@ def check_python(subject: Subject) -> Iterator[Finding]:
     yield judge(good, "Python", subject.python, subject.profile.python, subject.reinstall)
 
 
-CONTENTS: tuple[Callable[[Subject], Iterable[Finding]], ...] = (
-    check_stamp,
-    check_python,
-    check_compilers,
-    check_toolkit,
-    check_packages,
-    check_modules,
-    check_imports,  # last: it takes half a minute, all before it a second
-)
-"""What looks into the environment that this process runs in."""
+MACHINE: dict[str, tuple[Check, ...]] = {
+    "Machine": (check_host, check_memory, check_disk),
+    "GPUs": (check_driver, check_gpus, check_xids),
+    "Limits": (check_shared_memory, check_limits),
+}
+"""What is judged whichever environment this process runs in; from "GPUs" on NVML has been asked."""
+
+CONTENTS: dict[str, tuple[Check, ...]] = {
+    "Python packages": (check_stamp, check_python, check_packages, check_requirements, check_builds),
+    "Compilers": (check_compilers, check_toolkit),
+}
+"""What looks into an environment's folder."""
+
+PROCESS: dict[str, tuple[Check, ...]] = {"Search paths": (check_modules, check_libraries)}
+"""What only the process that runs in the environment shows."""
+
+REMOTE: dict[str, tuple[Check, ...]] = {"Hugging Face": (check_hub,), "Recipe": (check_recipe,)}
+"""What is fetched for a run; last, since a recipe's model may be asked for on the network."""
 
 
-def examine(subject: Subject) -> Iterator[Finding]:
-    """Yield every finding as soon as it is known.
+def examine(subject: Subject, tiers: Iterable[str] = ()) -> Iterator[Finding]:
+    """Yield every finding as soon as it is known, those of the tiers of --deep last."""
+    for _, findings in sections(subject, tiers):
+        yield from findings
+
+
+def sections(subject: Subject, tiers: Iterable[str] = ()) -> Iterator[tuple[str, Iterable[Finding]]]:
+    """Yield the headings with their findings, which are looked for as they are asked for.
 
     Of another environment than the one meant only the machine is judged: the rest would describe the wrong one.
     """
     place = list(check_place(subject))
-    yield from place
-    yield from check_host(subject)
-    yield from check_gpus(subject)
-    if worst(place) is Verdict.REFUSED:
-        found = "not looked at: this is another environment"
-        yield Finding("its contents", found, subject.environment, Verdict.UNKNOWN, subject.run("doctor"))
-        return
-    for check in CONTENTS:
-        yield from check(subject)
+    is_wrong = worst(place) is Verdict.REFUSED
+    if is_wrong:
+        found, fix = "not looked at: this is another environment", subject.run("doctor")
+        place.append(Finding("its contents", found, subject.environment, Verdict.UNKNOWN, fix))
+    yield "Environment", place
+    looked_into = {} if is_wrong or not subject.installed else CONTENTS | (PROCESS if subject.runs else {})
+    for heading, checks in (MACHINE | looked_into | REMOTE).items():
+        if heading == "GPUs":
+            subject = with_gpus(subject)
+        yield heading, chain.from_iterable(check(subject) for check in checks)
+    if not is_wrong:
+        yield "Proofs", check_deep(subject, tiers)
 
 
-def run_doctor(*, expect_env: str | None, wants_gpu: bool, as_json: bool) -> int:
+def run_doctor(
+    *,
+    expect_env: str | None,
+    wants_gpu: bool,
+    as_json: bool,
+    env: str | None = None,
+    recipe: Path | None = None,
+    tiers: Iterable[str] = (),
+) -> int:
     """Examine this machine and environment, print the findings, and return the exit code.
 
-    Raises UserError outside a workspace and for an environment that does not exist.
+    Raises UserError outside a workspace, for an environment that does not exist, and for a recipe that is no TOML.
     """
-    subject = read_subject(expect_env, wants_gpu)
-    console = Console(stream=sys.stderr if as_json else sys.stdout)
-    console.text(f"environment {subject.environment}: {subject.profile.why}")
-    findings: list[Finding] = []
-    for finding in examine(subject):
-        findings.append(finding)
-        console.text(as_text(finding), style=_STYLES[finding.verdict])
-    verdict = worst(findings)
-    counts = ", ".join(f"{sum(f.verdict is v for f in findings)} {v}" for v in Verdict)
-    console.text(f"{subject.environment}: {verdict} ({counts})", style=_STYLES[verdict])
+    begun = time.perf_counter()
+    named = None if recipe is None else read_recipe(recipe)
+    subject = read_surroundings(expect_env, wants_gpu, env=env, recipe=named)
+    report = Report(Console(stream=sys.stderr if as_json else sys.stdout))
+    report.headline(f"environment {subject.environment}: {subject.profile.why}")
+    for heading, findings in sections(subject, tiers):
+        report.section(heading, findings)
+    verdict = report.close(subject.environment, time.perf_counter() - begun)
     if as_json:
-        answer = {"environment": subject.environment, "verdict": verdict, "findings": [asdict(f) for f in findings]}
+        answer = {
+            "environment": subject.environment,
+            "verdict": verdict,
+            "findings": [asdict(finding) for finding in report.findings],
+        }
         json.dump(answer, sys.stdout, indent=2, ensure_ascii=False)
         sys.stdout.write("\n")
     return ExitCode.FOUND_WANTING if verdict is Verdict.REFUSED else ExitCode.DONE
-
-
-def as_text(finding: Finding) -> str:
-    """Return a finding as its row: verdict, what, found; needed and the fix only where all is not well."""
-    row = f"{finding.verdict:<8} {finding.what:<28} {finding.found}"
-    if finding.verdict is Verdict.OK:
-        return row
-    return f"{row}; needed: {finding.needed}\n{'':<9}fix: {finding.fix}"

@@ -11,7 +11,7 @@ from tanren.common.environments import Host, needs_compat, read_profiles, refusa
 
 
 def check_host(subject: Subject) -> Iterator[Finding]:
-    """Yield machine, glibc and driver, each judged alone by the rules of tanren.common.environments."""
+    """Yield machine and glibc, each judged alone by the rules of tanren.common.environments."""
     profile, host = subject.profile, subject.host
     any_host = Host(profile.machines[0], "", "", ())
     fitting = _fitting(subject)
@@ -27,8 +27,13 @@ def check_host(subject: Subject) -> Iterator[Finding]:
         else:
             fix = "use a Linux distribution with glibc: the wheels are built for it"
             yield Finding("glibc", "not known", needed, Verdict.UNKNOWN, fix)
-    if profile.cuda:
-        yield _driver(subject, replace(any_host, driver=host.driver, gpu_names=host.gpu_names))
+
+
+def check_driver(subject: Subject) -> Iterator[Finding]:
+    """Yield NVIDIA's driver, judged alone; nothing for the CPU environment."""
+    if subject.profile.cuda:
+        own = Host(subject.profile.machines[0], "", subject.host.driver, subject.host.gpu_names)
+        yield _driver(subject, own)
 
 
 def _driver(subject: Subject, host: Host) -> Finding:

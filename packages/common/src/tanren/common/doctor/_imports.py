@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from tanren.common.doctor._child import Answer, run_all
-from tanren.common.doctor._finding import Finding, Verdict, judge
+from tanren.common.doctor._finding import Finding, Verdict
 from tanren.common.doctor._subject import Subject
 
 # Module, and the names in it that load what the module itself puts off until it is asked.
@@ -44,34 +42,26 @@ NEEDS_GPU = {"unsloth": "Unsloth cannot find any torch accelerator? You need a G
 
 _ANSWER = "tanren-doctor-answer "
 _CHILD = f"""
-import importlib, json, sys, time
+import importlib, sys, time
 begun = time.perf_counter()
 module = importlib.import_module(sys.argv[1])
 for name in sys.argv[2:]:
     getattr(module, name)
-facts = {{"seconds": time.perf_counter() - begun}}
-if sys.argv[1] == "torch":
-    facts["cuda"] = module.version.cuda
-print("\\n{_ANSWER}" + json.dumps(facts), flush=True)
+print("\\n{_ANSWER}" + str(time.perf_counter() - begun), flush=True)
 """
 
 
 def check_imports(subject: Subject) -> Iterator[Finding]:
-    """Yield each import as it ends, with its seconds, and then which CUDA torch was built for."""
+    """Yield each import as it ends, with its seconds."""
     stack = CPU_STACK if subject.profile.cuda is None else GPU_STACK
     # -P: a file of the current folder is not taken for a package.
     commands = {name: [sys.executable, "-P", "-c", _CHILD, name, *names] for name, names in stack.items()}
     variables = {**subject.variables, "HF_HUB_OFFLINE": "1"}  # an import asks nothing of the network
     at_once = min(os.cpu_count() or 1, AT_ONCE)
-    torch: Finding | None = None
     with tempfile.TemporaryDirectory(prefix="tanren-doctor-") as folder:  # unsloth leaves a cache where it starts
         answers = run_all(commands, limit=LIMIT, at_once=at_once, variables=variables, folder=Path(folder))
         for name, answer in answers:
             yield _import_finding(subject, name, answer)
-            if name == "torch":
-                torch = _build_finding(subject, answer)
-    assert torch is not None
-    yield torch
 
 
 def _import_finding(subject: Subject, name: str, answer: Answer) -> Finding:
@@ -79,32 +69,14 @@ def _import_finding(subject: Subject, name: str, answer: Answer) -> Finding:
     if answer.code is None:
         fix = f"look where it waits: python -X importtime -c 'import {name}'"
         return Finding(what, f"not done after {answer.seconds:.0f} s", needed, Verdict.REFUSED, fix)
-    if answer.code == 0 and (facts := _facts(answer)):
-        return Finding(what, f"{facts['seconds']:.1f} s", needed, Verdict.OK)
+    if (seconds := _seconds(answer)) is not None:
+        return Finding(what, f"{seconds:.1f} s", needed, Verdict.OK)
     if not subject.wants_gpu and name in NEEDS_GPU and answer.last_line.endswith(NEEDS_GPU[name]):
         return Finding(what, "installed; needs a GPU (not asked for: --no-gpu)", needed, Verdict.OK)
     ended = f"ended by signal {-answer.code}" if answer.code < 0 else f"exit code {answer.code}"
     return Finding(what, answer.last_line or ended, needed, Verdict.REFUSED, fix)
 
 
-def _build_finding(subject: Subject, answer: Answer) -> Finding:
-    what, cuda = "torch's CUDA", subject.profile.cuda
-    needed = cuda_version(cuda.wheels) if cuda else "any or none"
-    facts = _facts(answer)
-    if facts is None:
-        return Finding(what, "torch cannot be imported", needed, Verdict.UNKNOWN, "put `import torch` right first")
-    found = facts["cuda"] or "none"
-    good = cuda is None or found == needed
-    return judge(good, what, found, needed, subject.run("sync --force"))
-
-
-def cuda_version(wheels: str) -> str:
-    """Return the CUDA version of a build's name: 'cu129' -> '12.9'."""
-    digits = wheels.removeprefix("cu")
-    return f"{digits[:-1]}.{digits[-1]}"
-
-
-def _facts(answer: Answer) -> dict[str, Any] | None:
+def _seconds(answer: Answer) -> float | None:
     lines = [line for line in answer.text.splitlines() if line.startswith(_ANSWER)]
-    facts: dict[str, Any] | None = json.loads(lines[-1].removeprefix(_ANSWER)) if lines and answer.code == 0 else None
-    return facts
+    return float(lines[-1].removeprefix(_ANSWER)) if lines and answer.code == 0 else None

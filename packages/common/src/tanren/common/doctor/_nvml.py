@@ -62,6 +62,8 @@ class Gpu:
     """Whether a row could not be replaced: there is no spare one left."""
     nvlinks: int | None = None
     """Active links."""
+    pci: str = ""
+    """Domain, bus and device as the kernel writes them: '0000:3b:00'."""
     fault: str = ""
     """Why it cannot be asked at all."""
 
@@ -147,7 +149,20 @@ def _gpu(nvml: Any, index: int) -> Gpu:
         repair_pending=bool(rows[2]) if rows else None if pages is None else pages == nvml.NVML_FEATURE_ENABLED,
         repair_failed=bool(rows[3]) if rows else None,
         nvlinks=_nvlinks(nvml, handle),
+        pci=_pci(nvml, handle),
     )
+
+
+def pci_name(address: str) -> str:
+    """Return domain, bus and device as the kernel's log writes them: '00000000:3B:00.0' -> '0000:3b:00'."""
+    domain, _, rest = address.lower().partition(":")
+    return f"{domain[-4:].zfill(4)}:{rest.partition('.')[0]}"
+
+
+def _pci(nvml: Any, handle: Any) -> str:
+    answer = _ask(nvml, "nvmlDeviceGetPciInfo", handle)
+    address = answer.busId if answer else ""
+    return pci_name(address.decode("ascii") if isinstance(address, bytes) else address) if address else ""
 
 
 def _memory(nvml: Any, handle: Any) -> tuple[float | None, float | None, float | None]:

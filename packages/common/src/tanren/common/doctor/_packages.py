@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import sys
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
-from importlib.metadata import distributions
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -14,6 +13,8 @@ from packaging.utils import canonicalize_name, parse_wheel_filename
 from packaging.version import Version
 
 from tanren.common.doctor._finding import Finding, Verdict, worst
+from tanren.common.doctor._installed import Installed
+from tanren.common.doctor._requirements import python_environment
 from tanren.common.doctor._subject import Subject
 from tanren.common.errors import UserError
 
@@ -30,10 +31,10 @@ def check_packages(subject: Subject) -> Iterator[Finding]:
         fix = "take a revision of the workspace that has the lock, or make it: ./pixiw run lock"
         yield Finding("packages", "not compared", f"envs/{name}/requirements.lock", Verdict.REFUSED, fix)
         return
-    locked, installed = read_lock(lock), read_installed(subject.site_packages)
+    locked, installed = read_lock(lock, subject.python), versions_by_name(subject.distributions)
     runtime = subject.profile.folder / "cuda-runtime.lock"
     if runtime.is_file() and not _is_cpu_build(installed.get("torch", ())):
-        locked |= read_lock(runtime)  # what the ordinary torch needs beside it
+        locked |= read_lock(runtime, subject.python)  # what the ordinary torch needs beside it
     allowed = our_projects(subject.root) | (set() if subject.is_pixi else SEEDS)
     deviations = list(compare(locked, installed, allowed, subject.run("sync --force")))
     deviations.sort(key=lambda finding: finding.verdict is not Verdict.REFUSED)  # what matters among the first
@@ -64,8 +65,8 @@ def compare(
             yield Finding(f"package {name}", found[0], str(needed), Verdict.REFUSED, fix)
 
 
-def read_lock(path: Path) -> dict[str, Version | None]:
-    """Return the packages that the lock names for this Python and machine; None: an address without a version.
+def read_lock(path: Path, python: str = "") -> dict[str, Version | None]:
+    """Return the packages that the lock names for a Python ('': this one) and this machine; None: an address without a version.
 
     Raises UserError for a line that is no requirement.
     """
@@ -77,20 +78,16 @@ def read_lock(path: Path) -> dict[str, Version | None]:
             requirement = Requirement(line.removesuffix("\\").strip())
         except InvalidRequirement as fault:
             raise UserError(f"{path}, line {number}: {line!r} is no requirement: make the lock again") from fault
-        if requirement.marker is None or requirement.marker.evaluate():
+        if requirement.marker is None or requirement.marker.evaluate(python_environment(python)):
             locked[canonicalize_name(requirement.name)] = _version(requirement)
     return locked
 
 
-def read_installed(folders: Sequence[Path]) -> dict[str, tuple[str, ...]]:
-    """Return the versions of every distribution in the folders, by name: more than one is a damaged folder."""
+def versions_by_name(distributions: Iterable[Installed]) -> dict[str, tuple[str, ...]]:
+    """Return the versions of every distribution by name: more than one is a damaged folder."""
     found: dict[str, set[str]] = {}
-    for distribution in distributions(path=[str(folder) for folder in folders]):
-        try:
-            name, version = distribution.metadata["Name"], distribution.metadata["Version"]
-        except FileNotFoundError:  # what the backport importlib_metadata raises, once something has imported it
-            name = version = ""
-        found.setdefault(canonicalize_name(name or "unreadable"), set()).add(version or "0")
+    for one in distributions:
+        found.setdefault(one.name, set()).add(one.version)
     return {name: tuple(sorted(versions)) for name, versions in found.items()}
 
 

@@ -14,6 +14,9 @@ STAMP = "tanren-sync.stamp"
 
 def check_place(subject: Subject) -> Iterator[Finding]:
     """Yield whether the process runs in the environment; where one is refused, the others say nothing about it."""
+    if not subject.runs:
+        yield _other(subject)
+        return
     yield _name(subject)
     yield _python(subject)
 
@@ -23,6 +26,18 @@ def check_stamp(subject: Subject) -> Iterator[Finding]:
     stamp = subject.prefix / STAMP
     there = stamp.is_file()
     yield judge(there, "sync", "complete" if there else f"no {stamp}", "a complete one", subject.run("sync"))
+
+
+def _other(subject: Subject) -> Finding:
+    """Of an environment that this process does not run in: whether it is there, and its Python starts."""
+    what, needed = "environment", subject.environment
+    if not subject.installed:
+        found = f"{subject.environment} is not installed yet: only the machine is judged"
+        return Finding(what, found, needed, Verdict.UNKNOWN, f"install it: {subject.run('sync')}")
+    if subject.fault:
+        return Finding(what, subject.fault, needed, Verdict.REFUSED, subject.reinstall)
+    found = f"{subject.prefix}; not the one that runs: what its activation sets is not looked at"
+    return Finding(what, found, needed, Verdict.OK)
 
 
 def _name(subject: Subject) -> Finding:

@@ -1,17 +1,18 @@
-"""What is examined: this process's Python, variables and machine, and the environment that they should be."""
+"""What is examined: a Python, the process's variables, the machine, and the environment that they should be."""
 
 from __future__ import annotations
 
 import os
-import platform
-import site
-import sys
-import sysconfig
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
+from tanren.common.doctor._installed import Installed, read_distributions
+from tanren.common.doctor._interpreter import Interpreter, read_interpreter, this_interpreter
 from tanren.common.doctor._nvml import NOT_READ, Reading, read_nvml
+from tanren.common.doctor._recipe_file import Recipe
+from tanren.common.doctor._resources import Resources, read_resources
 from tanren.common.environments import (
     Architectures,
     EnvironmentsError,
@@ -48,9 +49,9 @@ class Subject:
     variables: Mapping[str, str]
     """Of the process."""
     prefix: Path
-    """Of this Python: sys.prefix."""
+    """Of the environment's Python: sys.prefix, or where it would be."""
     python: str
-    """Its version."""
+    """Its version; '' where there is none."""
     include: Path
     """Where its headers belong."""
     site_packages: tuple[Path, ...]
@@ -59,9 +60,26 @@ class Subject:
     user_site: str
     """The folder of packages in the user's home; '' where this Python does not look there."""
 
+    resources: Resources = field(default_factory=Resources)
+    runs: bool = True
+    """False after --env: this process does not run in the environment."""
+    fault: str = ""
+    """Why nothing could be asked of the environment's own Python, where it is not this one."""
+    recipe: Recipe | None = None
+
+    @property
+    def installed(self) -> bool:
+        """Whether the environment is there; one that runs is."""
+        return self.runs or (self.prefix / "bin" / "python").exists()
+
+    @cached_property
+    def distributions(self) -> tuple[Installed, ...]:
+        """What is in its folder of packages: read when it is first asked for."""
+        return tuple(read_distributions(self.site_packages))
+
     @property
     def is_pixi(self) -> bool:
-        """Whether pixi made this Python's environment (else it is a venv, or the machine's own Python)."""
+        """Whether pixi made the environment (else it is a venv, or the machine's own Python)."""
         return (self.prefix / "conda-meta").is_dir()
 
     def holds(self, path: Path) -> bool:
@@ -84,36 +102,74 @@ class Subject:
         return f"move {self.prefix} away: the next `./pixiw run` makes it again"
 
 
-def read_subject(expect_env: str | None, wants_gpu: bool) -> Subject:
-    """Return the facts of this process and machine.
+def read_subject(
+    expect_env: str | None, wants_gpu: bool, *, env: str | None = None, recipe: Recipe | None = None
+) -> Subject:
+    """Return the facts of this process and machine, and of `env` where that is another environment.
 
-    Raises UserError outside a workspace and for an environment that does not exist.
+    Raises UserError outside a workspace, for an environment that does not exist, and where both are named.
     """
+    return with_gpus(read_surroundings(expect_env, wants_gpu, env=env, recipe=recipe))
+
+
+def read_surroundings(
+    expect_env: str | None, wants_gpu: bool, *, env: str | None = None, recipe: Recipe | None = None
+) -> Subject:
+    """Return the same without the GPUs: on a machine that has been idle NVML takes seconds to wake them."""
+    if env is not None and expect_env is not None:
+        raise UserError(
+            "--env judges this machine for another environment, --expect-env says which one this must be: name one of them"
+        )
     root = find_workspace()
-    environment = expect_env or os.environ.get("PIXI_ENVIRONMENT_NAME") or UNNAMED
+    active = os.environ.get("PIXI_ENVIRONMENT_NAME")
+    environment = env or expect_env or active or UNNAMED
     try:
         profile, architectures = profile_of(root, environment), read_architectures(root)
     except EnvironmentsError as fault:
         raise UserError(str(fault)) from fault
-    reading = read_nvml() if profile.cuda and wants_gpu else NOT_READ
-    paths = sysconfig.get_paths(scheme="posix_prefix")  # as Triton asks: Debian's own scheme adds local/
+    runs = env is None or env == active
+    python, problem = (this_interpreter(), "") if runs else _other_interpreter(environment_folder(root, environment))
     return Subject(
         root=root,
         environment=environment,
         profile=profile,
         architectures=architectures,
-        host=read_host_with(reading),
-        reading=reading,
+        host=read_host(),
+        reading=NOT_READ,
         wants_gpu=wants_gpu,
         named=expect_env is not None,
         variables=dict(os.environ),
-        prefix=Path(sys.prefix),
-        python=platform.python_version(),
-        include=Path(paths["include"]),
-        site_packages=tuple(dict.fromkeys(Path(paths[key]) for key in ("purelib", "platlib"))),
-        search_path=tuple(sys.path),
-        user_site=site.getusersitepackages() if site.ENABLE_USER_SITE else "",
+        prefix=python.prefix,
+        python=python.version,
+        include=python.include,
+        site_packages=python.site_packages,
+        search_path=python.search_path,
+        user_site=python.user_site,
+        resources=read_resources(),
+        runs=runs,
+        fault=problem,
+        recipe=recipe,
     )
+
+
+def with_gpus(subject: Subject) -> Subject:
+    """Return the subject with what NVML says; as it is for an environment without GPUs and after --no-gpu."""
+    if subject.profile.cuda is None or not subject.wants_gpu or subject.reading is not NOT_READ:
+        return subject
+    reading = read_nvml()
+    return replace(subject, reading=reading, host=read_host_with(reading))
+
+
+def environment_folder(root: Path, environment: str) -> Path:
+    """Return where an environment is, or would be: pixi's folder; without pixi the CPU environment's .venv."""
+    folder, venv = root / ".pixi" / "envs" / environment, root / ".venv"
+    return venv if environment == UNNAMED and not folder.is_dir() and venv.is_dir() else folder
+
+
+def _other_interpreter(prefix: Path) -> tuple[Interpreter, str]:
+    program = prefix / "bin" / "python"
+    nothing = Interpreter(prefix, "", prefix / "include", (), (), "")
+    return read_interpreter(program) if program.exists() else (nothing, "")
 
 
 def find_workspace() -> Path:

@@ -20,16 +20,20 @@ TRITON_VARIABLES = ("TRITON_PTXAS_PATH", "TRITON_PTXAS_BLACKWELL_PATH")
 
 
 def check_toolkit(subject: Subject) -> Iterator[Finding]:
-    """Yield CUDA_HOME, nvcc, ptxas, Triton's paths to ptxas and its architectures; nothing for the CPU environment."""
+    """Yield nvcc, ptxas and its architectures, and the variables that lead to them; nothing for the CPU environment.
+
+    The variables only where this process runs in the environment: its activation sets them.
+    """
     cuda = subject.profile.cuda
     if cuda is None:
         return
-    yield _cuda_home(subject)
     for tool in ("nvcc", "ptxas"):
         yield _version(subject, tool, cuda.toolkit)
-    for variable in TRITON_VARIABLES:
-        yield _triton_path(subject, variable)
     yield _architectures(subject)
+    if subject.runs:
+        yield _cuda_home(subject)
+        for variable in TRITON_VARIABLES:
+            yield _triton_path(subject, variable)
 
 
 def known_architectures(help_text: str) -> set[str]:

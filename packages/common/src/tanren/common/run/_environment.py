@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 
-from tanren.common.environments import EnvironmentsError, profile_of
+from tanren.common.environments import EnvironmentsError, cpu_model, profile_of
 from tanren.common.workspace import sha256_of, workspace_root
 
 # The packages whose versions decide numerics and formats.
@@ -40,7 +40,7 @@ def describe_environment() -> dict[str, Any]:
         "packages": {package: found for package in PACKAGES if (found := _version(package))},
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "cpu_threads": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "git_commit": _git_commit(root),
@@ -63,14 +63,6 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or "unknown"
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def _git_commit(root: Path | None) -> str | None:
