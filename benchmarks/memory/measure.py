@@ -11,7 +11,6 @@ import argparse
 import gc
 import io
 import json
-import os
 import random
 import statistics
 import sys
@@ -22,7 +21,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as the trainer sets it
+from tanren.common.models.device import set_cuda_variables
+
+set_cuda_variables()  # read when CUDA starts
 
 import torch
 from transformers import AutoModelForCausalLM
@@ -31,11 +32,12 @@ from tanren.common.chat import Sample
 from tanren.common.config import Loaded
 from tanren.common.console import Console
 from tanren.common.models.source import ModelSource
-from tanren.common.plan import Prediction, Target, find_target, predict
+from tanren.common.plan import Choice, Prediction, Target, find_target, predict
 from tanren.common.plan.trace import Shape, empty_model, shape_of
 from tanren.common.run import MetricsWriter, RunDirectory, read_steps
 from tanren.sft.config import SftConfig
 from tanren.sft.interruption import Interruption
+from tanren.sft.packing import Step
 from tanren.sft.plan import Plan
 from tanren.sft.planner import SftJob, attention_of
 from tanren.sft.tracking import NoTracker
@@ -81,7 +83,15 @@ CASES = [
 LAYERS = {"qwen3-30b-a3b": 12}
 
 
-class FullJob(SftJob):
+class EqualSteps(SftJob):
+    """Every step is the one that has most micro-batches."""
+
+    def steps(self, choice: Choice) -> list[Step]:
+        """Return the same step several times."""
+        return [max(super().steps(choice), key=lambda step: len(step.micro_batches))] * STEPS
+
+
+class FullJob(EqualSteps):
     """All parameters are trained."""
 
     def prepare(self, model: Any) -> Any:
@@ -157,7 +167,10 @@ def measure_shape(name: str, target: Target, device: str, results: list[dict[str
 
 
 def job_of(case: Case, shape: Shape, target: Target) -> SftJob:
-    """Return the case as a recipe: three steps of two micro-batches, samples of 1,000 to 2,000 tokens, half of them learned."""
+    """Return the case as a recipe: three equal steps of some micro-batches, samples of 1,000 to 2,000 tokens, half of them learned.
+
+    Equal ones, so that the largest micro-batch meets the optimizer's states, which the first step makes at its end.
+    """
     longest = min(2000, case.tokens)
     generator = random.Random(7)  # noqa: S311 (lengths, not secrets)
     samples = []
@@ -180,14 +193,15 @@ def job_of(case: Case, shape: Shape, target: Target) -> SftJob:
     source = ModelSource(case.shape, "folder", "")
     plan = Plan(Loaded(config, {}, None), source, None, [], [])
     attention = attention_of(config, shape, torch.bfloat16, target)
-    return (FullJob if case.method == "full" else SftJob)(plan, shape, samples, torch.bfloat16, attention)
+    return (FullJob if case.method == "full" else EqualSteps)(plan, shape, samples, torch.bfloat16, attention)
 
 
 def predicted(prediction: Prediction) -> dict[str, Any]:
     """Return what the planner says."""
     return {
-        "samples": len(prediction.layout.largest),
-        "largest_tokens": sum(prediction.layout.largest),
+        "samples": len(prediction.layout.largest.lengths),
+        "largest_tokens": prediction.tokens,
+        "micro_batches": list(prediction.layout.micro_batches),
         "predicted": prediction.allocated,
         "predicted_needed": prediction.needed,
         "predicted_components": dict(prediction.components),

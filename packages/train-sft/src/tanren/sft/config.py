@@ -91,8 +91,8 @@ class TrainConfig(ConfigModel):
     """Attention kernel. auto: the fastest that proves right on this machine. A named one that cannot run is an error. ATTN_IMPL sets it, too."""
 
     gradient_checkpointing: Checkpointing | Literal["auto"] = "none"
-    """What a layer computes again in the backward pass instead of keeping it: nothing; all but matrix products and attention
-    (selective); everything (full: least memory, a third slower). auto: as for micro_batch_tokens."""
+    """Recompute activations in the backward pass instead of keeping them: of no layer, of every second one (selective), of all
+    (full: least memory, up to a third slower). The result does not change. auto: as for micro_batch_tokens."""
 
     log_every: Positive = 1
     """Optimizer steps between two logged lines."""

@@ -8,7 +8,6 @@ Nothing is written before the rows are known to be good; `summary.json` is writt
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -19,6 +18,7 @@ from tanren.common.config import dump_toml, flatten
 from tanren.common.console import Console
 from tanren.common.errors import ExitCode, UserError
 from tanren.common.evaluators import Evaluator, find_evaluator, find_report_writer
+from tanren.common.models.device import set_cuda_variables
 from tanren.common.run import (
     MetricsWriter,
     RunDirectory,
@@ -105,8 +105,7 @@ def run_job(plan: Plan, *, resume: str | None) -> int:
 def _prepare(plan: Plan, console: Console) -> Prepared:
     """Import the libraries, choose the device, and turn the rows into samples."""
     config = plan.config
-    # cuBLAS repeats its sums in one order only with a fixed workspace; read when CUDA starts, so set before.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    set_cuda_variables()
     with console.phase("import", "torch, transformers, peft"):
         import tanren.sft.trainer  # noqa: F401 (the heavy import, paid where it is announced)
         from tanren.common.models.device import plan_device

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tanren.common.chat import Sample
 from tanren.common.config import Checkpointing, Loaded, flatten
-from tanren.common.plan import Change, Choice, Layout, Target
+from tanren.common.plan import Change, Choice, Layout, Load, Target
 from tanren.common.recipe_command import RecipeCommand
 from tanren.sft.cli import COMMAND
 from tanren.sft.config import AUTO, SftConfig
@@ -27,6 +27,8 @@ PLANNED = ("train.micro_batch_tokens", "train.gradient_checkpointing")
 """Settings that may be left to the planner."""
 # What a setting that is left to the planner stands for until the planner has chosen.
 FIRST_TRIED = Choice(2048, "none")
+SMALL = 0.01
+"""Share of the peak below which it does not matter whether gradients are there."""
 
 
 @dataclass(frozen=True)
@@ -169,15 +171,21 @@ class SftJob:
         return self._traces[choice]
 
     def _trace(self, choice: Choice) -> StepTrace:
-        from tanren.common.plan.trace import attention_stands_in, empty_model, trace_step
+        from tanren.common.plan.trace import GRADIENTS, attention_stands_in, empty_model, trace_step
+
+        def traced(load: Load, *, gradients: bool) -> StepTrace:
+            with attention_stands_in(self.kernel, load.lengths):
+                if choice.checkpointing not in self._models:
+                    self._models[choice.checkpointing] = self.trained_model(empty_model(self.shape, self.dtype), choice)
+                return trace_step(self._models[choice.checkpointing], self.loss(load), gradients=gradients)
 
         layout = self.layout(choice)
-        with attention_stands_in(self.kernel, layout.largest):
-            if choice.checkpointing not in self._models:
-                self._models[choice.checkpointing] = self.trained_model(empty_model(self.shape, self.dtype), choice)
-            return trace_step(
-                self._models[choice.checkpointing], self.loss(choice), micro_batches=layout.most_in_a_step
-            )
+        found = traced(layout.largest, gradients=layout.later is not None)
+        if layout.later is None or found.peak[GRADIENTS] < SMALL * found.peak_bytes:
+            return found
+        # The largest micro-batch of a step is usually its first, which finds no gradients.
+        first, later = traced(layout.first, gradients=False), traced(layout.later, gradients=True)
+        return replace(found, peak=max(first, later, key=lambda trace: trace.peak_bytes).peak)
 
     def trained_model(self, model: PreTrainedModel, choice: Choice) -> torch.nn.Module:
         """Make a model of the shape what is trained: attention, adapter, checkpointing."""
@@ -188,12 +196,11 @@ class SftJob:
         enable_checkpointing(prepared, choice.checkpointing)
         return prepared
 
-    def loss(self, choice: Choice) -> Loss:
-        """Return the trainer's loss of the largest micro-batch."""
+    def loss(self, load: Load) -> Loss:
+        """Return the trainer's loss of a micro-batch."""
         from tanren.sft.trainer import packed_loss
 
-        layout = self.layout(choice)
-        micro_batch = stand_in(layout.largest, layout.largest_supervised)
+        micro_batch = stand_in(load)
         return lambda model, device: packed_loss(model, micro_batch, device)
 
     def prepare(self, model: PreTrainedModel) -> Any:
@@ -243,23 +250,31 @@ class SftJob:
 def layout_of(steps: Sequence[Step]) -> Layout:
     """Count what a laid-out run consists of."""
     micro_batches = [micro_batch for step in steps for micro_batch in step.micro_batches]
-    largest = max(micro_batches, key=lambda micro_batch: micro_batch.tokens)
+    later = [micro_batch for step in steps for micro_batch in step.micro_batches[1:]]
     return Layout(
         steps=len(steps),
-        micro_batches=len(micro_batches),
-        most_in_a_step=max(len(step.micro_batches) for step in steps),
+        micro_batches=tuple(micro_batch.tokens for micro_batch in micro_batches),
         tokens=sum(step.tokens for step in steps),
         supervised=sum(step.supervised for step in steps),
-        largest=tuple(len(sample.input_ids) for sample in largest.samples),
-        largest_supervised=max(sum(sample.supervised for sample in one.samples) for one in micro_batches),
+        first=_load([step.micro_batches[0] for step in steps]),
+        later=_load(later) if later else None,
     )
 
 
-def stand_in(lengths: Sequence[int], supervised: int) -> MicroBatch:
-    """Return a micro-batch of samples of these lengths with that many learned tokens in all: their values do not matter."""
+def _load(micro_batches: Sequence[MicroBatch]) -> Load:
+    """Return the samples of the largest and the most learned tokens, which may be another's: memory grows with both."""
+    largest = max(micro_batches, key=lambda micro_batch: micro_batch.tokens)
+    return Load(
+        tuple(len(sample.input_ids) for sample in largest.samples),
+        max(sum(sample.supervised for sample in one.samples) for one in micro_batches),
+    )
+
+
+def stand_in(load: Load) -> MicroBatch:
+    """Return a micro-batch of that load: the values of its tokens do not matter."""
     samples = []
-    left = supervised
-    for length in lengths:
+    left = load.supervised
+    for length in load.lengths:
         learned = min(left, length - 1)
         left -= learned
         samples.append(Sample("", [0] * length, [index >= length - learned for index in range(length)], ""))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +29,17 @@ class DevicePlan:
         import torch
 
         return {"float32": torch.float32, "bfloat16": torch.bfloat16}[self.dtype]
+
+
+def set_cuda_variables() -> None:
+    """Set what CUDA reads when it starts, where the user has not set it.
+
+    cuBLAS repeats its sums in one order only with a fixed workspace (https://docs.nvidia.com/cuda/cublas/#results-reproducibility).
+    Micro-batches have many sizes, and blocks of fixed segments fit none but their own: without expandable segments the
+    allocator held 2.3 times what was used (Qwen3-4B, 16,384 tokens).
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
 
 
 def plan_device(config: ModelConfig) -> DevicePlan:

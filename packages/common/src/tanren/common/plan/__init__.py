@@ -6,7 +6,7 @@ Nothing here imports torch; what traces a training step does, and is in `tanren.
 from tanren.common.plan._changes import Remedy, remedies
 from tanren.common.plan._command import run_plan
 from tanren.common.plan._fit import Fit, fit
-from tanren.common.plan._job import Change, Choice, Job, Layout, Planner, find_planner
+from tanren.common.plan._job import Change, Choice, Job, Layout, Load, Planner, find_planner
 from tanren.common.plan._prediction import Prediction, predict
 from tanren.common.plan._table import as_json, table, verdict_line
 from tanren.common.plan._target import CUDA_CONTEXT, GIB, Target, find_target
@@ -20,6 +20,7 @@ __all__ = [
     "Fit",
     "Job",
     "Layout",
+    "Load",
     "Planner",
     "Prediction",
     "Remedy",

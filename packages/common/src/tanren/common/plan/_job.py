@@ -31,19 +31,38 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class Load:
+    """What one micro-batch holds, as far as memory goes."""
+
+    lengths: tuple[int, ...]
+    """Of its samples, in tokens."""
+    supervised: int
+    """Learned tokens."""
+
+    @property
+    def tokens(self) -> int:
+        """Of all samples."""
+        return sum(self.lengths)
+
+
+@dataclass(frozen=True)
 class Layout:
     """What a run consists of."""
 
     steps: int
-    micro_batches: int
-    """Of all steps."""
-    most_in_a_step: int
+    micro_batches: tuple[int, ...]
+    """Tokens of each, in order."""
     tokens: int
     supervised: int
-    largest: tuple[int, ...]
-    """Lengths of the samples of the largest micro-batch, in tokens."""
-    largest_supervised: int
-    """Most learned tokens of a micro-batch."""
+    first: Load
+    """The largest of those that begin a step: no gradients are there yet."""
+    later: Load | None
+    """The largest of the others, which find the gradients of those before them; None where each step has one."""
+
+    @property
+    def largest(self) -> Load:
+        """The larger of the two."""
+        return max((self.first, self.later or self.first), key=lambda load: load.tokens)
 
 
 @dataclass(frozen=True)
@@ -98,13 +117,13 @@ class Job(Protocol):
         """Lay the run out."""
 
     def trace(self, choice: Choice) -> StepTrace:
-        """Trace the largest micro-batch of a step."""
+        """Trace the micro-batch of a step that takes most memory."""
 
     def trained_model(self, model: PreTrainedModel, choice: Choice) -> torch.nn.Module:
         """Make a model of the shape what is trained: attention, adapter, checkpointing."""
 
-    def loss(self, choice: Choice) -> Loss:
-        """Return the trainer's loss of the largest micro-batch: it takes model and device."""
+    def loss(self, load: Load) -> Loss:
+        """Return the trainer's loss of a micro-batch: it takes model and device."""
 
     def flags(self, choice: Choice) -> Mapping[str, Any]:
         """Return the settings (dotted names) that freeze a choice in the recipe."""

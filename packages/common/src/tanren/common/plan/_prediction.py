@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from tanren.common.plan._job import Choice, Job, Layout
-from tanren.common.plan._target import Target
+from tanren.common.plan._target import HOST_SECONDS, Target
 
 if TYPE_CHECKING:
     from tanren.common.plan._operations import Operation
@@ -44,7 +44,7 @@ class Prediction:
     @property
     def tokens(self) -> int:
         """Tokens of the largest micro-batch."""
-        return sum(self.layout.largest)
+        return self.layout.largest.tokens
 
     @property
     def allocated(self) -> int:
@@ -63,20 +63,31 @@ class Prediction:
 
     @cached_property
     def seconds(self) -> Mapping[str, float]:
-        """Seconds of the whole run by what limits them: compute, memory, launches."""
+        """Seconds of the whole run by what limits them: compute or memory of the device, or the host that feeds it.
+
+        Host and GPU work at the same time, so a micro-batch takes as long as the slower of the two. On a CPU they are one.
+        """
         pace = Pace(self.target)
-        micro = pace.seconds(self.trace.operations)
-        update = pace.seconds(self.trace.update)
-        # The traced micro-batch is the largest; the others cost by their tokens, but launch as many kernels.
-        share = self.layout.tokens / self.tokens
-        times = {"compute": share, "memory": share, "launches": self.layout.micro_batches}
-        return {name: micro[name] * times[name] + update[name] * self.layout.steps for name in micro}
+        device, host = pace.device(self.trace.operations), pace.host(self.trace.operations)
+        update = pace.device(self.trace.update)
+        found = {name: seconds * self.layout.steps for name, seconds in update.items()} | {"host": 0.0}
+        whole = sum(device.values())
+        for tokens in self.layout.micro_batches:  # the traced one is the largest; the device's work goes by tokens
+            share = tokens / self.tokens
+            if self.target.device == "cpu" or whole * share > host:
+                for name, seconds in device.items():
+                    found[name] += seconds * share
+            if self.target.device == "cpu" or whole * share <= host:
+                found["host"] += host
+        return found
 
     @cached_property
     def largest_seconds(self) -> float:
         """Seconds of the largest micro-batch with an update."""
         pace = Pace(self.target)
-        return sum(pace.seconds(self.trace.operations).values()) + sum(pace.seconds(self.trace.update).values())
+        device, host = sum(pace.device(self.trace.operations).values()), pace.host(self.trace.operations)
+        both = device + host if self.target.device == "cpu" else max(device, host)
+        return both + sum(pace.device(self.trace.update).values())
 
     @property
     def total_seconds(self) -> float:
@@ -95,9 +106,9 @@ class Pace:
 
     target: Target
 
-    def seconds(self, operations: Mapping[Operation, int]) -> dict[str, float]:
-        """Return the seconds of operations by what limits each: products, memory, or the launch of its kernel."""
-        found = {"compute": 0.0, "memory": 0.0, "launches": 0.0}
+    def device(self, operations: Mapping[Operation, int]) -> dict[str, float]:
+        """Return the device's seconds by what limits each operation: its products, or the memory that it moves."""
+        found = {"compute": 0.0, "memory": 0.0}
         ceilings = self.target.ceilings
         for operation, number in operations.items():
             full = operation.matrix in ("bfloat16", "float16") or self.target.device == "cpu"
@@ -105,11 +116,14 @@ class Pace:
             parts = {
                 "compute": operation.flops / rate,
                 "memory": operation.moved / ceilings.bandwidth_bytes_per_s,
-                "launches": ceilings.launch_seconds,
             }
             limit = max(parts, key=parts.__getitem__)
             found[limit] += parts[limit] * number * self.target.time_factor
         return found
+
+    def host(self, operations: Mapping[Operation, int]) -> float:
+        """Return the seconds that the host needs to hand the operations out."""
+        return sum(operations.values()) * HOST_SECONDS * self.target.time_factor
 
 
 def predict(job: Job, choice: Choice, target: Target) -> Prediction:

@@ -24,7 +24,7 @@ Loss = Callable[[Any, torch.device], torch.Tensor]
 
 @dataclass(frozen=True)
 class StepTrace:
-    """What one optimizer step's largest micro-batch needs."""
+    """What a micro-batch of a step needs."""
 
     parameters: int
     trained: int
@@ -50,10 +50,10 @@ class StepTrace:
         return sum(operation.flops * number for operation, number in self.operations.items())
 
 
-def trace_step(model: torch.nn.Module, loss: Loss, *, micro_batches: int) -> StepTrace:
+def trace_step(model: torch.nn.Module, loss: Loss, *, gradients: bool) -> StepTrace:
     """Trace the forward and backward pass of a model that is on the meta device.
 
-    With several micro-batches a step, the gradients of the earlier ones are there when the last one runs.
+    `gradients`: those of an earlier micro-batch of the step are there already.
     Optimizer: AdamW with two states in each trained parameter's precision and a float32 count of steps, fused, so
     without temporaries (transformers' default on CUDA, torch/optim/adamw.py).
     """
@@ -73,7 +73,7 @@ def trace_step(model: torch.nn.Module, loss: Loss, *, micro_batches: int) -> Ste
         for parameter in trained
     ]
     handles.append(_loss_begins(model, account))
-    if micro_batches > 1:
+    if gradients:
         for parameter in trained:
             parameter.grad = torch.empty_like(parameter)
         account.hold((parameter.grad for parameter in trained if parameter.grad is not None), GRADIENTS)

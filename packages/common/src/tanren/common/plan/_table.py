@@ -64,7 +64,7 @@ def table(answer: Answer) -> Iterator[str]:
         yield from _probed(*answer.probe)
     yield ""
     yield (
-        f"work      {layout.steps} steps, {layout.micro_batches} micro-batches, {layout.tokens:,} tokens ({layout.supervised:,} learned), "
+        f"work      {layout.steps} steps, {len(layout.micro_batches)} micro-batches, {layout.tokens:,} tokens ({layout.supervised:,} learned), "
         f"{prediction.flops_per_token / 1e9:.2f} GFLOP a token"
     )
     total = prediction.total_seconds
@@ -131,7 +131,7 @@ def as_json(answer: Answer) -> dict[str, Any]:
         "needed": prediction.needed,
         "verdict": verdict_of(prediction).value,
         "steps": layout.steps,
-        "micro_batches": layout.micro_batches,
+        "micro_batches": len(layout.micro_batches),
         "tokens": layout.tokens,
         "supervised_tokens": layout.supervised,
         "flops_per_token": prediction.flops_per_token,
