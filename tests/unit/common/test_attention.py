@@ -93,6 +93,21 @@ def test_a_wrong_kernel_fails_its_proof(monkeypatch: pytest.MonkeyPatch) -> None
     assert "its gradient is off by" in proof.fault
 
 
+def test_a_proof_leaves_the_order_of_sums_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tanren.common.attention import packed
+
+    seen: list[bool] = []
+
+    def watched(*arguments: Any) -> torch.Tensor:
+        seen.append(torch.are_deterministic_algorithms_enabled())
+        return sdpa_by_sample(*arguments)
+
+    monkeypatch.setitem(packed._COMPUTE, "sdpa", watched)
+    assert prove_kernel("sdpa", "cpu", deterministic=True).good
+    assert all(seen)
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
 def test_what_a_kernel_dies_of_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     from tanren.common.attention import packed
 
