@@ -122,6 +122,22 @@ def test_the_cpu_runs_what_needs_no_gpu() -> None:
     assert runnable_kernels("cpu") == ON_CPU
 
 
+@pytest.mark.parametrize("window", [0, 16])
+@pytest.mark.parametrize("sinks", [False, True])
+def test_torchs_flash_kernel_takes_what_is_handed_to_it(sinks: bool, window: int) -> None:
+    """Without a GPU: the signatures of this torch, by tensors without data."""
+    query, key, value = (
+        torch.empty(1, heads, 40, 64, dtype=torch.bfloat16, device="meta", requires_grad=True) for heads in (8, 2, 2)
+    )
+    learned = torch.empty(8, dtype=torch.bfloat16, device="meta", requires_grad=True)
+    scores = Scores(0.125, window, sinks=learned if sinks else None)
+    out = attend("varlen", query, key, value, Packing((30, 10), torch.empty(3, device="meta")), scores)
+    assert out.shape == (1, 40, 8, 64)
+    inputs = [query, key, value, *([learned] if sinks else [])]
+    gradients = torch.autograd.grad(out, inputs, torch.empty_like(out))
+    assert [gradient.shape for gradient in gradients] == [tensor.shape for tensor in inputs]
+
+
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "llama": {},
     "mistral": {"sliding_window": 16},
