@@ -72,7 +72,7 @@ class Account(TorchDispatchMode):
         operation = operation_of(func, args, inputs, outputs)
         if operation is not None:
             self.operations[operation] += 1
-        for tensor in outputs:
+        for tensor in (*inputs, *outputs):  # torch.tensor() makes its tensors unseen
             self._count(tensor, self.category)
         return result
 

@@ -13,6 +13,7 @@ from tanren.common.plan._target import GIB, chips_with
 from tanren.common.plan._verdict import Verdict, verdict_of
 
 WANTED = 3
+WEIGHTS = "weights"
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,9 @@ def remedies(job: Job, prediction: Prediction) -> list[Remedy]:
     """
     target = prediction.target
     found: list[Remedy] = []
-    for group in (_single(job, prediction.choice), _double(job, prediction.choice)):
+    groups = [_single(job, prediction.choice), _double(job, prediction.choice)]
+    # Where the frozen weights alone are too large, no setting helps.
+    for group in groups if prediction.trace.peak.get(WEIGHTS, 0) < target.free else []:
         for change, choice in group:
             remedy = Remedy(change.flags, predict(change.job, choice, target))
             if verdict_of(remedy.prediction) is Verdict.FITS and not any(_same(remedy, other) for other in found):

@@ -33,6 +33,8 @@ def fit(job: Job, target: Target) -> Fit:
     largest: list[Prediction] = []
     for checkpointing in get_args(Checkpointing):
         found = _largest(job, target, sizes, checkpointing, tried)
+        if tried[0].trace.resident > target.free:
+            break  # no choice changes what is there between the steps
         if found is not None:
             largest.append(found)
             if found.choice.micro_batch_tokens == sizes[-1]:
@@ -67,7 +69,7 @@ def _largest(
     above = trial(len(sizes) - 1)
     if fits_with_margin(above):
         return above
-    if len(sizes) == 1 or not fits_with_margin(below := trial(0)):
+    if len(sizes) == 1 or above.trace.resident > target.free or not fits_with_margin(below := trial(0)):
         return None
     low, high = 0, len(sizes) - 1  # fits, does not fit
     while high - low > 1:
