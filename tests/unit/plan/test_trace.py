@@ -142,7 +142,7 @@ def test_flops_of_full_training_are_six_for_each_parameter_and_token(job: MakeJo
             return model.requires_grad_(True)
 
     one = job(wide, [512])
-    full = Full(one.plan, one.shape, one.samples, one.dtype, one.kernel)
+    full = Full(one.shape, one.dtype, one.kernel, one.plan, one.samples)
     trace = full.trace(Choice(512, "none"))
     config = one.shape.config
     head = config.vocab_size * config.hidden_size  # computed for the 256 learned tokens alone; the embedding for none

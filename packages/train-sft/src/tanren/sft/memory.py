@@ -24,9 +24,10 @@ from tanren.common.plan import (
     verdict_line,
     verdict_of,
 )
+from tanren.common.plan.packed import open_settings_of
 from tanren.common.run import RunDirectory
 from tanren.sft.plan import Plan
-from tanren.sft.planner import job_for, open_settings_of
+from tanren.sft.planner import job_for
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def settle_memory(plan: Plan, samples: Sequence[Sample], device: DevicePlan, con
 
     Raises MachineError with the three cheapest changes where the prediction is well above the free memory.
     """
-    open_settings = open_settings_of(plan)
+    open_settings = open_settings_of(plan.loaded.values())
     if device.device == "cpu" and not open_settings:
         return Settled(plan, None)
     with console.phase("plan memory", "choosing " + ", ".join(open_settings) if open_settings else ""):
@@ -115,7 +116,7 @@ def measured_memory(settled: Settled, console: Console) -> Iterator[dict[str, An
 def take_recorded(plan: Plan, run: RunDirectory) -> Plan:
     """Return the plan with what a run's own plan chose: a resumed run does not choose again."""
     recorded = run.read_config()
-    open_settings = open_settings_of(plan)
+    open_settings = open_settings_of(plan.loaded.values())
     chosen = {name: recorded["train"][name.removeprefix("train.")] for name in open_settings}
     return replace(plan, loaded=plan.loaded.with_values(chosen, "plan"))
 

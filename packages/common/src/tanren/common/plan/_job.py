@@ -128,6 +128,9 @@ class Job(Protocol):
     def flags(self, choice: Choice) -> Mapping[str, Any]:
         """Return the settings (dotted names) that freeze a choice in the recipe."""
 
+    def phases(self, train: Mapping[str, int], target: Target) -> Mapping[str, Mapping[str, int]]:
+        """Return what is in memory in each phase of the run, in bytes; `train` is the peak of a training step."""
+
     def changes(self) -> list[Change]:
         """Return changes that take less memory, other than another choice."""
 

@@ -27,6 +27,7 @@ CUBLAS_WORKSPACE = 2 * 8 * 4096 * 1024
 class Prediction:
     """What a run of one choice needs."""
 
+    job: Job
     choice: Choice
     layout: Layout
     trace: StepTrace
@@ -34,7 +35,7 @@ class Prediction:
 
     @cached_property
     def components(self) -> Mapping[str, int]:
-        """Bytes in use at the peak, by what they are for."""
+        """Bytes in use at the peak of a training step, by what they are for."""
         factor = self.target.passing_factor
         found = {
             name: round(size * factor) if name in PASSING else size for name, size in self.trace.peak.items() if size
@@ -48,7 +49,7 @@ class Prediction:
 
     @property
     def allocated(self) -> int:
-        """Peak of what torch allocates: comparable with torch.cuda.max_memory_allocated."""
+        """Peak of what torch allocates in training: comparable with torch.cuda.max_memory_allocated."""
         return sum(self.components.values())
 
     @property
@@ -58,8 +59,22 @@ class Prediction:
 
     @property
     def needed(self) -> int:
-        """Bytes that must be free on the device: with the allocator's slack and the CUDA context."""
-        return int(self.allocated * (1 + self.target.slack)) + self.target.context
+        """Bytes that must be free on the device: the largest phase, with the allocator's slack and the CUDA context."""
+        return self.phase_bytes(self.largest_phase)
+
+    @cached_property
+    def phases(self) -> Mapping[str, Mapping[str, int]]:
+        """Bytes by what they are for, in each phase of the run."""
+        return self.job.phases(self.components, self.target)
+
+    @property
+    def largest_phase(self) -> str:
+        """The phase that takes most memory."""
+        return max(self.phases, key=self.phase_bytes)
+
+    def phase_bytes(self, phase: str) -> int:
+        """Bytes that must be free on the device in a phase."""
+        return int(sum(self.phases[phase].values()) * (1 + self.target.slack)) + self.target.context
 
     @cached_property
     def seconds(self) -> Mapping[str, float]:
@@ -128,4 +143,4 @@ class Pace:
 
 def predict(job: Job, choice: Choice, target: Target) -> Prediction:
     """Predict a run of one choice."""
-    return Prediction(choice, job.layout(choice), job.trace(choice), target)
+    return Prediction(job, choice, job.layout(choice), job.trace(choice), target)
