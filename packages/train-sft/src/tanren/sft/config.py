@@ -7,11 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from tanren.common.config import ConfigModel, GenerationConfig, ModelConfig, OutputConfig, TaskConfig
+from tanren.common.config import ConfigModel, GenerationConfig, LoraConfig, ModelConfig, OutputConfig, TaskConfig
 
 Positive = Annotated[int, Field(ge=1)]
-AUTO: Literal["auto"] = "auto"
-"""Left to the planner, which chooses before the weights are loaded."""
 
 
 class DataConfig(ConfigModel):
@@ -28,22 +26,6 @@ class DataConfig(ConfigModel):
 
     fully_masked: Literal["error", "drop"] = "error"
     """What happens to a sample without a single token to learn (cutting can cause that): stop, or leave it out (counted and listed)."""
-
-
-class LoraConfig(ConfigModel):
-    """Low-rank adapters (Hu et al. 2021, arXiv:2106.09685)."""
-
-    rank: Positive = 16
-    """Rank of the update."""
-
-    alpha: Annotated[int, Field(gt=0)] = 32
-    """The update is scaled by alpha / rank."""
-
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Dropout on the adapter's input."""
-
-    target_modules: list[str] | str = "all-linear"
-    """Names of the linear layers that get an adapter, or all-linear: every one but the output head."""
 
 
 class OptimConfig(ConfigModel):

@@ -10,7 +10,7 @@ from tanren.common.plan._job import Change, Choice, Job, Layout, Load, Planner, 
 from tanren.common.plan._prediction import Prediction, predict
 from tanren.common.plan._table import as_json, table, verdict_line
 from tanren.common.plan._target import CUDA_CONTEXT, GIB, Target, find_target
-from tanren.common.plan._verdict import Verdict, fits_with_margin, verdict_of
+from tanren.common.plan._verdict import Verdict, fits_with_margin, margin, verdict_of
 
 __all__ = [
     "CUDA_CONTEXT",
@@ -31,6 +31,7 @@ __all__ = [
     "find_target",
     "fit",
     "fits_with_margin",
+    "margin",
     "predict",
     "remedies",
     "run_plan",

@@ -114,7 +114,7 @@ def _plan(job: Job, target: Target, console: Console, *, chooses: bool) -> tuple
 
 def _frozen(job: Job, prediction: Prediction, loaded: Loaded[Any]) -> str:
     """Return the resolved recipe with what was chosen."""
-    chosen = loaded.with_values(job.flags(prediction.choice), "plan")
+    chosen = loaded.with_values(job.frozen(prediction.choice, prediction.components, prediction.target), "plan")
     return dump_toml(chosen.values(), chosen.origins)
 
 

@@ -131,6 +131,12 @@ class Job(Protocol):
     def phases(self, train: Mapping[str, int], target: Target) -> Mapping[str, Mapping[str, int]]:
         """Return what is in memory in each phase of the run, in bytes; `train` is the peak of a training step."""
 
+    def frozen(self, choice: Choice, train: Mapping[str, int], target: Target) -> Mapping[str, Any]:
+        """Return all settings that a plan settles; `train` is the peak of a training step."""
+
+    def facts(self, train: Mapping[str, int], target: Target) -> list[str]:
+        """Return what else is to be said of the phases."""
+
     def changes(self) -> list[Change]:
         """Return changes that take less memory, other than another choice."""
 

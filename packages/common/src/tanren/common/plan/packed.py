@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from tanren.common.config import Checkpointing, ModelConfig, flatten
+from tanren.common.config import AUTO, Checkpointing, ModelConfig, flatten
 from tanren.common.plan._job import Choice, Layout, Load
 from tanren.common.plan._target import Target
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from tanren.common.attention import Choice as AttentionChoice
     from tanren.common.plan.trace import Loss, Shape, StepTrace
 
-AUTO: Literal["auto"] = "auto"
 PLANNED = ("train.micro_batch_tokens", "train.gradient_checkpointing")
 """Settings that may be left to the planner."""
 FIRST_TRIED = Choice(2048, "none")
@@ -117,9 +116,19 @@ class PackedJob(ABC):
         del target
         return {"train": train}
 
+    def facts(self, train: Mapping[str, int], target: Target) -> list[str]:
+        """Return what else is to be said of the phases."""
+        del train, target
+        return []
+
     def flags(self, choice: Choice) -> Mapping[str, Any]:
         """Return the settings that freeze a choice in the recipe."""
         return dict(zip(PLANNED, (choice.micro_batch_tokens, choice.checkpointing), strict=True))
+
+    def frozen(self, choice: Choice, train: Mapping[str, int], target: Target) -> Mapping[str, Any]:
+        """Return all settings that a plan settles; `train` is the peak of a training step."""
+        del train, target
+        return self.flags(choice)
 
     def trace(self, choice: Choice) -> StepTrace:
         """Trace the micro-batch of a step that takes most memory."""
