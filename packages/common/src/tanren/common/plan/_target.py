@@ -10,7 +10,7 @@ from typing import Literal
 import psutil
 
 from tanren.common.attention import GpuFacts
-from tanren.common.ceilings import Ceilings, read_ceilings
+from tanren.common.ceilings import Ceilings, cpu_name, read_ceilings
 from tanren.common.doctor._nvml import read_nvml
 from tanren.common.doctor._visible import visible_gpus
 from tanren.common.errors import UserError
@@ -194,5 +194,9 @@ def _cpu() -> Target:
     memory = psutil.virtual_memory()
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     # A core with 256-bit units does about 50 GFLOP/s in float32; a few cores saturate about 20 GB/s of memory.
-    rough = Ceilings("CPU", 20e9, threads * 50e9, 5e-6, "a rough guess for a CPU, not measured")
-    return Target("this machine's CPU", "cpu", memory.total, memory.available, rough, threads * 50e9, 1, None, True)
+    rough = Ceilings(
+        "CPU", 20e9, threads * 50e9, LAUNCH_SECONDS, "a rough guess for a CPU; measure: tanren doctor --deep"
+    )
+    ceilings = read_ceilings(cpu_name()) or rough
+    rate = ceilings.matrix_flops_per_s
+    return Target("this machine's CPU", "cpu", memory.total, memory.available, ceilings, rate, 1, None, here=True)
