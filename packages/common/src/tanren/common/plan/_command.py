@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tanren.common.config import Loaded, dump_toml
 from tanren.common.console import Console
@@ -23,6 +23,9 @@ from tanren.common.plan._verdict import Verdict, fits_with_margin, verdict_of
 from tanren.common.recipe_command import read_arguments, take_switch, take_value
 from tanren.common.run import write_atomically
 
+if TYPE_CHECKING:
+    from tanren.common.plan.trace import Quantisation
+
 DEFAULT = "train-sft"
 
 HELP = """Says before a run, and without its weights, what it will need: memory by component, steps, tokens, time.
@@ -30,6 +33,8 @@ HELP = """Says before a run, and without its weights, what it will need: memory 
 --for COMMAND: the recipe's command (default: train-sft).
 
 --gpu NAME: plan for another GPU than this machine's (H100, 'RTX 5080', B300, ...). --memory GIB replaces its memory.
+
+--quantisation nf4|int8: as if the frozen linear layers were kept in 4 or 8 bits. No trainer of this version loads them so.
 
 --fit: choose micro-batch and checkpointing for the device. Settings that the recipe leaves at auto are always chosen.
 
@@ -49,6 +54,7 @@ class Options:
     command: str
     gpu: str | None
     memory_gib: float | None
+    quantisation: str
     fit: bool
     write: Path | None
     probe: bool
@@ -73,6 +79,7 @@ def run_plan(arguments: Sequence[str]) -> int:
         )
     with console.phase("read", "model configuration and rows"):
         job = planner.job(request.loaded, target)
+    job = job.quantised(_quantisation(options.quantisation))
     chooses = options.fit or bool(job.open_settings)
     if options.write is not None and not chooses:
         raise UserError(
@@ -126,11 +133,21 @@ def _options(rest: list[str]) -> Options:
         command=take_value(rest, "--for", "COMMAND") or DEFAULT,
         gpu=take_value(rest, "--gpu", "NAME"),
         memory_gib=None if memory is None else _gib(memory),
+        quantisation=take_value(rest, "--quantisation", "nf4|int8") or "none",
         fit=take_switch(rest, "--fit"),
         write=None if write is None else Path(write).expanduser(),
         probe=take_switch(rest, "--probe"),
         as_json=take_switch(rest, "--json"),
     )
+
+
+def _quantisation(name: str) -> Quantisation:
+    from tanren.common.plan.trace import QUANTISATIONS
+
+    found = next((known for known in QUANTISATIONS if known == name), None)
+    if found is None:
+        raise UserError(f"--quantisation {name!r}: known are {', '.join(QUANTISATIONS)}")
+    return found
 
 
 def _gib(text: str) -> float:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from tanren.common.plan._empty import Shape
+    from tanren.common.plan._quantised import Quantisation
     from tanren.common.plan._step import Loss, StepTrace
     from tanren.common.plan._target import Target
 
@@ -112,6 +113,9 @@ class Job(Protocol):
     @property
     def largest_step(self) -> int:
         """Tokens that one micro-batch can hold at most: those of the largest step, or one sample where samples are not packed."""
+
+    def quantised(self, quantisation: Quantisation) -> Job:
+        """Return the same job with the frozen linear layers in so many bits."""
 
     def layout(self, choice: Choice) -> Layout:
         """Lay the run out."""

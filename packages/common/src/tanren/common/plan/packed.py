@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from tanren.common.config import AUTO, Checkpointing, ModelConfig, flatten
 from tanren.common.plan._job import Choice, Layout, Load
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from tanren.common.attention import Choice as AttentionChoice
-    from tanren.common.plan.trace import Loss, Shape, StepTrace
+    from tanren.common.plan.trace import Loss, Quantisation, Shape, StepTrace
 
 PLANNED = ("train.micro_batch_tokens", "train.gradient_checkpointing")
 """Settings that may be left to the planner."""
@@ -74,9 +74,15 @@ class PackedJob(ABC):
     shape: Shape
     dtype: torch.dtype
     kernel: AttentionChoice
+    quantisation: Quantisation = field(default="none", kw_only=True)
+    """Of the frozen linear layers. No trainer of this version loads them so."""
     _traces: dict[Choice, StepTrace] = field(default_factory=dict, compare=False, kw_only=True)
     _layouts: dict[Choice, Layout] = field(default_factory=dict, compare=False, kw_only=True)
     _models: dict[Checkpointing, Any] = field(default_factory=dict, compare=False, kw_only=True)
+
+    def quantised(self, quantisation: Quantisation) -> Self:
+        """Return the same job with the frozen linear layers in so many bits."""
+        return replace(self, quantisation=quantisation, _traces={}, _models={})
 
     @property
     def attention(self) -> str:
@@ -157,6 +163,10 @@ class PackedJob(ABC):
         """Make a model of the shape what is trained: attention, adapter, checkpointing."""
         from tanren.common.models.checkpointing import enable_checkpointing
 
+        if self.quantisation != "none":
+            from tanren.common.plan.trace import quantise
+
+            quantise(model, self.quantisation)
         prepared: torch.nn.Module = self.prepare(model)
         prepared.train()
         enable_checkpointing(prepared, choice.checkpointing)
