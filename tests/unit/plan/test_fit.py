@@ -120,7 +120,7 @@ def test_a_probe_corrects_memory_that_grows_and_time_in_proportion(wide_job: Sft
     measured = Measured(3 * prediction.largest_seconds, allocated, int(1.1 * allocated), GIB, None)
     found = corrected(prediction, measured)
     assert found.allocated == pytest.approx(allocated, rel=1e-6)
-    assert found.needed == pytest.approx(1.1 * allocated + GIB, rel=1e-6)
+    assert found.needed == pytest.approx(int(1.1 * allocated) + GIB, rel=1e-6)
     assert found.largest_seconds == pytest.approx(measured.seconds)
     half = predict(wide_job, Choice(8000, "none"), found.target)
     plain = predict(wide_job, Choice(8000, "none"), h100())

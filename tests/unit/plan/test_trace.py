@@ -98,14 +98,15 @@ def test_a_storage_is_counted_once_and_until_nothing_holds_it() -> None:
 def test_the_peak_is_remembered_with_its_categories() -> None:
     account = Account()
     with account:
-        with account.under("one"):
-            kept = torch.empty(512, dtype=torch.uint8, device="meta")
-        with account.under("two"):
-            torch.empty(5120, dtype=torch.uint8, device="meta")
-        with account.under("three"):
-            torch.empty(1024, dtype=torch.uint8, device="meta")
+        account.category = "one"
+        kept = torch.empty(512, dtype=torch.uint8, device="meta")
+        account.category = "two"
+        torch.empty(5120, dtype=torch.uint8, device="meta")
+        account.category = "three"
+        torch.empty(1024, dtype=torch.uint8, device="meta")
     assert kept.is_meta
     assert {name: size for name, size in account.peak.items() if size} == {"one": 512, "two": 5120}
+    assert account.largest == 5120
 
 
 def test_checkpointing_takes_less_and_computes_more(job: MakeJob, wide: str) -> None:

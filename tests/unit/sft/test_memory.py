@@ -66,7 +66,7 @@ def test_a_run_that_cannot_fit_is_refused_with_what_would_help(gpu: Any) -> None
         settle_memory(_plan(), SAMPLES, CUDA, Console(stream=io.StringIO()))
     assert caught.value.exit_code is ExitCode.MACHINE
     lines = str(caught.value).splitlines()
-    assert "does not fit into the memory of H100: does not fit: 0.8 of 0.5 GiB" in lines[0]
+    assert "does not fit into the memory of H100: does not fit: 0.7 of 0.5 GiB" in lines[0]
     assert len(lines) == 4
 
 

@@ -175,11 +175,13 @@ class GrpoJob(PackedJob):
         if named != AUTO:
             return named
         taken = sum(train.get(name, 0) for name in RESIDENT)
-        if self.loaded.config.vllm.sleep_level == 0:
-            taken = sum(train.values())
-        room = (target.free - margin(target) - target.context) / (1 + target.slack)
+        if (
+            self.loaded.config.vllm.sleep_level == 0
+        ):  # the logits are the largest part; the allocator's slack goes by them
+            taken = sum(train.values()) + int(target.slack * train.get("logits, loss", 0))
+        room = target.free - margin(target) - target.context - taken
         # Rounded down, so that what is written into a recipe is what was planned.
-        most = math.floor(1000 * (room - taken) / target.total) / 1000
+        most = math.floor(1000 * room / target.total) / 1000
         return max(self.engine.share_for(1), min(self.engine.share_for(self.sequences), most))
 
     def phases(self, train: Mapping[str, int], target: Target) -> Mapping[str, Mapping[str, int]]:

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from tanren.common.plan._job import Choice, Job, Layout
-from tanren.common.plan._target import HOST_SECONDS, Target
+from tanren.common.plan._target import HOST_SECONDS, REACHED_EAGER, Target
 
 if TYPE_CHECKING:
     from tanren.common.plan._operations import Operation
@@ -74,7 +74,10 @@ class Prediction:
 
     def phase_bytes(self, phase: str) -> int:
         """Bytes that must be free on the device in a phase."""
-        return int(sum(self.phases[phase].values()) * (1 + self.target.slack)) + self.target.context
+        components = self.phases[phase]
+        trains = any(name in PASSING for name in components)
+        slack = int(self.target.slack * self.trace.largest) if trains else 0
+        return sum(components.values()) + slack + self.target.context
 
     @cached_property
     def seconds(self) -> Mapping[str, float]:
@@ -125,6 +128,7 @@ class Pace:
         """Return the device's seconds by what limits each operation: its products, or the memory that it moves."""
         found = {"compute": 0.0, "memory": 0.0}
         ceilings = self.target.ceilings
+        reached = REACHED_EAGER if self.target.device == "cuda" else 1.0
         for operation, number in operations.items():
             full = operation.matrix in ("bfloat16", "float16") or self.target.device == "cpu"
             rate = ceilings.matrix_flops_per_s if full else self.target.float32_flops_per_s
@@ -133,7 +137,7 @@ class Pace:
                 "memory": operation.moved / ceilings.bandwidth_bytes_per_s,
             }
             limit = max(parts, key=parts.__getitem__)
-            found[limit] += parts[limit] * number * self.target.time_factor
+            found[limit] += parts[limit] * number * self.target.time_factor / reached
         return found
 
     def host(self, operations: Mapping[Operation, int]) -> float:

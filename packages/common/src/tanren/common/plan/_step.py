@@ -30,6 +30,8 @@ class StepTrace:
     trained: int
     peak: Mapping[str, int]
     """Bytes by category when the most memory is in use."""
+    largest: int
+    """Bytes of the largest tensor that the step makes."""
     resident: int
     """Bytes of weights, adapter and optimizer, which are there between the steps too."""
     operations: Mapping[Operation, int]
@@ -91,6 +93,7 @@ def trace_step(model: torch.nn.Module, loss: Loss, *, gradients: bool) -> StepTr
         parameters=sum(parameter.numel() for parameter in parameters),
         trained=sum(parameter.numel() for parameter in trained),
         peak=account.peak,
+        largest=account.largest,
         resident=resident,
         operations=account.operations,
         update=update,
