@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tanren.common.chat import Sample
 from tanren.common.config import Loaded, dump_toml
 from tanren.common.console import Console
-from tanren.common.errors import ExitCode, MachineError
+from tanren.common.errors import ExitCode, MachineError, UserError
 from tanren.common.models.device import DevicePlan
 from tanren.common.models.source import resolve_source
 from tanren.common.plan import GIB, Target, find_target
@@ -21,6 +22,7 @@ from tanren.sft import memory
 from tanren.sft.config import SftConfig
 from tanren.sft.memory import settle_memory, take_recorded
 from tanren.sft.plan import Plan
+from tanren.sft.planner import SftJob
 
 CPU = DevicePlan("cpu", "float32", 1, "a test")
 CUDA = DevicePlan("cuda", "bfloat16", 1, "a test")
@@ -78,6 +80,19 @@ def test_a_run_that_fits_records_what_was_predicted_beside_what_was_measured(gpu
     assert record["predicted_to_measured"] == 0.5
     assert record["free_gib"] == 10
     assert sum(settled.record()["components_gib"].values()) == pytest.approx(record["predicted_gib"], abs=0.01)
+
+
+def test_a_model_that_cannot_be_traced_is_said_and_trained_all_the_same(
+    gpu: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu(10 * GIB)
+    monkeypatch.setattr(SftJob, "loss", lambda *_: lambda model, device: torch.ones((), device=device).item())
+    console = Console(stream=io.StringIO())
+    settled = settle_memory(_plan(), SAMPLES, CUDA, console)
+    assert settled.prediction is None
+    assert "this model cannot be planned: its training step reads values" in console.stream.getvalue()  # type: ignore[attr-defined]
+    with pytest.raises(UserError, match=r"give train\.micro_batch_tokens a value"):
+        settle_memory(_plan(micro_batch_tokens="auto"), SAMPLES, CUDA, console)
 
 
 def test_a_resumed_run_takes_what_its_own_plan_chose(tmp_path: Path) -> None:

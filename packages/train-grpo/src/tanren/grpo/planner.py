@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tanren.common.config import AUTO, Loaded
 from tanren.common.errors import UserError
-from tanren.common.plan import Change, Choice, Layout, Load, Target, margin
+from tanren.common.plan import LOSS, RESIDENT, Change, Choice, Layout, Load, Target, margin
 from tanren.common.plan.packed import PackedJob, attention_of, choice_of, open_settings_of, precision
 from tanren.common.recipe_command import RecipeCommand
 from tanren.grpo.config import GrpoConfig
@@ -28,7 +28,6 @@ COMMAND = RecipeCommand(
     prefix="TANREN_GRPO__",
     description="GRPO with LoRA. The trainer is not part of this version; `tanren plan --for train-grpo` plans for it.",
 )
-RESIDENT = ("weights", "trained", "optimizer")
 
 
 @dataclass(frozen=True)
@@ -178,7 +177,7 @@ class GrpoJob(PackedJob):
         if (
             self.loaded.config.vllm.sleep_level == 0
         ):  # the logits are the largest part; the allocator's slack goes by them
-            taken = sum(train.values()) + int(target.slack * train.get("logits, loss", 0))
+            taken = sum(train.values()) + int(target.slack * train.get(LOSS, 0))
         room = target.free - margin(target) - target.context - taken
         # Rounded down, so that what is written into a recipe is what was planned.
         most = math.floor(1000 * room / target.total) / 1000

@@ -9,7 +9,7 @@ from typing import Any
 
 from tanren.common.chat import Sample
 from tanren.common.console import Console
-from tanren.common.errors import MachineError
+from tanren.common.errors import MachineError, UserError
 from tanren.common.models.device import DevicePlan
 from tanren.common.plan import (
     CUDA_CONTEXT,
@@ -62,12 +62,22 @@ def settle_memory(plan: Plan, samples: Sequence[Sample], device: DevicePlan, con
     open_settings = open_settings_of(plan.loaded.values())
     if device.device == "cpu" and not open_settings:
         return Settled(plan, None)
-    with console.phase("plan memory", "choosing " + ", ".join(open_settings) if open_settings else ""):
-        target = _target_here(device)
-        job = job_for(plan, samples, target)
-        prediction = predict(job, job.choice, target) if not open_settings else fit(job, target).best
-        if prediction is None:
-            prediction = predict(job, job.smallest, target)
+    from tanren.common.plan.trace import NotTraceableError
+
+    try:
+        with console.phase("plan memory", "choosing " + ", ".join(open_settings) if open_settings else ""):
+            target = _target_here(device)
+            job = job_for(plan, samples, target)
+            prediction = predict(job, job.choice, target) if not open_settings else fit(job, target).best
+            if prediction is None:
+                prediction = predict(job, job.smallest, target)
+    except NotTraceableError as error:
+        if open_settings:
+            raise UserError(
+                f"{error}; so nothing can be chosen for it: give {' and '.join(open_settings)} a value"
+            ) from None
+        console.warn(str(error))
+        return Settled(plan, None)
     if verdict_of(prediction) is Verdict.REFUSED:
         lines = [f"  {remedy.line(prediction)}" for remedy in remedies(job, prediction)]
         raise MachineError(

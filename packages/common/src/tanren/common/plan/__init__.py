@@ -3,6 +3,7 @@
 Nothing here imports torch; what traces a training step does, and is in `tanren.common.plan.trace`.
 """
 
+from tanren.common.plan._categories import LOSS, RESIDENT
 from tanren.common.plan._changes import Remedy, remedies
 from tanren.common.plan._command import run_plan
 from tanren.common.plan._fit import Fit, fit
@@ -15,6 +16,8 @@ from tanren.common.plan._verdict import Verdict, fits_with_margin, margin, verdi
 __all__ = [
     "CUDA_CONTEXT",
     "GIB",
+    "LOSS",
+    "RESIDENT",
     "Change",
     "Choice",
     "Fit",

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from typing import get_args
 
 from tanren.common.config import Checkpointing
+from tanren.common.plan._categories import WEIGHTS
 from tanren.common.plan._job import Change, Choice, Job
 from tanren.common.plan._prediction import Prediction, predict
 from tanren.common.plan._target import GIB, chips_with
 from tanren.common.plan._verdict import Verdict, verdict_of
 
 WANTED = 3
-WEIGHTS = "weights"
 
 
 @dataclass(frozen=True)

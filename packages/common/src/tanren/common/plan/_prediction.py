@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from tanren.common.plan._categories import PASSING
 from tanren.common.plan._job import Choice, Job, Layout
 from tanren.common.plan._target import HOST_SECONDS, REACHED_EAGER, Target
 
@@ -14,9 +15,7 @@ if TYPE_CHECKING:
     from tanren.common.plan._operations import Operation
     from tanren.common.plan._step import StepTrace
 
-MIB = 2**20
 WORKSPACE = "cuBLAS"
-PASSING = ("activations", "logits, loss", "backward")  # of the categories of a trace
 
 # One for each thread that multiplies (forward, backward): CUBLAS_WORKSPACE_CONFIG=:4096:8, which training sets, is
 # 8 pieces of 4096 KiB. https://docs.nvidia.com/cuda/cublas/#results-reproducibility

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from tanren.common.config import AUTO, Checkpointing, ModelConfig, flatten
+from tanren.common.plan._categories import GRADIENTS
 from tanren.common.plan._job import Choice, Layout, Load
 from tanren.common.plan._target import Target
 
@@ -143,7 +144,7 @@ class PackedJob(ABC):
         return self._traces[choice]
 
     def _trace(self, choice: Choice) -> StepTrace:
-        from tanren.common.plan.trace import GRADIENTS, attention_stands_in, empty_model, trace_step
+        from tanren.common.plan.trace import attention_stands_in, empty_model, trace_step
 
         def traced(load: Load, *, gradients: bool) -> StepTrace:
             with attention_stands_in(self.kernel, load.lengths):
