@@ -52,6 +52,19 @@ def test_what_is_chosen_is_the_fastest_of_what_leaves_room(wide_job: SftJob, h10
     assert len(found.tried) > len(fitting) > 1
 
 
+def test_what_the_recipe_says_stays_when_the_other_setting_is_open(wide_job: SftJob, h100: MakeTarget) -> None:
+    whole = predict(wide_job, Choice(TOKENS, "none"), h100(1)).needed
+    target = h100(0.5 * whole / GIB + 0.7)
+    tokens = fit(wide_job, target, ("train.micro_batch_tokens",)).best
+    checkpointing = fit(wide_job, target, ("train.gradient_checkpointing",)).best
+    assert tokens is not None
+    assert tokens.choice.checkpointing == "none"
+    assert tokens.choice.micro_batch_tokens < TOKENS
+    assert checkpointing is not None
+    assert checkpointing.choice.checkpointing != "none"
+    assert checkpointing.choice.micro_batch_tokens == TOKENS
+
+
 def test_nothing_is_chosen_where_not_even_the_weights_fit(wide_job: SftJob, h100: MakeTarget) -> None:
     assert fit(wide_job, h100(0.02)).best is None
 

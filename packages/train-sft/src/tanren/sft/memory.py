@@ -19,7 +19,6 @@ from tanren.common.plan import (
     Verdict,
     find_target,
     fit,
-    predict,
     remedies,
     verdict_line,
     verdict_of,
@@ -68,9 +67,7 @@ def settle_memory(plan: Plan, samples: Sequence[Sample], device: DevicePlan, con
         with console.phase("plan memory", "choosing " + ", ".join(open_settings) if open_settings else ""):
             target = _target_here(device)
             job = job_for(plan, samples, target)
-            prediction = predict(job, job.choice, target) if not open_settings else fit(job, target).best
-            if prediction is None:
-                prediction = predict(job, job.smallest, target)
+            prediction = fit(job, target, open_settings).least
     except NotTraceableError as error:
         if open_settings:
             raise UserError(

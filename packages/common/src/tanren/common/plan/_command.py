@@ -14,7 +14,7 @@ from tanren.common.console import Console
 from tanren.common.errors import ExitCode, UserError
 from tanren.common.plan._changes import remedies
 from tanren.common.plan._fit import fit
-from tanren.common.plan._job import Job, find_planner
+from tanren.common.plan._job import PLANNED, Job, find_planner
 from tanren.common.plan._prediction import Prediction, predict
 from tanren.common.plan._probe import corrected, run_probe
 from tanren.common.plan._table import Answer, as_json, table
@@ -85,14 +85,15 @@ def run_plan(arguments: Sequence[str]) -> int:
         raise UserError(
             "--write writes what was chosen, and nothing is: add --fit, or leave settings at auto in the recipe"
         )
-    prediction, tried = _plan(job, target, console, chooses=chooses)
+    open_settings = PLANNED if options.fit else job.open_settings
+    prediction, tried = _plan(job, target, console, open_settings)
     probe = None
     if options.probe:
         with console.phase("probe", "two steps with random weights, in a process of their own"):
             probe = run_probe(options.command, request.loaded, prediction.choice)
         predicted, prediction = prediction, corrected(prediction, probe)
         if chooses and not fits_with_margin(prediction):
-            prediction, tried = _plan(job, prediction.target, console, chooses=True)
+            prediction, tried = _plan(job, prediction.target, console, open_settings)
     cheapest = []
     if verdict_of(prediction) is not Verdict.FITS:
         with console.phase("look for changes that would fit"):
@@ -109,14 +110,16 @@ def run_plan(arguments: Sequence[str]) -> int:
     return ExitCode.FOUND_WANTING if verdict_of(prediction) is Verdict.REFUSED else ExitCode.DONE
 
 
-def _plan(job: Job, target: Target, console: Console, *, chooses: bool) -> tuple[Prediction, Sequence[Prediction]]:
+def _plan(
+    job: Job, target: Target, console: Console, open_settings: Sequence[str]
+) -> tuple[Prediction, Sequence[Prediction]]:
     """Return the prediction, and what was tried where the planner chooses."""
-    if not chooses:
+    if not open_settings:
         with console.phase("trace", "a training step without data"):
             return predict(job, job.choice, target), ()
     with console.phase("fit", "micro-batch and checkpointing"):
-        found = fit(job, target)
-        return found.best or predict(job, job.smallest, target), found.tried
+        found = fit(job, target, open_settings)
+        return found.least, found.tried
 
 
 def _frozen(job: Job, prediction: Prediction, loaded: Loaded[Any]) -> str:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from tanren.common.plan._target import Target
 
 GROUP = "tanren.planners"
+MICRO_BATCH_TOKENS, CHECKPOINTING = PLANNED = ("train.micro_batch_tokens", "train.gradient_checkpointing")
+"""Settings that may be left to the planner."""
 
 
 @dataclass(frozen=True)
@@ -101,10 +103,6 @@ class Job(Protocol):
     @property
     def open_settings(self) -> tuple[str, ...]:
         """Settings (dotted names) that the recipe leaves to the planner."""
-
-    @property
-    def smallest(self) -> Choice:
-        """What takes least memory."""
 
     @property
     def longest(self) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from tanren.common.config import AUTO, Checkpointing, ModelConfig, flatten
 from tanren.common.plan._categories import GRADIENTS
-from tanren.common.plan._job import Choice, Layout, Load
+from tanren.common.plan._job import PLANNED, Choice, Layout, Load
 from tanren.common.plan._target import Target
 
 if TYPE_CHECKING:
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from tanren.common.attention import Choice as AttentionChoice
     from tanren.common.plan.trace import Loss, Quantisation, Shape, StepTrace
 
-PLANNED = ("train.micro_batch_tokens", "train.gradient_checkpointing")
-"""Settings that may be left to the planner."""
 FIRST_TRIED = Choice(2048, "none")
 """What they stand for until the planner has chosen."""
 SMALL = 0.01
@@ -94,11 +92,6 @@ class PackedJob(ABC):
     @abstractmethod
     def longest(self) -> int:
         """Tokens of the longest sample."""
-
-    @property
-    def smallest(self) -> Choice:
-        """What takes least memory."""
-        return Choice(self.longest, "full")
 
     @abstractmethod
     def laid_out(self, choice: Choice) -> Layout:
