@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,6 +44,17 @@ def plan(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest
         return code, said.out, said.err
 
     return run
+
+
+@pytest.mark.parametrize("name", ["train-sft", "train-grpo"])
+def test_schema_and_settings_are_answered_without_torch(command: Callable[..., Any], name: str) -> None:
+    done = command("tanren.common.cli", "plan", "schema", "--for", name)
+    assert json.loads(done.out)["properties"]["train"]
+    assert done.heavy == ""
+    done = command("tanren.common.cli", "plan", "--for", name, "--help")
+    assert done.code == 0
+    assert "--fit: choose micro-batch and checkpointing" in done.out
+    assert done.heavy == ""
 
 
 def test_the_plan_of_a_gpu_that_is_not_here(plan: Plan) -> None:

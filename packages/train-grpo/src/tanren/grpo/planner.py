@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tanren.common.config import AUTO, Loaded
 from tanren.common.errors import UserError
-from tanren.common.plan import LOSS, RESIDENT, Change, Choice, Layout, Load, Target, margin
+from tanren.common.plan import GIB, LOSS, RESIDENT, Change, Choice, Layout, Load, Target, margin
 from tanren.common.plan.packed import PackedJob, attention_of, choice_of, open_settings_of, precision
 from tanren.common.recipe_command import RecipeCommand
 from tanren.grpo.config import GrpoConfig
@@ -218,7 +218,9 @@ class GrpoJob(PackedJob):
         rounds = math.ceil(self.sequences / max(1.0, at_once))
         tokens = self.loaded.config.rollout.max_completion_tokens
         seconds = rounds * tokens * read / target.ceilings.bandwidth_bytes_per_s
+        asleep = ["asleep, vLLM keeps its weights in the host's memory: " + f"{self.engine.weights / GIB:.1f} GiB"]
         return [
+            *(asleep if self.loaded.config.vllm.sleep_level == 1 else []),
             f"vLLM takes {share:.3f} of the memory: KV cache for {held:.1f} sequences of {self.engine.sequence_tokens} tokens at once, of {self.sequences}",
             f"generation adds at least {seconds:.1f} s a step to the time below, by what it reads",
         ]

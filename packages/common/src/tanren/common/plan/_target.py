@@ -203,4 +203,4 @@ def _cpu() -> Target:
     )
     ceilings = read_ceilings(cpu_name()) or rough
     rate = ceilings.matrix_flops_per_s
-    return Target("this machine's CPU", "cpu", memory.total, memory.available, ceilings, rate, 1, None, here=True)
+    return Target(cpu_name(), "cpu", memory.total, memory.available, ceilings, rate, 1, None, here=True)
