@@ -21,6 +21,7 @@ from pydantic.fields import FieldInfo
 from tanren.common.recipe_command import RecipeCommand
 from tanren.common.task_packs import load_pack
 from tanren.evaluate.cli import COMMAND as EVALUATE
+from tanren.grpo.planner import COMMAND as TRAIN_GRPO
 from tanren.sft.cli import COMMAND as TRAIN_SFT
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,6 +36,7 @@ def pages() -> dict[Path, str]:
     """Return the text of every reference page by its path."""
     return {
         REFERENCE / "train-sft.md": command_page(TRAIN_SFT),
+        REFERENCE / "train-grpo.md": command_page(TRAIN_GRPO),
         REFERENCE / "evaluate.md": command_page(EVALUATE),
         REFERENCE / "task-structured.md": pack_page("structured"),
         REFERENCE / "environments.md": environments_page(MADE),

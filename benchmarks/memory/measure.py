@@ -33,13 +33,14 @@ from tanren.common.config import Loaded
 from tanren.common.console import Console
 from tanren.common.models.source import ModelSource
 from tanren.common.plan import Choice, Prediction, Target, find_target, predict
+from tanren.common.plan.packed import attention_of
 from tanren.common.plan.trace import Shape, empty_model, shape_of
 from tanren.common.run import MetricsWriter, RunDirectory, read_steps
 from tanren.sft.config import SftConfig
 from tanren.sft.interruption import Interruption
 from tanren.sft.packing import Step
 from tanren.sft.plan import Plan
-from tanren.sft.planner import SftJob, attention_of
+from tanren.sft.planner import SftJob
 from tanren.sft.tracking import NoTracker
 from tanren.sft.trainer import SftTrainer
 
@@ -192,8 +193,8 @@ def job_of(case: Case, shape: Shape, target: Target) -> SftJob:
     )
     source = ModelSource(case.shape, "folder", "")
     plan = Plan(Loaded(config, {}, None), source, None, [], [])
-    attention = attention_of(config, shape, torch.bfloat16, target)
-    return (FullJob if case.method == "full" else EqualSteps)(plan, shape, samples, torch.bfloat16, attention)
+    attention = attention_of(config.train.attention, shape, torch.bfloat16, target)
+    return (FullJob if case.method == "full" else EqualSteps)(shape, torch.bfloat16, attention, plan, samples)
 
 
 def predicted(prediction: Prediction) -> dict[str, Any]:

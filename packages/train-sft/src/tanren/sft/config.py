@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from tanren.common.config import Checkpointing, ConfigModel, GenerationConfig, ModelConfig, OutputConfig, TaskConfig
+from tanren.common.config import ConfigModel, GenerationConfig, LoraConfig, ModelConfig, OutputConfig, TaskConfig
 
 Positive = Annotated[int, Field(ge=1)]
-AUTO: Literal["auto"] = "auto"
-"""Left to the planner, which chooses before the weights are loaded."""
 
 
 class DataConfig(ConfigModel):
@@ -28,22 +26,6 @@ class DataConfig(ConfigModel):
 
     fully_masked: Literal["error", "drop"] = "error"
     """What happens to a sample without a single token to learn (cutting can cause that): stop, or leave it out (counted and listed)."""
-
-
-class LoraConfig(ConfigModel):
-    """Low-rank adapters (Hu et al. 2021, arXiv:2106.09685)."""
-
-    rank: Positive = 16
-    """Rank of the update."""
-
-    alpha: Annotated[int, Field(gt=0)] = 32
-    """The update is scaled by alpha / rank."""
-
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Dropout on the adapter's input."""
-
-    target_modules: list[str] | str = "all-linear"
-    """Names of the linear layers that get an adapter, or all-linear: every one but the output head."""
 
 
 class OptimConfig(ConfigModel):
@@ -90,12 +72,20 @@ class TrainConfig(ConfigModel):
     attention: Literal["auto", "flash_attention_4", "flash_attention_2", "varlen", "sdpa", "eager"] = "auto"
     """Attention kernel. auto: the fastest that proves right on this machine. A named one that cannot run is an error. ATTN_IMPL sets it, too."""
 
-    gradient_checkpointing: Checkpointing | Literal["auto"] = "none"
+    gradient_checkpointing: Literal["none", "selective", "full", "auto"] = "none"
     """Recompute activations in the backward pass instead of keeping them: of no layer, of every second one (selective), of all
     (full: least memory, up to a third slower). The result does not change. auto: as for micro_batch_tokens."""
 
     log_every: Positive = 1
     """Optimizer steps between two logged lines."""
+
+    @field_validator("gradient_checkpointing", mode="before")
+    @classmethod
+    def _once_a_switch(cls, value: Any) -> Any:
+        if isinstance(value, bool):
+            now = "full" if value else "none"
+            raise ValueError(f"found {str(value).lower()}; it is no switch any more: write '{now}'")  # noqa: TRY004 (pydantic's form)
+        return value
 
 
 class CheckpointConfig(ConfigModel):

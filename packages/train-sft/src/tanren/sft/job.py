@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from tanren.common.config import dump_toml, flatten
+from tanren.common.config import AUTO, dump_toml, flatten
 from tanren.common.console import Console
 from tanren.common.errors import ExitCode, UserError
 from tanren.common.evaluators import Evaluator, find_evaluator, find_report_writer
@@ -30,7 +30,6 @@ from tanren.common.run import (
     write_steps_csv,
 )
 from tanren.sft.adapter import attach_lora, coverage_line, save_adapter
-from tanren.sft.config import AUTO
 from tanren.sft.interruption import watch_for_interruption
 from tanren.sft.memory import Settled, measured_memory, settle_memory, take_recorded
 from tanren.sft.plan import Plan

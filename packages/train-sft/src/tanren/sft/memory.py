@@ -9,7 +9,7 @@ from typing import Any
 
 from tanren.common.chat import Sample
 from tanren.common.console import Console
-from tanren.common.errors import MachineError
+from tanren.common.errors import MachineError, UserError
 from tanren.common.models.device import DevicePlan
 from tanren.common.plan import (
     CUDA_CONTEXT,
@@ -19,14 +19,14 @@ from tanren.common.plan import (
     Verdict,
     find_target,
     fit,
-    predict,
     remedies,
     verdict_line,
     verdict_of,
 )
+from tanren.common.plan.packed import open_settings_of
 from tanren.common.run import RunDirectory
 from tanren.sft.plan import Plan
-from tanren.sft.planner import job_for, open_settings_of
+from tanren.sft.planner import job_for
 
 
 @dataclass(frozen=True)
@@ -58,15 +58,23 @@ def settle_memory(plan: Plan, samples: Sequence[Sample], device: DevicePlan, con
 
     Raises MachineError with the three cheapest changes where the prediction is well above the free memory.
     """
-    open_settings = open_settings_of(plan)
+    open_settings = open_settings_of(plan.loaded.values())
     if device.device == "cpu" and not open_settings:
         return Settled(plan, None)
-    with console.phase("plan memory", "choosing " + ", ".join(open_settings) if open_settings else ""):
-        target = _target_here(device)
-        job = job_for(plan, samples, target)
-        prediction = predict(job, job.choice, target) if not open_settings else fit(job, target).best
-        if prediction is None:
-            prediction = predict(job, job.smallest, target)
+    from tanren.common.plan.trace import NotTraceableError
+
+    try:
+        with console.phase("plan memory", "choosing " + ", ".join(open_settings) if open_settings else ""):
+            target = _target_here(device)
+            job = job_for(plan, samples, target)
+            prediction = fit(job, target, open_settings).least
+    except NotTraceableError as error:
+        if open_settings:
+            raise UserError(
+                f"{error}; so nothing can be chosen for it: give {' and '.join(open_settings)} a value"
+            ) from None
+        console.warn(str(error))
+        return Settled(plan, None)
     if verdict_of(prediction) is Verdict.REFUSED:
         lines = [f"  {remedy.line(prediction)}" for remedy in remedies(job, prediction)]
         raise MachineError(
@@ -115,7 +123,7 @@ def measured_memory(settled: Settled, console: Console) -> Iterator[dict[str, An
 def take_recorded(plan: Plan, run: RunDirectory) -> Plan:
     """Return the plan with what a run's own plan chose: a resumed run does not choose again."""
     recorded = run.read_config()
-    open_settings = open_settings_of(plan)
+    open_settings = open_settings_of(plan.loaded.values())
     chosen = {name: recorded["train"][name.removeprefix("train.")] for name in open_settings}
     return replace(plan, loaded=plan.loaded.with_values(chosen, "plan"))
 

@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from tanren.common.chat import Sample
-from tanren.common.config import Checkpointing, Loaded, flatten
+from tanren.common.config import Loaded
 from tanren.common.plan import Change, Choice, Layout, Load, Target
+from tanren.common.plan.packed import PackedJob, attention_of, choice_of, open_settings_of, precision
 from tanren.common.recipe_command import RecipeCommand
 from tanren.sft.cli import COMMAND
-from tanren.sft.config import AUTO, SftConfig
+from tanren.sft.config import SftConfig
 from tanren.sft.packing import MicroBatch, Step, lay_out
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel
 
-    from tanren.common.attention import Choice as AttentionChoice
-    from tanren.common.plan.trace import Loss, Shape, StepTrace
+    from tanren.common.plan.trace import Loss
     from tanren.sft.plan import Plan
-
-PLANNED = ("train.micro_batch_tokens", "train.gradient_checkpointing")
-"""Settings that may be left to the planner."""
-# What a setting that is left to the planner stands for until the planner has chosen.
-FIRST_TRIED = Choice(2048, "none")
-SMALL = 0.01
-"""Share of the peak below which it does not matter whether gradients are there."""
 
 
 @dataclass(frozen=True)
@@ -55,55 +47,16 @@ def job_for(plan: Plan, samples: Sequence[Sample], target: Target) -> SftJob:
     """Return what the planner needs of a plan whose rows are samples already; of the model its configuration alone is read."""
     from tanren.common.plan.trace import read_shape
 
-    shape, dtype = read_shape(plan.source), precision(plan.config, target)
-    return SftJob(plan, shape, samples, dtype, attention_of(plan.config, shape, dtype, target))
-
-
-def open_settings_of(plan: Plan) -> tuple[str, ...]:
-    """Return the settings (dotted names) that a recipe leaves to the planner."""
-    values = flatten(plan.loaded.values())
-    return tuple(name for name in PLANNED if values[name] == AUTO)
-
-
-def precision(config: SftConfig, target: Target) -> torch.dtype:
-    """Return the precision of the frozen weights on a device (`plan_device` decides the same where the device is here)."""
-    import torch
-
-    from tanren.common.models.device import plan_device
-
-    if target.device == "cpu":
-        return plan_device(config.model.model_copy(update={"device": "cpu"})).torch_dtype
-    if config.model.dtype == "auto":
-        return torch.bfloat16 if target.bfloat16 else torch.float32
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.model.dtype]
-
-
-def attention_of(config: SftConfig, shape: Shape, dtype: torch.dtype, target: Target) -> AttentionChoice:
-    """Return the attention that a run would choose on a device, by rule alone.
-
-    Of a device that is not here, the environments for GPUs are thought to be installed.
-    """
-    from tanren.common.attention import installed_kernels, select_attention, traits_of
-
-    installed = dict(installed_kernels())
-    if not target.here:
-        installed.setdefault("flash_attention_4", "of the GPU locks")
-    name = str(dtype).removeprefix("torch.")
-    return select_attention(target.gpu, installed, traits_of(shape.config), dtype=name, named=config.train.attention)
+    shape, dtype = read_shape(plan.source), precision(plan.config.model, target)
+    return SftJob(shape, dtype, attention_of(plan.config.train.attention, shape, dtype, target), plan, samples)
 
 
 @dataclass(frozen=True)
-class SftJob:
+class SftJob(PackedJob):
     """A recipe of train-sft with its samples."""
 
     plan: Plan
-    shape: Shape
     samples: Sequence[Sample]
-    dtype: torch.dtype
-    kernel: AttentionChoice
-    _traces: dict[Choice, StepTrace] = field(default_factory=dict, compare=False)
-    _layouts: dict[int, Layout] = field(default_factory=dict, compare=False)
-    _models: dict[Checkpointing, Any] = field(default_factory=dict, compare=False)
 
     @property
     def title(self) -> str:
@@ -113,29 +66,15 @@ class SftJob:
         return f"LoRA rank {lora.rank} on {targets}"
 
     @property
-    def attention(self) -> str:
-        """The kernel."""
-        return self.kernel.kernel
-
-    @property
     def choice(self) -> Choice:
         """The recipe's own."""
         train = self.plan.config.train
-        tokens = FIRST_TRIED.micro_batch_tokens if train.micro_batch_tokens == AUTO else train.micro_batch_tokens
-        checkpointing: Checkpointing = (
-            FIRST_TRIED.checkpointing if train.gradient_checkpointing == AUTO else train.gradient_checkpointing
-        )
-        return Choice(tokens, checkpointing)
+        return choice_of(train.micro_batch_tokens, train.gradient_checkpointing)
 
     @property
     def open_settings(self) -> tuple[str, ...]:
         """Settings that the recipe leaves to the planner."""
-        return open_settings_of(self.plan)
-
-    @property
-    def smallest(self) -> Choice:
-        """What takes least memory."""
-        return Choice(self.longest, "full")
+        return open_settings_of(self.plan.loaded.values())
 
     @property
     def longest(self) -> int:
@@ -147,11 +86,9 @@ class SftJob:
         """Tokens of the largest step, or of the longest sample where samples are not packed."""
         return max(step.tokens for step in self.steps(self.choice)) if self.kernel.packs else self.longest
 
-    def layout(self, choice: Choice) -> Layout:
+    def laid_out(self, choice: Choice) -> Layout:
         """Lay the run out."""
-        if choice.micro_batch_tokens not in self._layouts:
-            self._layouts[choice.micro_batch_tokens] = layout_of(self.steps(choice))
-        return self._layouts[choice.micro_batch_tokens]
+        return layout_of(self.steps(choice))
 
     def steps(self, choice: Choice) -> list[Step]:
         """Return the run's steps as the trainer will do them."""
@@ -164,38 +101,6 @@ class SftJob:
             seed=config.seed,
         )
 
-    def trace(self, choice: Choice) -> StepTrace:
-        """Trace the largest micro-batch with the trainer's own adapter and loss."""
-        if choice not in self._traces:
-            self._traces[choice] = self._trace(choice)
-        return self._traces[choice]
-
-    def _trace(self, choice: Choice) -> StepTrace:
-        from tanren.common.plan.trace import GRADIENTS, attention_stands_in, empty_model, trace_step
-
-        def traced(load: Load, *, gradients: bool) -> StepTrace:
-            with attention_stands_in(self.kernel, load.lengths):
-                if choice.checkpointing not in self._models:
-                    self._models[choice.checkpointing] = self.trained_model(empty_model(self.shape, self.dtype), choice)
-                return trace_step(self._models[choice.checkpointing], self.loss(load), gradients=gradients)
-
-        layout = self.layout(choice)
-        found = traced(layout.largest, gradients=layout.later is not None)
-        if layout.later is None or found.peak[GRADIENTS] < SMALL * found.peak_bytes:
-            return found
-        # The largest micro-batch of a step is usually its first, which finds no gradients.
-        first, later = traced(layout.first, gradients=False), traced(layout.later, gradients=True)
-        return replace(found, peak=max(first, later, key=lambda trace: trace.peak_bytes).peak)
-
-    def trained_model(self, model: PreTrainedModel, choice: Choice) -> torch.nn.Module:
-        """Make a model of the shape what is trained: attention, adapter, checkpointing."""
-        from tanren.common.models.checkpointing import enable_checkpointing
-
-        prepared: torch.nn.Module = self.prepare(model)
-        prepared.train()
-        enable_checkpointing(prepared, choice.checkpointing)
-        return prepared
-
     def loss(self, load: Load) -> Loss:
         """Return the trainer's loss of a micro-batch."""
         from tanren.sft.trainer import packed_loss
@@ -203,28 +108,12 @@ class SftJob:
         micro_batch = stand_in(load)
         return lambda model, device: packed_loss(model, micro_batch, device)
 
-    def prepare(self, model: PreTrainedModel) -> Any:
-        """Make a loaded model what is trained: its attention, its adapter on the model's own device."""
+    def attach(self, model: PreTrainedModel) -> Any:
+        """Put the adapter on a model."""
         from tanren.common.models.load import LoadedModel
         from tanren.sft.adapter import attach_lora
 
-        self.set_attention(model)
-        with model.device:
-            return attach_lora(self.plan, LoadedModel(model, {}))
-
-    def set_attention(self, model: PreTrainedModel) -> None:
-        """Give a model the kernel of the plan, without the proofs of a run."""
-        from tanren.common.attention.packed import registered_name
-
-        if self.kernel.packs:
-            model.set_attn_implementation(registered_name(self.attention))
-
-    def flags(self, choice: Choice) -> Mapping[str, Any]:
-        """Return the settings that freeze a choice in the recipe."""
-        return {
-            "train.micro_batch_tokens": choice.micro_batch_tokens,
-            "train.gradient_checkpointing": choice.checkpointing,
-        }
+        return attach_lora(self.plan, LoadedModel(model, {}))
 
     def changes(self) -> list[Change]:
         """Return smaller variants of the recipe: shorter samples, a lower rank."""
@@ -244,7 +133,7 @@ class SftJob:
         config = self.plan.config
         changed = getattr(config, section).model_copy(update=values)
         loaded = replace(self.plan.loaded, config=config.model_copy(update={section: changed}))
-        return SftJob(replace(self.plan, loaded=loaded), self.shape, samples, self.dtype, self.kernel)
+        return SftJob(self.shape, self.dtype, self.kernel, replace(self.plan, loaded=loaded), samples)
 
 
 def layout_of(steps: Sequence[Step]) -> Layout:

@@ -28,11 +28,12 @@ from transformers import (
 )
 
 from tanren.common.attention.packed import is_packed, packing_arguments
+from tanren.common.config import AUTO
 from tanren.common.console import Bar, Console
 from tanren.common.errors import FoundWantingError
 from tanren.common.models.checkpointing import enable_checkpointing
 from tanren.common.run import RunDirectory, folder_written_aside
-from tanren.sft.config import AUTO, SftConfig
+from tanren.sft.config import SftConfig
 from tanren.sft.interruption import Interruption
 from tanren.sft.packing import MicroBatch, Step
 from tanren.sft.tracking import Tracker

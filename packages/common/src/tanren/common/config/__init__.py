@@ -2,14 +2,16 @@
 
 from ._load import Loaded, flatten, load_config
 from ._model import ConfigModel
-from ._sections import Checkpointing, GenerationConfig, ModelConfig, OutputConfig, TaskConfig
+from ._sections import AUTO, Checkpointing, GenerationConfig, LoraConfig, ModelConfig, OutputConfig, TaskConfig
 from ._write import dump_toml
 
 __all__ = [
+    "AUTO",
     "Checkpointing",
     "ConfigModel",
     "GenerationConfig",
     "Loaded",
+    "LoraConfig",
     "ModelConfig",
     "OutputConfig",
     "TaskConfig",

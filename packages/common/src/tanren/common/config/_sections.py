@@ -10,6 +10,8 @@ from pydantic import Field
 
 from ._model import ConfigModel
 
+AUTO: Literal["auto"] = "auto"
+"""A setting that is left to the planner, which chooses before the weights are loaded."""
 Checkpointing = Literal["none", "selective", "full"]
 """How much of a layer is computed again in the backward pass."""
 
@@ -31,6 +33,22 @@ class ModelConfig(ConfigModel):
 
     threads: Annotated[int, Field(ge=0)] = 0
     """CPU threads; 0 means all that this process may use. Bit-for-bit repeats need the same number."""
+
+
+class LoraConfig(ConfigModel):
+    """Low-rank adapters (Hu et al. 2021, arXiv:2106.09685)."""
+
+    rank: Annotated[int, Field(ge=1)] = 16
+    """Rank of the update."""
+
+    alpha: Annotated[int, Field(gt=0)] = 32
+    """The update is scaled by alpha / rank."""
+
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Dropout on the adapter's input."""
+
+    target_modules: list[str] | str = "all-linear"
+    """Names of the linear layers that get an adapter, or all-linear: every one but the output head."""
 
 
 class TaskConfig(ConfigModel):

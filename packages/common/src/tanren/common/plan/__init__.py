@@ -3,6 +3,7 @@
 Nothing here imports torch; what traces a training step does, and is in `tanren.common.plan.trace`.
 """
 
+from tanren.common.plan._categories import LOSS, RESIDENT
 from tanren.common.plan._changes import Remedy, remedies
 from tanren.common.plan._command import run_plan
 from tanren.common.plan._fit import Fit, fit
@@ -10,11 +11,13 @@ from tanren.common.plan._job import Change, Choice, Job, Layout, Load, Planner, 
 from tanren.common.plan._prediction import Prediction, predict
 from tanren.common.plan._table import as_json, table, verdict_line
 from tanren.common.plan._target import CUDA_CONTEXT, GIB, Target, find_target
-from tanren.common.plan._verdict import Verdict, fits_with_margin, verdict_of
+from tanren.common.plan._verdict import Verdict, fits_with_margin, margin, verdict_of
 
 __all__ = [
     "CUDA_CONTEXT",
     "GIB",
+    "LOSS",
+    "RESIDENT",
     "Change",
     "Choice",
     "Fit",
@@ -31,6 +34,7 @@ __all__ = [
     "find_target",
     "fit",
     "fits_with_margin",
+    "margin",
     "predict",
     "remedies",
     "run_plan",

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -34,6 +33,8 @@ class Account(TorchDispatchMode):
         self.live: Counter[str] = Counter()
         self.peak: Mapping[str, int] = {}
         self.peak_bytes = 0
+        self.largest = 0
+        """Bytes of the largest tensor that an operation made."""
         self.operations: Counter[Operation] = Counter()
         self._entries: dict[int, tuple[weakref.ref[torch.UntypedStorage], str, int]] = {}
         self._total = 0
@@ -44,15 +45,6 @@ class Account(TorchDispatchMode):
         for tensor in tensors:
             self._forget(id(tensor.untyped_storage()))
             self._count(tensor, category)
-
-    @contextmanager
-    def under(self, category: str) -> Iterator[None]:
-        """Count what is made inside under a category."""
-        before, self.category = self.category, category
-        try:
-            yield
-        finally:
-            self.category = before
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -72,8 +64,9 @@ class Account(TorchDispatchMode):
         operation = operation_of(func, args, inputs, outputs)
         if operation is not None:
             self.operations[operation] += 1
-        for tensor in outputs:
+        for tensor in (*inputs, *outputs):  # torch.tensor() makes its tensors unseen
             self._count(tensor, self.category)
+        self.largest = max(self.largest, *(tensor.untyped_storage().nbytes() for tensor in outputs), 0)
         return result
 
     def _again(self, key: Key | None) -> Any:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import get_args
 
 from tanren.common.config import Checkpointing
+from tanren.common.plan._categories import WEIGHTS
 from tanren.common.plan._job import Change, Choice, Job
 from tanren.common.plan._prediction import Prediction, predict
 from tanren.common.plan._target import GIB, chips_with
@@ -36,7 +37,9 @@ def remedies(job: Job, prediction: Prediction) -> list[Remedy]:
     """
     target = prediction.target
     found: list[Remedy] = []
-    for group in (_single(job, prediction.choice), _double(job, prediction.choice)):
+    groups = [_single(job, prediction.choice), _double(job, prediction.choice)]
+    # Where the frozen weights alone are too large, no setting helps.
+    for group in groups if prediction.trace.peak.get(WEIGHTS, 0) < target.free else []:
         for change, choice in group:
             remedy = Remedy(change.flags, predict(change.job, choice, target))
             if verdict_of(remedy.prediction) is Verdict.FITS and not any(_same(remedy, other) for other in found):

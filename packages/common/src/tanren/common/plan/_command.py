@@ -7,14 +7,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tanren.common.config import Loaded, dump_toml
 from tanren.common.console import Console
 from tanren.common.errors import ExitCode, UserError
 from tanren.common.plan._changes import remedies
 from tanren.common.plan._fit import fit
-from tanren.common.plan._job import Job, find_planner
+from tanren.common.plan._job import PLANNED, Job, find_planner
 from tanren.common.plan._prediction import Prediction, predict
 from tanren.common.plan._probe import corrected, run_probe
 from tanren.common.plan._table import Answer, as_json, table
@@ -23,6 +23,9 @@ from tanren.common.plan._verdict import Verdict, fits_with_margin, verdict_of
 from tanren.common.recipe_command import read_arguments, take_switch, take_value
 from tanren.common.run import write_atomically
 
+if TYPE_CHECKING:
+    from tanren.common.plan.trace import Quantisation
+
 DEFAULT = "train-sft"
 
 HELP = """Says before a run, and without its weights, what it will need: memory by component, steps, tokens, time.
@@ -30,6 +33,8 @@ HELP = """Says before a run, and without its weights, what it will need: memory 
 --for COMMAND: the recipe's command (default: train-sft).
 
 --gpu NAME: plan for another GPU than this machine's (H100, 'RTX 5080', B300, ...). --memory GIB replaces its memory.
+
+--quantisation nf4|int8: as if the frozen linear layers were kept in 4 or 8 bits. No trainer of this version loads them so.
 
 --fit: choose micro-batch and checkpointing for the device. Settings that the recipe leaves at auto are always chosen.
 
@@ -49,6 +54,7 @@ class Options:
     command: str
     gpu: str | None
     memory_gib: float | None
+    quantisation: str
     fit: bool
     write: Path | None
     probe: bool
@@ -73,19 +79,21 @@ def run_plan(arguments: Sequence[str]) -> int:
         )
     with console.phase("read", "model configuration and rows"):
         job = planner.job(request.loaded, target)
+    job = job.quantised(_quantisation(options.quantisation))
     chooses = options.fit or bool(job.open_settings)
     if options.write is not None and not chooses:
         raise UserError(
             "--write writes what was chosen, and nothing is: add --fit, or leave settings at auto in the recipe"
         )
-    prediction, tried = _plan(job, target, console, chooses=chooses)
+    open_settings = PLANNED if options.fit else job.open_settings
+    prediction, tried = _plan(job, target, console, open_settings)
     probe = None
     if options.probe:
         with console.phase("probe", "two steps with random weights, in a process of their own"):
             probe = run_probe(options.command, request.loaded, prediction.choice)
         predicted, prediction = prediction, corrected(prediction, probe)
         if chooses and not fits_with_margin(prediction):
-            prediction, tried = _plan(job, prediction.target, console, chooses=True)
+            prediction, tried = _plan(job, prediction.target, console, open_settings)
     cheapest = []
     if verdict_of(prediction) is not Verdict.FITS:
         with console.phase("look for changes that would fit"):
@@ -102,19 +110,21 @@ def run_plan(arguments: Sequence[str]) -> int:
     return ExitCode.FOUND_WANTING if verdict_of(prediction) is Verdict.REFUSED else ExitCode.DONE
 
 
-def _plan(job: Job, target: Target, console: Console, *, chooses: bool) -> tuple[Prediction, Sequence[Prediction]]:
+def _plan(
+    job: Job, target: Target, console: Console, open_settings: Sequence[str]
+) -> tuple[Prediction, Sequence[Prediction]]:
     """Return the prediction, and what was tried where the planner chooses."""
-    if not chooses:
+    if not open_settings:
         with console.phase("trace", "a training step without data"):
             return predict(job, job.choice, target), ()
     with console.phase("fit", "micro-batch and checkpointing"):
-        found = fit(job, target)
-        return found.best or predict(job, job.smallest, target), found.tried
+        found = fit(job, target, open_settings)
+        return found.least, found.tried
 
 
 def _frozen(job: Job, prediction: Prediction, loaded: Loaded[Any]) -> str:
     """Return the resolved recipe with what was chosen."""
-    chosen = loaded.with_values(job.flags(prediction.choice), "plan")
+    chosen = loaded.with_values(job.frozen(prediction.choice, prediction.components, prediction.target), "plan")
     return dump_toml(chosen.values(), chosen.origins)
 
 
@@ -126,11 +136,21 @@ def _options(rest: list[str]) -> Options:
         command=take_value(rest, "--for", "COMMAND") or DEFAULT,
         gpu=take_value(rest, "--gpu", "NAME"),
         memory_gib=None if memory is None else _gib(memory),
+        quantisation=take_value(rest, "--quantisation", "nf4|int8") or "none",
         fit=take_switch(rest, "--fit"),
         write=None if write is None else Path(write).expanduser(),
         probe=take_switch(rest, "--probe"),
         as_json=take_switch(rest, "--json"),
     )
+
+
+def _quantisation(name: str) -> Quantisation:
+    from tanren.common.plan.trace import QUANTISATIONS
+
+    found = next((known for known in QUANTISATIONS if known == name), None)
+    if found is None:
+        raise UserError(f"--quantisation {name!r}: known are {', '.join(QUANTISATIONS)}")
+    return found
 
 
 def _gib(text: str) -> float:

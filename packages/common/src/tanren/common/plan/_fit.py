@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import get_args
 
 from tanren.common.config import Checkpointing
-from tanren.common.plan._job import Choice, Job
+from tanren.common.plan._job import CHECKPOINTING, MICRO_BATCH_TOKENS, PLANNED, Choice, Job
 from tanren.common.plan._prediction import Prediction, predict
 from tanren.common.plan._target import Target
 from tanren.common.plan._verdict import fits_with_margin, margin
@@ -21,18 +21,26 @@ class Fit:
     """None where nothing fits."""
     tried: tuple[Prediction, ...]
 
+    @property
+    def least(self) -> Prediction:
+        """What was chosen, or where nothing fits, what comes nearest to it."""
+        return self.best or min(self.tried, key=lambda prediction: prediction.needed)
 
-def fit(job: Job, target: Target) -> Fit:
-    """Choose for a device.
 
-    With each checkpointing the largest micro-batch that fits is the fastest: the same products with fewer launches. So
-    only the largest ones are compared between the three.
+def fit(job: Job, target: Target, open_settings: Collection[str] = PLANNED) -> Fit:
+    """Choose the open settings for a device; the others stay as the recipe has them.
+
+    With each checkpointing the largest micro-batch that fits is the fastest: the same products with fewer operations for
+    the host. So only the largest ones are compared.
     """
-    sizes = list(_sizes(job))
+    sizes = list(_sizes(job)) if MICRO_BATCH_TOKENS in open_settings else [job.choice.micro_batch_tokens]
+    every: tuple[Checkpointing, ...] = get_args(Checkpointing)
     tried: list[Prediction] = []
     largest: list[Prediction] = []
-    for checkpointing in get_args(Checkpointing):
+    for checkpointing in every if CHECKPOINTING in open_settings else (job.choice.checkpointing,):
         found = _largest(job, target, sizes, checkpointing, tried)
+        if tried[0].trace.resident > target.free:
+            break  # no choice changes what is there between the steps
         if found is not None:
             largest.append(found)
             if found.choice.micro_batch_tokens == sizes[-1]:
@@ -67,7 +75,7 @@ def _largest(
     above = trial(len(sizes) - 1)
     if fits_with_margin(above):
         return above
-    if len(sizes) == 1 or not fits_with_margin(below := trial(0)):
+    if len(sizes) == 1 or above.trace.resident > target.free or not fits_with_margin(below := trial(0)):
         return None
     low, high = 0, len(sizes) - 1  # fits, does not fit
     while high - low > 1:

@@ -113,17 +113,17 @@ def attention_stands_in(choice: Choice, lengths: Sequence[int]) -> Iterator[None
     """Let a stand-in take the place of the chosen attention for packed samples of these lengths, in tokens.
 
     What is written out (eager, and sinks or soft-capped scores one sample after the other) needs none: it is made of
-    ordinary operations.
+    ordinary operations. A model that keeps its own attention, one sample a pass, has SDPA or eager.
     """
-    if choice.kernel == "eager" or not choice.packs:
+    if choice.kernel == "eager":
         with _autocast_for_meta():
             yield
         return
-    name = registered_name(choice.kernel)
+    name = registered_name(choice.kernel) if choice.packs else "sdpa"
     real = ALL_ATTENTION_FUNCTIONS[name]
     # The instances' own entries go before the registered ones, and leave them as they were when they are taken out.
     ALL_ATTENTION_FUNCTIONS[name] = (
-        _one_by_one(lengths, real) if choice.kernel == "sdpa" else _packed(choice.kernel, lengths)
+        _one_by_one(lengths, real) if choice.kernel in ("sdpa", "own") else _packed(choice.kernel, lengths)
     )
     try:
         with _autocast_for_meta():

@@ -16,10 +16,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from tanren.common.plan._empty import Shape
+    from tanren.common.plan._quantised import Quantisation
     from tanren.common.plan._step import Loss, StepTrace
     from tanren.common.plan._target import Target
 
 GROUP = "tanren.planners"
+MICRO_BATCH_TOKENS, CHECKPOINTING = PLANNED = ("train.micro_batch_tokens", "train.gradient_checkpointing")
+"""Settings that may be left to the planner."""
 
 
 @dataclass(frozen=True)
@@ -102,16 +105,15 @@ class Job(Protocol):
         """Settings (dotted names) that the recipe leaves to the planner."""
 
     @property
-    def smallest(self) -> Choice:
-        """What takes least memory."""
-
-    @property
     def longest(self) -> int:
         """Tokens of the longest sample."""
 
     @property
     def largest_step(self) -> int:
         """Tokens that one micro-batch can hold at most: those of the largest step, or one sample where samples are not packed."""
+
+    def quantised(self, quantisation: Quantisation) -> Job:
+        """Return the same job with the frozen linear layers in so many bits."""
 
     def layout(self, choice: Choice) -> Layout:
         """Lay the run out."""
@@ -127,6 +129,15 @@ class Job(Protocol):
 
     def flags(self, choice: Choice) -> Mapping[str, Any]:
         """Return the settings (dotted names) that freeze a choice in the recipe."""
+
+    def phases(self, train: Mapping[str, int], target: Target) -> Mapping[str, Mapping[str, int]]:
+        """Return what is in memory in each phase of the run, in bytes; `train` is the peak of a training step."""
+
+    def frozen(self, choice: Choice, train: Mapping[str, int], target: Target) -> Mapping[str, Any]:
+        """Return all settings that a plan settles; `train` is the peak of a training step."""
+
+    def facts(self, train: Mapping[str, int], target: Target) -> list[str]:
+        """Return what else is to be said of the phases."""
 
     def changes(self) -> list[Change]:
         """Return changes that take less memory, other than another choice."""

@@ -7,16 +7,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from tanren.common.plan._categories import PASSING
 from tanren.common.plan._job import Choice, Job, Layout
-from tanren.common.plan._target import HOST_SECONDS, Target
+from tanren.common.plan._target import HOST_SECONDS, REACHED_EAGER, Target
 
 if TYPE_CHECKING:
     from tanren.common.plan._operations import Operation
     from tanren.common.plan._step import StepTrace
 
-MIB = 2**20
 WORKSPACE = "cuBLAS"
-PASSING = ("activations", "logits, loss", "backward")  # of the categories of a trace
 
 # One for each thread that multiplies (forward, backward): CUBLAS_WORKSPACE_CONFIG=:4096:8, which training sets, is
 # 8 pieces of 4096 KiB. https://docs.nvidia.com/cuda/cublas/#results-reproducibility
@@ -27,6 +26,7 @@ CUBLAS_WORKSPACE = 2 * 8 * 4096 * 1024
 class Prediction:
     """What a run of one choice needs."""
 
+    job: Job
     choice: Choice
     layout: Layout
     trace: StepTrace
@@ -34,7 +34,7 @@ class Prediction:
 
     @cached_property
     def components(self) -> Mapping[str, int]:
-        """Bytes in use at the peak, by what they are for."""
+        """Bytes in use at the peak of a training step, by what they are for."""
         factor = self.target.passing_factor
         found = {
             name: round(size * factor) if name in PASSING else size for name, size in self.trace.peak.items() if size
@@ -48,7 +48,7 @@ class Prediction:
 
     @property
     def allocated(self) -> int:
-        """Peak of what torch allocates: comparable with torch.cuda.max_memory_allocated."""
+        """Peak of what torch allocates in training: comparable with torch.cuda.max_memory_allocated."""
         return sum(self.components.values())
 
     @property
@@ -58,8 +58,25 @@ class Prediction:
 
     @property
     def needed(self) -> int:
-        """Bytes that must be free on the device: with the allocator's slack and the CUDA context."""
-        return int(self.allocated * (1 + self.target.slack)) + self.target.context
+        """Bytes that must be free on the device: the largest phase, with the allocator's slack and the CUDA context."""
+        return self.phase_bytes(self.largest_phase)
+
+    @cached_property
+    def phases(self) -> Mapping[str, Mapping[str, int]]:
+        """Bytes by what they are for, in each phase of the run."""
+        return self.job.phases(self.components, self.target)
+
+    @property
+    def largest_phase(self) -> str:
+        """The phase that takes most memory."""
+        return max(self.phases, key=self.phase_bytes)
+
+    def phase_bytes(self, phase: str) -> int:
+        """Bytes that must be free on the device in a phase."""
+        components = self.phases[phase]
+        trains = any(name in PASSING for name in components)
+        slack = int(self.target.slack * self.trace.largest) if trains else 0
+        return sum(components.values()) + slack + self.target.context
 
     @cached_property
     def seconds(self) -> Mapping[str, float]:
@@ -110,6 +127,7 @@ class Pace:
         """Return the device's seconds by what limits each operation: its products, or the memory that it moves."""
         found = {"compute": 0.0, "memory": 0.0}
         ceilings = self.target.ceilings
+        reached = REACHED_EAGER if self.target.device == "cuda" else 1.0
         for operation, number in operations.items():
             full = operation.matrix in ("bfloat16", "float16") or self.target.device == "cpu"
             rate = ceilings.matrix_flops_per_s if full else self.target.float32_flops_per_s
@@ -118,7 +136,7 @@ class Pace:
                 "memory": operation.moved / ceilings.bandwidth_bytes_per_s,
             }
             limit = max(parts, key=parts.__getitem__)
-            found[limit] += parts[limit] * number * self.target.time_factor
+            found[limit] += parts[limit] * number * self.target.time_factor / reached
         return found
 
     def host(self, operations: Mapping[Operation, int]) -> float:
@@ -128,4 +146,4 @@ class Pace:
 
 def predict(job: Job, choice: Choice, target: Target) -> Prediction:
     """Predict a run of one choice."""
-    return Prediction(choice, job.layout(choice), job.trace(choice), target)
+    return Prediction(job, choice, job.layout(choice), job.trace(choice), target)

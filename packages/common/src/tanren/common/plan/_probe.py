@@ -62,7 +62,7 @@ def corrected(prediction: Prediction, measured: Measured) -> Prediction:
         target = replace(
             target,
             passing_factor=prediction.target.passing_factor * found / max(1, passing),
-            slack=measured.reserved / measured.allocated - 1,
+            slack=(measured.reserved - measured.allocated) / max(1, prediction.trace.largest),
             context=measured.context,
         )
     return replace(prediction, target=target)

@@ -10,16 +10,17 @@ from typing import Any
 
 import torch
 
+from tanren.common.errors import UserError
 from tanren.common.plan._account import Account
+from tanren.common.plan._categories import ACTIVATIONS, BACKWARD, GRADIENTS, LOSS, OPTIMIZER, TRAINED, WEIGHTS
 from tanren.common.plan._operations import Operation
-
-WEIGHTS, TRAINED, OPTIMIZER, GRADIENTS = "weights", "trained", "optimizer", "gradients"
-ACTIVATIONS, LOSS, BACKWARD = "activations", "logits, loss", "backward"
-CATEGORIES = (WEIGHTS, TRAINED, OPTIMIZER, GRADIENTS, ACTIVATIONS, LOSS, BACKWARD)
-"""In the order in which a table shows them."""
 
 Loss = Callable[[Any, torch.device], torch.Tensor]
 """The trainer's own loss of one micro-batch: model and device in, a scalar out."""
+
+
+class NotTraceableError(UserError):
+    """A model's training step does not run on tensors without data."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class StepTrace:
     trained: int
     peak: Mapping[str, int]
     """Bytes by category when the most memory is in use."""
+    largest: int
+    """Bytes of the largest tensor that the step makes."""
     resident: int
     """Bytes of weights, adapter and optimizer, which are there between the steps too."""
     operations: Mapping[Operation, int]
@@ -54,6 +57,8 @@ def trace_step(model: torch.nn.Module, loss: Loss, *, gradients: bool) -> StepTr
     """Trace the forward and backward pass of a model that is on the meta device.
 
     `gradients`: those of an earlier micro-batch of the step are there already.
+    Raises NotTraceableError where the step needs data.
+
     Optimizer: AdamW with two states in each trained parameter's precision and a float32 count of steps, fused, so
     without temporaries (transformers' default on CUDA, torch/optim/adamw.py).
     """
@@ -91,6 +96,7 @@ def trace_step(model: torch.nn.Module, loss: Loss, *, gradients: bool) -> StepTr
         parameters=sum(parameter.numel() for parameter in parameters),
         trained=sum(parameter.numel() for parameter in trained),
         peak=account.peak,
+        largest=account.largest,
         resident=resident,
         operations=account.operations,
         update=update,
@@ -109,7 +115,13 @@ def _loss_begins(model: Any, account: Account) -> Any:
 
 def _micro_batch(model: torch.nn.Module, loss: Loss, account: Account) -> None:
     account.category = ACTIVATIONS
-    with account:
-        value = loss(model, torch.device("meta"))
-        account.category = BACKWARD
-        value.backward()
+    try:
+        with account:
+            value = loss(model, torch.device("meta"))
+            account.category = BACKWARD
+            value.backward()
+    except (RuntimeError, NotImplementedError) as error:
+        fault = str(error).strip().split("\n", 1)[0]
+        raise NotTraceableError(
+            f"this model cannot be planned: its training step reads values of tensors, or has an operation without shapes: {fault}"
+        ) from error

@@ -48,9 +48,10 @@ def table(answer: Answer) -> Iterator[str]:
     for name, size in prediction.components.items():
         yield f"  {name:<24}{size / GIB:8.2f}  {'█' * round(BAR * size / prediction.allocated)}"
     yield f"  {'allocated by torch':<24}{prediction.allocated / GIB:8.2f}"
-    if target.device == "cuda":
+    if target.device == "cuda" and len(prediction.phases) == 1:
         rest = prediction.needed - prediction.allocated
         yield f"  {'CUDA context, slack':<24}{rest / GIB:8.2f}"
+    yield from _phases(prediction)
     yield verdict_line(prediction)
     for remedy in answer.remedies:
         yield f"  {remedy.line(prediction)}"
@@ -71,6 +72,20 @@ def table(answer: Answer) -> Iterator[str]:
     parts = ", ".join(f"{name} {100 * value / total:.0f} %" for name, value in prediction.seconds.items())
     yield f"time      {duration(total)} of training, {total / layout.steps:.3g} s a step, {layout.tokens / total:,.0f} tokens/s; limited by {parts}"
     yield f"          ceilings: {target.ceilings.measured}"
+
+
+def _phases(prediction: Prediction) -> Iterator[str]:
+    """Yield the phases of a run that has several: their sums, and what is in them."""
+    if len(prediction.phases) == 1:
+        return
+    yield ""
+    yield "memory by phase, with context and slack, GiB"
+    for phase, components in prediction.phases.items():
+        parts = ", ".join(f"{name} {size / GIB:.1f}" for name, size in components.items() if size >= GIB / 20)
+        mark = " <" if phase == prediction.largest_phase else ""
+        yield f"  {phase:<24}{prediction.phase_bytes(phase) / GIB:8.2f}  {parts}{mark}"
+    for fact in prediction.job.facts(prediction.components, prediction.target):
+        yield f"  {fact}"
 
 
 def _tried(one: Prediction, *, chosen: bool) -> str:
@@ -127,6 +142,7 @@ def as_json(answer: Answer) -> dict[str, Any]:
         },
         "settings": dict(job.flags(prediction.choice)),
         "memory": dict(prediction.components),
+        "phases": {phase: dict(components) for phase, components in prediction.phases.items()},
         "allocated": prediction.allocated,
         "needed": prediction.needed,
         "verdict": verdict_of(prediction).value,

@@ -10,7 +10,7 @@ from typing import Literal
 import psutil
 
 from tanren.common.attention import GpuFacts
-from tanren.common.ceilings import Ceilings, read_ceilings
+from tanren.common.ceilings import Ceilings, cpu_name, read_ceilings
 from tanren.common.doctor._nvml import read_nvml
 from tanren.common.doctor._visible import visible_gpus
 from tanren.common.errors import UserError
@@ -65,11 +65,15 @@ LAUNCH_SECONDS = 5e-6
 STANDS_IN = "L4"
 # Measured on an H100 (benchmarks/memory): driver, torch, cuBLAS and the modules of FlashAttention-4 take 0.67 GiB.
 CUDA_CONTEXT = int(0.67 * GIB)
-# Of an allocator with expandable segments, which training sets: they grow by 2 MiB and hold no gaps of other sizes.
-FRAGMENTATION = 0.02
-HOST_SECONDS = 47e-6
+FRAGMENTATION = 0.75
+"""With expandable segments, which training sets, torch's allocator keeps a hole that the largest tensor does not fit into: 0.5 to
+0.9 of that tensor in 18 cases (benchmarks/memory/h100.json)."""
+HOST_SECONDS = 50e-6
 """Of an operation in PyTorch with autograd and the modules around it, before the device sees it. Measured on the host of an H100
-(benchmarks/memory): 40 to 53 us in six cases that the host limits, with and without LoRA, of 4,800 to 9,900 operations."""
+(benchmarks/memory/h100.json): 41 to 57 us in eight dense cases that the host limits, of 4,800 to 9,900 operations."""
+REACHED_EAGER = 0.76
+"""What the operations of a model reach of the ceilings, which large products and copies set: 0.74 to 0.78 in the cases of
+Qwen3-4B that the device limits; mixtures of experts reach less, 0.6."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ class Target:
     context: int = 0
     """Bytes on the device outside torch's allocator: driver, loaded kernels, library handles."""
     slack: float = 0.0
-    """What torch's allocator holds and cannot use, as a share of what is allocated."""
+    """What torch's allocator holds and cannot use, as a share of the largest tensor."""
     passing_factor: float = 1.0
     """Measured by predicted memory of activations, logits and gradients on their way; a probe finds it."""
     time_factor: float = 1.0
@@ -194,5 +198,9 @@ def _cpu() -> Target:
     memory = psutil.virtual_memory()
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     # A core with 256-bit units does about 50 GFLOP/s in float32; a few cores saturate about 20 GB/s of memory.
-    rough = Ceilings("CPU", 20e9, threads * 50e9, 5e-6, "a rough guess for a CPU, not measured")
-    return Target("this machine's CPU", "cpu", memory.total, memory.available, rough, threads * 50e9, 1, None, True)
+    rough = Ceilings(
+        "CPU", 20e9, threads * 50e9, LAUNCH_SECONDS, "a rough guess for a CPU; measure: tanren doctor --deep"
+    )
+    ceilings = read_ceilings(cpu_name()) or rough
+    rate = ceilings.matrix_flops_per_s
+    return Target(cpu_name(), "cpu", memory.total, memory.available, ceilings, rate, 1, None, here=True)

@@ -1,0 +1,44 @@
+"""Frozen layers in 4 and 8 bits: bytes counted by hand, and copies that pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from tanren.common.plan import Choice
+from tanren.common.plan.trace import Quantisation, StepTrace
+from tanren.sft.planner import SftJob
+
+MakeJob = Callable[..., SftJob]
+# wide: 4 layers of q 1024 x 1024, k and v 512 x 1024, o 1024 x 1024, gate, up, down 3072 x 1024
+LINEAR = 4 * (2 * 1024 * 1024 + 2 * 512 * 1024 + 3 * 3072 * 1024)
+
+
+@pytest.fixture
+def traced(job: MakeJob, wide: str) -> Callable[[Quantisation], StepTrace]:
+    """Return a function that traces the wide model with its linear layers in so many bits."""
+    plain = job(wide, [512, 512])
+
+    def trace(quantisation: Quantisation) -> StepTrace:
+        return replace(plain, quantisation=quantisation, _traces={}, _models={}).trace(Choice(1024, "none"))
+
+    return trace
+
+
+@pytest.mark.parametrize(("quantisation", "bytes_each"), [("nf4", 0.5 + 1 / 64 + 4 / (64 * 256)), ("int8", 1.0)])
+def test_bytes_of_the_weights(
+    traced: Callable[[Quantisation], StepTrace], quantisation: Quantisation, bytes_each: float
+) -> None:
+    plain, small = traced("none"), traced(quantisation)
+    expected = plain.peak["weights"] - 2 * LINEAR + bytes_each * LINEAR
+    assert small.peak["weights"] == pytest.approx(expected, rel=0.01)
+    assert small.trained == plain.trained
+
+
+def test_the_products_are_the_same_and_more_memory_is_moved(traced: Callable[[Quantisation], StepTrace]) -> None:
+    plain, small = traced("none"), traced("nf4")
+    assert small.flops == pytest.approx(plain.flops, rel=1e-6)
+    moved = [sum(one.moved * number for one, number in trace.operations.items()) for trace in (plain, small)]
+    assert moved[0] < moved[1] < 2 * moved[0]
