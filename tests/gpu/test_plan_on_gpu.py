@@ -21,6 +21,7 @@ def test_a_prediction_is_within_ten_percent_of_what_a_probe_allocates(
     from tanren.common.models.source import resolve_source
     from tanren.common.plan import find_target, predict
     from tanren.common.plan._probe import run_probe
+    from tanren.sft.config import SftConfig
     from tanren.sft.planner import PLANNER
 
     if resolve_source("builtin:smollm2-135m").kind != "packaged":
@@ -28,7 +29,7 @@ def test_a_prediction_is_within_ten_percent_of_what_a_probe_allocates(
     monkeypatch.setenv("PIXI_PROJECT_ROOT", str(ROOT))
     command = PLANNER.command
     loaded = load_config(
-        command.model,
+        SftConfig,
         recipe=ROOT / "tasks" / "structured" / "recipes" / "quickstart.toml",
         flags=["--train.rows-per-step", "64", "--train.micro-batch-tokens", "8192"],
         environment={},

@@ -93,6 +93,21 @@ def test_a_wrong_kernel_fails_its_proof(monkeypatch: pytest.MonkeyPatch) -> None
     assert "its gradient is off by" in proof.fault
 
 
+def test_a_proof_leaves_the_order_of_sums_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tanren.common.attention import packed
+
+    seen: list[bool] = []
+
+    def watched(*arguments: Any) -> torch.Tensor:
+        seen.append(torch.are_deterministic_algorithms_enabled())
+        return sdpa_by_sample(*arguments)
+
+    monkeypatch.setitem(packed._COMPUTE, "sdpa", watched)
+    assert prove_kernel("sdpa", "cpu", deterministic=True).good
+    assert all(seen)
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
 def test_what_a_kernel_dies_of_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     from tanren.common.attention import packed
 
@@ -105,6 +120,22 @@ def test_what_a_kernel_dies_of_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_cpu_runs_what_needs_no_gpu() -> None:
     assert runnable_kernels("cpu") == ON_CPU
+
+
+@pytest.mark.parametrize("window", [0, 16])
+@pytest.mark.parametrize("sinks", [False, True])
+def test_torchs_flash_kernel_takes_what_is_handed_to_it(sinks: bool, window: int) -> None:
+    """Without a GPU: the signatures of this torch, by tensors without data."""
+    query, key, value = (
+        torch.empty(1, heads, 40, 64, dtype=torch.bfloat16, device="meta", requires_grad=True) for heads in (8, 2, 2)
+    )
+    learned = torch.empty(8, dtype=torch.bfloat16, device="meta", requires_grad=True)
+    scores = Scores(0.125, window, sinks=learned if sinks else None)
+    out = attend("varlen", query, key, value, Packing((30, 10), torch.empty(3, device="meta")), scores)
+    assert out.shape == (1, 40, 8, 64)
+    inputs = [query, key, value, *([learned] if sinks else [])]
+    gradients = torch.autograd.grad(out, inputs, torch.empty_like(out))
+    assert [gradient.shape for gradient in gradients] == [tensor.shape for tensor in inputs]
 
 
 ARCHITECTURES: dict[str, dict[str, Any]] = {

@@ -72,9 +72,9 @@ def test_a_gpu_environment_asked_for_in_the_cpu_one_is_refused_at_once(command: 
 
 
 @pytest.mark.parametrize(
-    ("verdict", "code"), [(Verdict.OK, 0), (Verdict.WARNING, 0), (Verdict.UNKNOWN, 0), (Verdict.REFUSED, 1)]
+    ("verdict", "code"), [(Verdict.OK, 0), (Verdict.WARNING, 0), (Verdict.UNKNOWN, 1), (Verdict.REFUSED, 1)]
 )
-def test_only_a_refusal_ends_with_exit_code_1(
+def test_what_is_refused_or_not_known_ends_with_exit_code_1(
     cpu_subject: Subject,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

@@ -62,6 +62,11 @@ MESSAGES = [
         "Could not find the bitsandbytes CUDA binary at PosixPath('/v/bitsandbytes/libbitsandbytes_cuda128.so')",
     ),
     ("bitsandbytes-cuda", "CUDA SETUP: Required library version not found: libbitsandbytes_cuda124.so. Maybe you need"),
+    (
+        "flashinfer-build",
+        "subprocess.CalledProcessError: Command '['ninja', '-v', '-C', '/root/.cache/flashinfer/0.6.13/90a/cached_ops/sampling', "
+        "'-f', '/root/.cache/flashinfer/0.6.13/90a/cached_ops/sampling/build.ninja']' returned non-zero exit status 1.",
+    ),
     ("glibc", "python: /lib/x86_64-linux-gnu/libc.so.6: version `GLIBC_2.34' not found (required by /v/_C.abi3.so)"),
     ("no-kernel-image", "RuntimeError: CUDA error: no kernel image is available for execution on the device"),
     (

@@ -89,7 +89,7 @@ def doctor(
     deep: Annotated[tuple[str, ...], tyro.conf.arg(metavar="[TIER ...]")] = (),
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> int:
-    """Say whether this machine and environment are fit to train; exit code 1 where something is refused.
+    """Say whether this machine and environment are fit to train; exit code 0 only where training will run.
 
     `tanren doctor explain LOGFILE` reads the log of a run that failed instead, and names cause and fix.
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -76,18 +78,26 @@ def runnable_kernels(device: str) -> tuple[str, ...]:
 
 
 def prove_kernel(
-    kernel: str, device: str, traits: AttentionTraits = LLAMA_LIKE, dtype: str | None = None, seed: int = 1
+    kernel: str,
+    device: str,
+    traits: AttentionTraits = LLAMA_LIKE,
+    dtype: str | None = None,
+    seed: int = 1,
+    *,
+    deterministic: bool = False,
 ) -> Proof:
     """Run a kernel on packed samples of the traits' kind and compare with float64; it raises nothing: faults are told.
 
-    With windows, layers with and without one are proven.
+    With windows, layers with and without one are proven. `deterministic`: with sums in a fixed order, which are other
+    kernels.
     """
     dtype = dtype or _dtype(device)
     limit = LIMITS[dtype]
     proof = Proof(kernel, 0.0, 0.0, limit, isolated=True)
     for window in (0, WINDOW) if traits.windows else (0,):
         try:
-            part = _prove(kernel, device, traits, dtype, window, seed)
+            with _order_of_sums(deterministic):
+                part = _prove(kernel, device, traits, dtype, window, seed)
         except Exception as error:  # noqa: BLE001 (whatever a kernel dies of is the finding)
             reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
             return Proof(kernel, limit=limit, fault=f"{type(error).__name__}: {reason}"[:LONGEST_FAULT])
@@ -106,6 +116,18 @@ def prove_kernel(
     ]
     faults += [] if proof.isolated else ["a sample changes when another one is changed"]
     return replace(proof, fault="; ".join(faults))
+
+
+@contextmanager
+def _order_of_sums(deterministic: bool) -> Iterator[None]:
+    import torch
+
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(deterministic)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
 
 
 def _dtype(device: str) -> str:

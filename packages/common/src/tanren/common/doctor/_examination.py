@@ -119,4 +119,4 @@ def run_doctor(
         }
         json.dump(answer, sys.stdout, indent=2, ensure_ascii=False)
         sys.stdout.write("\n")
-    return ExitCode.FOUND_WANTING if verdict is Verdict.REFUSED else ExitCode.DONE
+    return ExitCode.DONE if verdict in (Verdict.OK, Verdict.WARNING) else ExitCode.FOUND_WANTING

@@ -108,7 +108,7 @@ def _served(subject: Subject, one: Visible, what: str) -> Finding:
     name = f"{gpu.name} {one.slice.profile}" if one.slice else gpu.name
     found = f"{name}, compute capability {capability or 'not known'}, {memory}"
     needed = f"compute capability {', '.join(profile.compute_capabilities)}"
-    proof = f"prove it with a short run: {subject.run('train-sft')}"
+    proof = f"prove it: {subject.run('doctor --deep')}"
     if not capability:
         return Finding(what, found, needed, Verdict.UNKNOWN, proof)
     if unserved(profile, capability, subject.architectures):

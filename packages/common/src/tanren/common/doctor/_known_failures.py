@@ -121,6 +121,14 @@ LIBRARIES = (
         source="https://github.com/Dao-AILab/flash-attention/issues/1832",
     ),
     KnownFailure(
+        id="flashinfer-build",
+        what="FlashInfer could not compile a kernel",
+        marks=("cached_ops",),
+        pattern=r"'ninja'.*/flashinfer/[\d.]+/\w+/cached_ops/",
+        cause="FlashInfer compiles kernels with ninja and nvcc when vLLM first asks for them, and its sources or the compiler failed.",
+        fix=f"install exactly the lock: {_SYNC}; or let vLLM sample without it: export VLLM_USE_FLASHINFER_SAMPLER=0",
+    ),
+    KnownFailure(
         id="extension-symbol",
         what="an extension was built for another library",
         marks=("undefined symbol",),

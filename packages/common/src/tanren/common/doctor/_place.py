@@ -33,7 +33,7 @@ def _other(subject: Subject) -> Finding:
     what, needed = "environment", subject.environment
     if not subject.installed:
         found = f"{subject.environment} is not installed yet: only the machine is judged"
-        return Finding(what, found, needed, Verdict.UNKNOWN, f"install it: {subject.run('sync')}")
+        return Finding(what, found, needed, Verdict.WARNING, f"install it: {subject.run('sync')}")
     if subject.fault:
         return Finding(what, subject.fault, needed, Verdict.REFUSED, subject.reinstall)
     found = f"{subject.prefix}; not the one that runs: what its activation sets is not looked at"
