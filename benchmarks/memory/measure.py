@@ -92,16 +92,6 @@ class EqualSteps(SftJob):
         return [max(super().steps(choice), key=lambda step: len(step.micro_batches))] * STEPS
 
 
-class FullJob(EqualSteps):
-    """All parameters are trained."""
-
-    def prepare(self, model: Any) -> Any:
-        """Set the attention and let every parameter learn."""
-        self.set_attention(model)
-        model.config.use_cache = False
-        return model.requires_grad_(True)
-
-
 def main() -> int:
     """Run the cases and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -194,7 +184,8 @@ def job_of(case: Case, shape: Shape, target: Target) -> SftJob:
     source = ModelSource(case.shape, "folder", "")
     plan = Plan(Loaded(config, {}, None), source, None, [], [])
     attention = attention_of(config.train.attention, shape, torch.bfloat16, target)
-    return (FullJob if case.method == "full" else EqualSteps)(shape, torch.bfloat16, attention, plan, samples)
+    job = EqualSteps(shape, torch.bfloat16, attention, plan, samples)
+    return job.as_if("full", "none") if case.method == "full" else job
 
 
 def predicted(prediction: Prediction) -> dict[str, Any]:

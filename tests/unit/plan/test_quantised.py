@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 
-from tanren.common.plan import Choice
-from tanren.common.plan.trace import Quantisation, StepTrace
+from tanren.common.errors import UserError
+from tanren.common.plan import Choice, Quantisation
+from tanren.common.plan.trace import StepTrace
 from tanren.sft.planner import SftJob
 
 MakeJob = Callable[..., SftJob]
@@ -22,7 +22,7 @@ def traced(job: MakeJob, wide: str) -> Callable[[Quantisation], StepTrace]:
     plain = job(wide, [512, 512])
 
     def trace(quantisation: Quantisation) -> StepTrace:
-        return replace(plain, quantisation=quantisation, _traces={}, _models={}).trace(Choice(1024, "none"))
+        return plain.as_if("lora", quantisation).trace(Choice(1024, "none"))
 
     return trace
 
@@ -42,3 +42,28 @@ def test_the_products_are_the_same_and_more_memory_is_moved(traced: Callable[[Qu
     assert small.flops == pytest.approx(plain.flops, rel=1e-6)
     moved = [sum(one.moved * number for one, number in trace.operations.items()) for trace in (plain, small)]
     assert moved[0] < moved[1] < 2 * moved[0]
+
+
+def test_full_training_trains_every_parameter_with_two_states_each(job: MakeJob, wide: str) -> None:
+    full = job(wide, [512, 512]).as_if("full", "none")
+    trace = full.trace(Choice(1024, "none"))
+    parameters = LINEAR + 8000 * 1024 + (4 * (2 * 1024 + 2 * 128) + 1024)  # linear layers, embeddings (tied), norms
+    assert trace.trained == trace.parameters == parameters
+    assert trace.peak["trained"] == pytest.approx(2 * parameters, rel=0.001)
+    assert trace.peak["optimizer"] == pytest.approx(4 * parameters, rel=0.001)
+    assert full.title == "all parameters"
+
+
+def test_smaller_variants_keep_method_and_bits(job: MakeJob, wide: str) -> None:
+    plain = job(wide, [512, 512, 100, 120, 130])
+    changes = plain.as_if("lora", "nf4").changes()
+    assert changes
+    assert {change.job.title.rpartition(", ")[2] for change in changes} == {"frozen layers in nf4"}
+    assert [change.flags for change in plain.as_if("full", "none").changes()] == [
+        change.flags for change in plain.changes() if "lora" not in change.flags
+    ]
+
+
+def test_full_training_has_no_frozen_layers_to_quantise(job: MakeJob) -> None:
+    with pytest.raises(UserError, match="--method full freezes none"):
+        job().as_if("full", "nf4")

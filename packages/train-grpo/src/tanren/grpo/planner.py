@@ -64,9 +64,9 @@ class GrpoJob(PackedJob):
     @property
     def title(self) -> str:
         """What is trained."""
-        rollout, lora = self.loaded.config.rollout, self.loaded.config.lora
+        rollout = self.loaded.config.rollout
         groups = f"{rollout.prompts_per_step} x {rollout.completions_per_prompt} completions a step"
-        return f"GRPO, {groups}, LoRA rank {lora.rank} on {lora.target_modules}"
+        return f"GRPO, {groups}, {self.trained(self.loaded.config.lora)}"
 
     @property
     def choice(self) -> Choice:
@@ -233,7 +233,7 @@ class GrpoJob(PackedJob):
         """Return smaller variants of the recipe: shorter completions, a lower rank, a deeper sleep."""
         config = self.loaded.config
         found = []
-        if config.lora.rank > 8:
+        if self.method == "lora" and config.lora.rank > 8:
             found.append(self._change({"lora.rank": config.lora.rank // 2}))
         if config.vllm.sleep_level == 0:
             found.append(self._change({"vllm.sleep_level": 1}))

@@ -112,6 +112,7 @@ def _prepare(plan: Plan, console: Console) -> Prepared:
         from tanren.sft.samples import make_samples
     device = plan_device(config.model)
     console.line(f"device: {device.device}, {device.dtype} ({device.reason}), {device.threads} CPU threads")
+    _check_named_attention(plan, device)
     with console.phase("load tokenizer", _first_time(plan)):
         tokenizer = load_tokenizer(plan.source)
     with console.phase("render and tokenise", f"{len(plan.train_rows)} rows"):
@@ -202,6 +203,18 @@ def _run(
     console.line(f"adapter: {run.adapter}")
     console.line(f"report: {page}")
     return ExitCode.DONE
+
+
+def _check_named_attention(plan: Plan, device: DevicePlan) -> None:
+    """Refuse a kernel that cannot run here before anything is loaded; whether it is right is proven on the model."""
+    named = plan.config.train.attention
+    if named == AUTO:
+        return
+    from tanren.common.attention import gpu_facts, installed_kernels, select_attention, traits_of
+    from tanren.common.plan.trace import read_shape
+
+    traits = traits_of(read_shape(plan.source).config)
+    select_attention(gpu_facts(device.device), installed_kernels(), traits, dtype=device.dtype, named=named)
 
 
 def _choose_attention(plan: Plan, loaded: LoadedModel, console: Console) -> Choice:

@@ -61,9 +61,7 @@ class SftJob(PackedJob):
     @property
     def title(self) -> str:
         """What is trained."""
-        lora = self.plan.config.lora
-        targets = lora.target_modules if isinstance(lora.target_modules, str) else ", ".join(lora.target_modules)
-        return f"LoRA rank {lora.rank} on {targets}"
+        return self.trained(self.plan.config.lora)
 
     @property
     def choice(self) -> Choice:
@@ -119,7 +117,7 @@ class SftJob(PackedJob):
         """Return smaller variants of the recipe: shorter samples, a lower rank."""
         found = []
         config = self.plan.config
-        if config.lora.rank > 8:
+        if self.method == "lora" and config.lora.rank > 8:
             rank = config.lora.rank // 2
             found.append(Change(f"--lora.rank {rank}", self._with("lora", {"rank": rank}, self.samples)))
         half = self.longest // 2
@@ -133,7 +131,8 @@ class SftJob(PackedJob):
         config = self.plan.config
         changed = getattr(config, section).model_copy(update=values)
         loaded = replace(self.plan.loaded, config=config.model_copy(update={section: changed}))
-        return SftJob(self.shape, self.dtype, self.kernel, replace(self.plan, loaded=loaded), samples)
+        plan = replace(self.plan, loaded=loaded)
+        return replace(self, plan=plan, samples=samples, _traces={}, _layouts={}, _models={})
 
 
 def layout_of(steps: Sequence[Step]) -> Layout:

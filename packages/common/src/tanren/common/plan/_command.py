@@ -7,14 +7,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, get_args
 
 from tanren.common.config import Loaded, dump_toml
 from tanren.common.console import Console
 from tanren.common.errors import ExitCode, UserError
 from tanren.common.plan._changes import remedies
 from tanren.common.plan._fit import fit
-from tanren.common.plan._job import PLANNED, Job, find_planner
+from tanren.common.plan._job import PLANNED, Job, Method, Quantisation, find_planner
 from tanren.common.plan._prediction import Prediction, predict
 from tanren.common.plan._probe import corrected, run_probe
 from tanren.common.plan._table import Answer, as_json, table
@@ -23,9 +23,6 @@ from tanren.common.plan._verdict import Verdict, fits_with_margin, verdict_of
 from tanren.common.recipe_command import read_arguments, take_switch, take_value
 from tanren.common.run import write_atomically
 
-if TYPE_CHECKING:
-    from tanren.common.plan.trace import Quantisation
-
 DEFAULT = "train-sft"
 
 HELP = """Says before a run, and without its weights, what it will need: memory by component, steps, tokens, time.
@@ -33,6 +30,8 @@ HELP = """Says before a run, and without its weights, what it will need: memory 
 --for COMMAND: the recipe's command (default: train-sft).
 
 --gpu NAME: plan for another GPU than this machine's (H100, 'RTX 5080', B300, ...). --memory GIB replaces its memory.
+
+--method full: as if all parameters were trained, and no adapter. No trainer of this version does so.
 
 --quantisation nf4|int8: as if the frozen linear layers were kept in 4 or 8 bits. No trainer of this version loads them so.
 
@@ -54,7 +53,8 @@ class Options:
     command: str
     gpu: str | None
     memory_gib: float | None
-    quantisation: str
+    method: Method
+    quantisation: Quantisation
     fit: bool
     write: Path | None
     probe: bool
@@ -79,7 +79,7 @@ def run_plan(arguments: Sequence[str]) -> int:
         )
     with console.phase("read", "model configuration and rows"):
         job = planner.job(request.loaded, target)
-    job = job.quantised(_quantisation(options.quantisation))
+    job = job.as_if(options.method, options.quantisation)
     chooses = options.fit or bool(job.open_settings)
     if options.write is not None and not chooses:
         raise UserError(
@@ -136,7 +136,8 @@ def _options(rest: list[str]) -> Options:
         command=take_value(rest, "--for", "COMMAND") or DEFAULT,
         gpu=take_value(rest, "--gpu", "NAME"),
         memory_gib=None if memory is None else _gib(memory),
-        quantisation=take_value(rest, "--quantisation", "nf4|int8") or "none",
+        method=_one_of("--method", take_value(rest, "--method", "lora|full") or "lora", Method),
+        quantisation=_one_of("--quantisation", take_value(rest, "--quantisation", "nf4|int8") or "none", Quantisation),
         fit=take_switch(rest, "--fit"),
         write=None if write is None else Path(write).expanduser(),
         probe=take_switch(rest, "--probe"),
@@ -144,13 +145,11 @@ def _options(rest: list[str]) -> Options:
     )
 
 
-def _quantisation(name: str) -> Quantisation:
-    from tanren.common.plan.trace import QUANTISATIONS
-
-    found = next((known for known in QUANTISATIONS if known == name), None)
-    if found is None:
-        raise UserError(f"--quantisation {name!r}: known are {', '.join(QUANTISATIONS)}")
-    return found
+def _one_of(flag: str, name: str, known: Any) -> Any:
+    """Return a value of a Literal."""
+    if name not in get_args(known):
+        raise UserError(f"{flag} {name!r}: known are {', '.join(get_args(known))}")
+    return name
 
 
 def _gib(text: str) -> float:

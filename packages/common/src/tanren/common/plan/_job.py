@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from tanren.common.config import Checkpointing, Loaded
 from tanren.common.errors import UserError
@@ -16,13 +16,18 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from tanren.common.plan._empty import Shape
-    from tanren.common.plan._quantised import Quantisation
     from tanren.common.plan._step import Loss, StepTrace
     from tanren.common.plan._target import Target
 
 GROUP = "tanren.planners"
 MICRO_BATCH_TOKENS, CHECKPOINTING = PLANNED = ("train.micro_batch_tokens", "train.gradient_checkpointing")
 """Settings that may be left to the planner."""
+
+
+Method = Literal["lora", "full"]
+"""What is trained: an adapter, or all parameters."""
+Quantisation = Literal["none", "nf4", "int8"]
+"""Of frozen linear layers: as they are, or in 4 or 8 bits as bitsandbytes keeps them."""
 
 
 @dataclass(frozen=True)
@@ -112,8 +117,8 @@ class Job(Protocol):
     def largest_step(self) -> int:
         """Tokens that one micro-batch can hold at most: those of the largest step, or one sample where samples are not packed."""
 
-    def quantised(self, quantisation: Quantisation) -> Job:
-        """Return the same job with the frozen linear layers in so many bits."""
+    def as_if(self, method: Method, quantisation: Quantisation) -> Job:
+        """Return the same job with another method, and with the frozen linear layers in so many bits."""
 
     def layout(self, choice: Choice) -> Layout:
         """Lay the run out."""

@@ -6,15 +6,14 @@ stay as they are. Neither of its products keeps its input for a frozen weight; b
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import nn
 
+from tanren.common.plan._job import Quantisation
 from tanren.common.plan._operations import register_flops
 
-Quantisation = Literal["none", "nf4", "int8"]
-QUANTISATIONS: tuple[Quantisation, ...] = get_args(Quantisation)
 BLOCK, BLOCKS = 64, 256
 """nf4: weights of one scale; scales, in 8 bits themselves, of one float32 scale (Dettmers et al. 2023, arXiv:2305.14314)."""
 

@@ -59,8 +59,9 @@ CHIPS = (
     Chip("T4", (7, 5), 15.0, 320, 65, 8.1, 40),
 )
 
-# Of a data sheet's numbers, what large products and copies reach in practice; a measurement replaces it.
-REACHED_MATRIX, REACHED_BANDWIDTH = 0.7, 0.85
+# Of a data sheet's numbers, what a large product and a large copy reach on an H100 (719 of 989 TFLOP/s, 3,006 of 3,350 GB/s;
+# `tanren doctor --deep`); a measurement on the device replaces it.
+REACHED_MATRIX, REACHED_BANDWIDTH = 0.73, 0.9
 LAUNCH_SECONDS = 5e-6
 STANDS_IN = "L4"
 # Measured on an H100 (benchmarks/memory): driver, torch, cuBLAS and the modules of FlashAttention-4 take 0.67 GiB.
@@ -71,9 +72,9 @@ FRAGMENTATION = 0.75
 HOST_SECONDS = 50e-6
 """Of an operation in PyTorch with autograd and the modules around it, before the device sees it. Measured on the host of an H100
 (benchmarks/memory/h100.json): 41 to 57 us in eight dense cases that the host limits, of 4,800 to 9,900 operations."""
-REACHED_EAGER = 0.76
-"""What the operations of a model reach of the ceilings, which large products and copies set: 0.74 to 0.78 in the cases of
-Qwen3-4B that the device limits; mixtures of experts reach less, 0.6."""
+REACHED_EAGER = 0.72
+"""What the operations of a model reach of the ceilings, which large products and copies set: 0.68 to 0.74 in the cases of
+Qwen3-4B that the device limits (benchmarks/memory/h100.json); mixtures of experts reach less, 0.6."""
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from tanren.common.config import AUTO, Checkpointing, ModelConfig, flatten
+from tanren.common.config import AUTO, Checkpointing, LoraConfig, ModelConfig, flatten
+from tanren.common.errors import UserError
 from tanren.common.plan._categories import GRADIENTS
-from tanren.common.plan._job import PLANNED, Choice, Layout, Load
+from tanren.common.plan._job import PLANNED, Choice, Layout, Load, Method, Quantisation
 from tanren.common.plan._target import Target
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from tanren.common.attention import Choice as AttentionChoice
-    from tanren.common.plan.trace import Loss, Quantisation, Shape, StepTrace
+    from tanren.common.plan.trace import Loss, Shape, StepTrace
 
 FIRST_TRIED = Choice(2048, "none")
 """What they stand for until the planner has chosen."""
@@ -75,13 +76,30 @@ class PackedJob(ABC):
     kernel: AttentionChoice
     quantisation: Quantisation = field(default="none", kw_only=True)
     """Of the frozen linear layers. No trainer of this version loads them so."""
+    method: Method = field(default="lora", kw_only=True)
+    """What is trained: the recipe's adapter, or all parameters. No trainer of this version does the latter."""
     _traces: dict[Choice, StepTrace] = field(default_factory=dict, compare=False, kw_only=True)
     _layouts: dict[Choice, Layout] = field(default_factory=dict, compare=False, kw_only=True)
     _models: dict[Checkpointing, Any] = field(default_factory=dict, compare=False, kw_only=True)
 
-    def quantised(self, quantisation: Quantisation) -> Self:
-        """Return the same job with the frozen linear layers in so many bits."""
-        return replace(self, quantisation=quantisation, _traces={}, _models={})
+    def as_if(self, method: Method, quantisation: Quantisation) -> Self:
+        """Return the same job with another method, and with the frozen linear layers in so many bits.
+
+        Raises UserError where the two exclude one another.
+        """
+        if method == "full" and quantisation != "none":
+            raise UserError(
+                f"--quantisation {quantisation} keeps frozen weights, and --method full freezes none: take one"
+            )
+        return replace(self, method=method, quantisation=quantisation, _traces={}, _models={})
+
+    def trained(self, lora: LoraConfig) -> str:
+        """Say what is trained."""
+        if self.method == "full":
+            return "all parameters"
+        targets = lora.target_modules if isinstance(lora.target_modules, str) else ", ".join(lora.target_modules)
+        bits = "" if self.quantisation == "none" else f", frozen layers in {self.quantisation}"
+        return f"LoRA rank {lora.rank} on {targets}{bits}"
 
     @property
     def attention(self) -> str:
@@ -169,6 +187,9 @@ class PackedJob(ABC):
     def prepare(self, model: PreTrainedModel) -> Any:
         """Make a loaded model what is trained: its attention, its adapter."""
         self.set_attention(model)
+        if self.method == "full":
+            model.config.use_cache = False
+            return model.requires_grad_(True)
         with model.device:
             return self.attach(model)
 
