@@ -92,6 +92,15 @@ def test_a_template_without_an_assistant_turn_is_refused(
     assert not (work / "runs").exists()
 
 
+def test_an_attention_kernel_that_cannot_run_is_refused_before_there_is_a_run(
+    work: Path, train_sft: Command, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ATTN_IMPL", "flash_attention_2")
+    assert train_sft("tiny.toml", "--model.device", "cpu") == 2
+    assert "attention 'flash_attention_2' was named and cannot run here" in capsys.readouterr().err
+    assert not (work / "runs").exists()
+
+
 def test_an_existing_run_directory_is_never_overwritten(
     work: Path, train_sft: Command, capsys: pytest.CaptureFixture[str]
 ) -> None:
