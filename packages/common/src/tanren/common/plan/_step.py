@@ -120,8 +120,8 @@ def _micro_batch(model: torch.nn.Module, loss: Loss, account: Account) -> None:
             value = loss(model, torch.device("meta"))
             account.category = BACKWARD
             value.backward()
-    except (RuntimeError, NotImplementedError) as error:
-        fault = str(error).strip().split("\n", 1)[0]
+    except (RuntimeError, NotImplementedError, AttributeError, TypeError, ValueError) as error:
+        fault = f"{type(error).__name__}: {str(error).strip().split(chr(10), 1)[0]}"
         raise NotTraceableError(
-            f"this model cannot be planned: its training step reads values of tensors, or has an operation without shapes: {fault}"
+            f"this model cannot be planned: its training step fails on tensors without data: {fault}"
         ) from error
