@@ -90,7 +90,7 @@ def test_a_model_that_cannot_be_traced_is_said_and_trained_all_the_same(
     console = Console(stream=io.StringIO())
     settled = settle_memory(_plan(), SAMPLES, CUDA, console)
     assert settled.prediction is None
-    assert "this model cannot be planned: its training step reads values" in console.stream.getvalue()  # type: ignore[attr-defined]
+    assert "this model cannot be planned: its training step fails on tensors without data" in console.stream.getvalue()  # type: ignore[attr-defined]
     with pytest.raises(UserError, match=r"give train\.micro_batch_tokens a value"):
         settle_memory(_plan(micro_batch_tokens="auto"), SAMPLES, CUDA, console)
 
