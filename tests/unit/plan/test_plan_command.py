@@ -119,7 +119,7 @@ def test_a_probe_measures_two_steps_on_this_machine_and_corrects_the_time(plan: 
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--gpu", "H1000"], "--gpu 'H1000' is in no table: known are B300"),
+        (["--gpu", "H1000"], "--gpu 'H1000' is in no table: did you mean 'H100'? known are B300"),
         (["--memory", "much"], "--memory 'much': expected the device's memory in GiB"),
         (["--gpu", "H100", "--probe"], "--probe runs on this machine's device, and the plan is for H100"),
         (["--gpu", "H100", "--write", "x.toml"], "--write writes what was chosen, and nothing is"),

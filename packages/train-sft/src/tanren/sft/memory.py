@@ -19,6 +19,7 @@ from tanren.common.plan import (
     Verdict,
     find_target,
     fit,
+    present_gpu,
     remedies,
     verdict_line,
     verdict_of,
@@ -129,11 +130,12 @@ def take_recorded(plan: Plan, run: RunDirectory) -> Plan:
 
 
 def _target_here(device: DevicePlan) -> Target:
-    target = find_target(None, None, device.device)
     if device.device == "cpu":
-        return target
+        return find_target(None, None, "cpu")
     import torch
 
-    # Asking torch makes this process's CUDA context, which the prediction counts: it is there already.
+    # Torch is asked, not NVML: it knows which GPU it takes, and the memory of one that shares it with the CPU.
+    # Asking makes this process's CUDA context, which the prediction counts: it is there already.
     free, total = torch.cuda.mem_get_info()
-    return replace(target, free=min(free + CUDA_CONTEXT, total), total=total)
+    name, capability = torch.cuda.get_device_name(), torch.cuda.get_device_capability()
+    return present_gpu(name, capability, total, min(free + CUDA_CONTEXT, total))

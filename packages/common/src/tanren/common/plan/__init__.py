@@ -10,7 +10,7 @@ from tanren.common.plan._fit import Fit, fit
 from tanren.common.plan._job import Change, Choice, Job, Layout, Load, Method, Planner, Quantisation, find_planner
 from tanren.common.plan._prediction import Prediction, predict
 from tanren.common.plan._table import as_json, table, verdict_line
-from tanren.common.plan._target import CUDA_CONTEXT, GIB, Target, find_target
+from tanren.common.plan._target import CUDA_CONTEXT, GIB, Target, find_target, present_gpu
 from tanren.common.plan._verdict import Verdict, fits_with_margin, margin, verdict_of
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "fits_with_margin",
     "margin",
     "predict",
+    "present_gpu",
     "remedies",
     "run_plan",
     "table",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 from dataclasses import dataclass, replace
@@ -135,9 +136,12 @@ def chips_with(size: int) -> list[Target]:
 def _chip(name: str) -> Chip:
     found = _known(name)
     if found is None:
+        names = [chip.name for chip in CHIPS]
+        near = difflib.get_close_matches(name, names, 1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
         raise UserError(
-            f"--gpu {name!r} is in no table: known are {', '.join(chip.name for chip in CHIPS)}; for another one name the "
-            "most similar and give its memory with --memory GIB"
+            f"--gpu {name!r} is in no table: {hint}known are {', '.join(names)}; for another one name the most similar and "
+            "give its memory with --memory GIB"
         )
     return found
 
@@ -178,21 +182,26 @@ def _from_chip(chip: Chip) -> Target:
 def _present_gpu() -> Target | None:
     seen, _ = visible_gpus(read_nvml().gpus, os.environ)
     for one in seen:
-        if one.memory_gib is None or one.free_gib is None:
-            continue
-        name = one.gpu.name
-        # An unknown chip's memory is known all the same; only its times are those of a slow one in the table.
-        known = _known(name)
-        target = _from_chip(known or _chip(STANDS_IN))
-        total, free = int(one.memory_gib * GIB), int(one.free_gib * GIB)
-        ceilings = read_ceilings(name) or target.ceilings
-        if known is None and ceilings is target.ceilings:
-            said = f"{name} is in no table: those of an {STANDS_IN}; measure with tanren doctor --deep"
-            ceilings = replace(ceilings, measured=said)
-        capability = tuple(int(part) for part in one.gpu.compute_capability.split(".") if part)
-        facts = GpuFacts(name, (capability[0], capability[1])) if capability else target.gpu
-        return replace(target, name=name, total=total, free=free, ceilings=ceilings, gpu=facts, here=True)
+        total, free = one.memory_gib, one.free_gib
+        if total is None or free is None:  # GB10, Thor: the GPU shares the CPU's memory, and NVML gives no number
+            memory = psutil.virtual_memory()
+            total, free = memory.total / GIB, memory.available / GIB
+        major, _, minor = one.gpu.compute_capability.partition(".")
+        capability = (int(major), int(minor)) if major and minor else None
+        return present_gpu(one.gpu.name, capability, int(total * GIB), int(free * GIB))
     return None
+
+
+def present_gpu(name: str, capability: tuple[int, int] | None, total: int, free: int) -> Target:
+    """Return a GPU of this machine, its memory in bytes. An unknown chip's times are those of a slow one in the table."""
+    known = _known(name)
+    target = _from_chip(known or _chip(STANDS_IN))
+    ceilings = read_ceilings(name) or target.ceilings
+    if known is None and ceilings is target.ceilings:
+        said = f"{name} is in no table: those of an {STANDS_IN}; measure with tanren doctor --deep"
+        ceilings = replace(ceilings, measured=said)
+    facts = GpuFacts(name, capability) if capability else target.gpu
+    return replace(target, name=name, total=total, free=free, ceilings=ceilings, gpu=facts, here=True)
 
 
 def _cpu() -> Target:
