@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,9 @@ def read_recipe(path: Path) -> Recipe:
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as fault:
-        raise UserError(f"the recipe {path} cannot be read: {fault.strerror}") from None
+        near = difflib.get_close_matches(path.name, [other.name for other in path.parent.glob("*.toml")], n=1)
+        hint = f"; {path.parent / near[0]} is there" if near else "; check the path"
+        raise UserError(f"the recipe {path} cannot be read: {fault.strerror}{hint}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as fault:
         raise UserError(f"the recipe {path} is not valid TOML: {fault}") from None
     model, revision, data, task = (_text(path, table, key) for key in _KEYS)
