@@ -293,7 +293,8 @@ def _environment(prepared: Prepared, attention: Choice, loaded: LoadedModel, tem
 
     return describe_environment() | {
         "device": asdict(prepared.device),
-        "attention": asdict(attention),
+        "attention": {"kernel": attention.kernel, "reason": attention.reason, "rejected": dict(attention.rejected)},
+        "attention_proof": attention.proof,
         "model": loaded.provenance,
         "chat_template_hash": template,
         "samples_sha256": samples_sha256(prepared.samples),

@@ -39,11 +39,14 @@ class Choice:
     """(kernel, why not), in the order in which they would have been taken."""
     packs: bool = True
     """Whether samples may share a forward pass."""
+    proof: str = ""
+    """What was computed to prove it; '' before, and where the model keeps its own attention."""
 
     def lines(self) -> list[str]:
         """Say the choice: one line, and one for each kernel that was passed over."""
         passed_over = [f"attention: not {kernel}: {why}" for kernel, why in self.rejected]
-        return [f"attention: {self.kernel}: {self.reason}", *passed_over]
+        proven = f"; proven: {self.proof}" if self.proof else ""
+        return [f"attention: {self.kernel}: {self.reason}{proven}", *passed_over]
 
 
 def installed_kernels() -> Mapping[str, str]:

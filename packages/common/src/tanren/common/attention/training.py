@@ -47,7 +47,7 @@ def choose_training_attention(model: PreTrainedModel, named: str = AUTO) -> Choi
                 f"attention '{named}' was named, and {failed[named]}; leave the choice to 'auto', or look closer: tanren doctor --deep"
             )
     _use(model, choice.kernel, traits)
-    return replace(choice, reason=f"{choice.reason}; proven: {proof}")
+    return replace(choice, proof=str(proof))
 
 
 def _use(model: PreTrainedModel, kernel: str, traits: AttentionTraits) -> None:
