@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tanren.common.chat import Sample, make_sample, prompt_hash, render_prompt
+from tanren.common.chat import Learned, Sample, make_sample, prompt_hash, render_prompt
 from tanren.common.errors import UserError
 from tanren.common.task_contract import Message
 
@@ -31,8 +33,8 @@ def tokenizer(request: pytest.FixtureRequest) -> PreTrainedTokenizerBase:
     return found
 
 
-def _sample(tokenizer: PreTrainedTokenizerBase, *messages: Message) -> Sample:
-    return make_sample(tokenizer, messages, "r1", "row r1")
+def _sample(tokenizer: PreTrainedTokenizerBase, *messages: Message, learned: Learned | None = None) -> Sample:
+    return make_sample(tokenizer, messages, "r1", "row r1", learned or Learned())
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
@@ -84,6 +86,80 @@ def test_of_several_turns_the_last_answer_alone_is_learned(tokenizer: PreTrained
     assert "yes" in render_prompt(tokenizer, turns[:-1])
 
 
+def test_of_all_turns_each_answer_is_learned_and_each_begins_with_its_own_prompt(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    turns = [USER, Message("assistant", " one"), Message("user", "Again."), Message("assistant", "two\n")]
+    sample = _sample(tokenizer, SYSTEM, *turns, learned=Learned("all"))
+    whole = str(tokenizer.decode(sample.input_ids, clean_up_tokenization_spaces=False))
+    assert _learned(tokenizer, sample) == f" one{END}two\n{END}"
+    assert whole.startswith(render_prompt(tokenizer, [SYSTEM, USER]) + " one")
+    first = _ids(tokenizer, render_prompt(tokenizer, [SYSTEM, USER]))
+    assert sample.input_ids[: len(first)] == first
+    assert sample.prompt_hash == prompt_hash(render_prompt(tokenizer, [SYSTEM, *turns[:-1]]))
+
+
+MARKERS = ("Output:", "Result:")
+REASONED = "Approach:\n1. Look.\n2. Result: think.\n\nOutput:\n{0}"
+
+
+@settings(max_examples=60)
+@given(payload=_ANSWER)
+@example(payload='{"Output:": "Output:"}')
+@example(payload="Output:\nOutput:\n")
+@example(payload="a,b\r\n1,2\r\n")
+def test_after_its_marker_an_answer_is_learned_to_the_end(tokenizer: PreTrainedTokenizerBase, payload: str) -> None:
+    answer = REASONED.format(f"x{payload}y")
+    after = _sample(tokenizer, USER, Message("assistant", answer), learned=Learned("last", "after_marker", MARKERS))
+    whole = _sample(tokenizer, USER, Message("assistant", answer))
+    assert _learned(tokenizer, after) == f"x{payload}y{END}"
+    assert after.input_ids == whole.input_ids  # the mask changes, what is read does not
+    from_marker = Learned("last", "from_marker", MARKERS)
+    assert _learned(tokenizer, _sample(tokenizer, USER, Message("assistant", answer), learned=from_marker)) == (
+        f"Output:\nx{payload}y{END}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("answer", "learned", "count"),
+    [
+        ("no marker here", f"no marker here{END}", 0),
+        ("the Output: stands within a line", f"the Output: stands within a line{END}", 0),
+        ("Think.\nOutput: 42", f" 42{END}", 1),
+        ("Result: of thinking\nOutput:\n42", f"42{END}", 2),
+        ("Output:\r\n42", f"42{END}", 1),
+        ("Output:\nResult:\n  a: 1", f"Result:\n  a: 1{END}", 2),
+    ],
+)
+def test_a_marker_begins_a_line_and_the_first_that_fills_its_line_counts(
+    tiny_tokenizer: PreTrainedTokenizerBase, answer: str, learned: str, count: int
+) -> None:
+    sample = _sample(
+        tiny_tokenizer, USER, Message("assistant", answer), learned=Learned("last", "after_marker", MARKERS)
+    )
+    assert _learned(tiny_tokenizer, sample) == learned
+    assert sample.markers == (count,)
+
+
+def test_in_real_rows_exactly_what_follows_the_marker_is_learned(tiny_tokenizer: PreTrainedTokenizerBase) -> None:
+    rows = _real_rows()
+    assert len(rows) == 568
+    for row in rows[::7]:
+        turns = [Message(turn["role"], turn["content"]) for turn in row["messages"]]
+        sample = _sample(tiny_tokenizer, *turns, learned=Learned("last", "after_marker", MARKERS))
+        assert sample.markers == (1,)
+        assert _learned(tiny_tokenizer, sample) == turns[-1].content.split("\nOutput:\n")[1] + END
+
+
+def _real_rows() -> list[dict[str, Any]]:
+    root = Path(__file__).resolve().parents[3]
+    for place in (root.parent / "shared", root.parent.parent / "shared"):
+        path = place / "data" / "sft" / "structured_512_v5_validation.jsonl"
+        if path.is_file():
+            return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    pytest.skip("no shared/data/sft beside the checkout")
+
+
 @pytest.mark.parametrize("character", ["\x04", "\U00040000"])
 def test_an_answer_that_the_tokenizer_cannot_write_is_refused(
     smollm2_tokenizer: PreTrainedTokenizerBase, character: str
@@ -124,7 +200,7 @@ TURNS = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_en
         ),
         (TURNS + "{% if add_generation_prompt %}<|im_start|>assistant\n<think>{% endif %}", "its own prompt"),
         ("{{ messages | length }}" + TURNS, "part at character 0"),
-        ("{{ raise_exception('only user turns') }}", "roles ['user']: only user turns"),
+        ("{{ raise_exception('only user turns') }}", "roles ['user', 'assistant']: only user turns"),
         ("{{ missing.attribute }}", "refuses a conversation"),
     ],
     indirect=["with_template"],

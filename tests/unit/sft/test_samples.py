@@ -77,3 +77,16 @@ def test_the_first_token_is_never_learned_for_nothing_stands_before_it(
     ((cut,), report) = _make(tiny_tokenizer, _row("abc"), max_tokens=4, too_long="cut-left")
     assert cut.loss_mask == [True, True, True, False]  # b, c, end of turn, line break
     assert cut.supervised == report.supervised == 2
+
+
+def test_rows_without_a_marker_are_counted_dropped_or_refused(tiny_tokenizer: PreTrainedTokenizerBase) -> None:
+    rows = [_row("why\nOutput:\nit", "a"), _row("it", "b"), _row("Output:\nOutput:\nit", "c")]
+    samples, report = _make(tiny_tokenizer, *rows, learn_answer="after_marker")
+    assert [sample.supervised for sample in samples] == [2 + 1, 2 + 1, len("Output:\nit") + 1]
+    assert "1 rows have an answer without a marker (data.markers): learned whole" in report.lines()
+    assert "1 rows have an answer with several lines that begin with a marker" in report.lines()
+    kept, report = _make(tiny_tokenizer, *rows, learn_answer="after_marker", no_marker="drop")
+    assert [sample.row_id for sample in kept] == ["a", "c"]
+    assert report.lines()[-2:] == ["1 rows dropped: an answer without a marker", "  row b"]
+    with pytest.raises(UserError, match=r"row b: an answer has no line that begins with one of Output:"):
+        _make(tiny_tokenizer, *rows, learn_answer="after_marker", no_marker="error")

@@ -8,9 +8,10 @@ words tokenise differently in another context.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from tanren.common.errors import UserError
 from tanren.common.task_contract import Message
@@ -27,6 +28,8 @@ class Sample:
     input_ids: list[int]
     loss_mask: list[bool]
     prompt_hash: str
+    markers: tuple[int, ...] = ()
+    """How many lines of each learned answer begin with a marker."""
 
     @property
     def supervised(self) -> int:
@@ -52,50 +55,123 @@ def template_hash(tokenizer: PreTrainedTokenizerBase) -> str:
     return hashlib.sha256(str(tokenizer.chat_template).encode()).hexdigest()[:16]
 
 
-def supervised_span(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], where: str
-) -> tuple[str, int, int]:
-    """Render a conversation that ends with an assistant turn; return the text and the learned characters' start and end.
+@dataclass(frozen=True)
+class Learned:
+    """Which part of a conversation is learned."""
 
-    The span is the last answer with its end-of-turn token; what a template writes behind that (a newline) is not
-    learned, for generation has stopped by then. Raises UserError, naming `where`, if the template renders no
-    assistant turn or does not begin a conversation with its own prompt.
+    turns: Literal["last", "all"] = "last"
+    """Of the assistant's turns."""
+    answer: Literal["whole", "after_marker", "from_marker"] = "whole"
+    """What of an answer: all of it, or what comes after its marker, or the marker and what comes after it."""
+    markers: tuple[str, ...] = ()
+    """Words that stand at the beginning of a line, between the reasoning and the result."""
+
+
+WHOLE_LAST_TURN = Learned()
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A conversation as text, and where in it the model learns."""
+
+    text: str
+    turns: tuple[tuple[int, int], ...]
+    """Start and end of each learned turn's answer, end-of-turn token included, in characters."""
+    spans: tuple[tuple[int, int], ...]
+    """What of each is learned."""
+    markers: tuple[int, ...]
+    """How many lines of each answer begin with a marker."""
+
+
+def render_conversation(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], learned: Learned, where: str
+) -> Rendered:
+    """Render a conversation that ends with an assistant turn, and find what is learned by character offsets.
+
+    A learned answer ends with its end-of-turn token; what a template writes behind that (a newline) is not learned, for
+    generation has stopped by then. Raises UserError, naming `where`, if the template renders no assistant turn, or writes
+    the beginning of a conversation differently from the prompt of one of its answers.
     """
-    prompt = render_prompt(tokenizer, messages[:-1])
     text = _render(tokenizer, messages, opening=False)
-    answer = messages[-1].content
+    answers = [index for index, message in enumerate(messages) if message.role == "assistant"]
+    turns, spans, counts = [], [], []
+    for index in answers if learned.turns == "all" else answers[-1:]:
+        first, last, at = _answer(tokenizer, messages, index, text, where)
+        begin, count = _learned_from(messages[index].content.strip(), learned)
+        turns.append((first, last))
+        spans.append((first if begin is None else at + begin, last))
+        counts.append(count)
+    return Rendered(text, tuple(turns), tuple(spans), tuple(counts))
+
+
+def _answer(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], index: int, text: str, where: str
+) -> tuple[int, int, int]:
+    """Where the turn of an answer begins (behind its prompt) and ends in the text, and where the answer itself begins."""
+    prompt = render_prompt(tokenizer, messages[:index])
     if not text.startswith(prompt):
         raise UserError(
             f"{where}: the chat template writes the conversation differently from its own prompt (they part at character "
             f"{_parting(text, prompt)}), so training would not see what evaluation asks; use a template whose prompt is a prefix"
         )
-    start = len(prompt)
-    at = text.find(answer.strip(), start)
+    answer = messages[index].content.strip()
+    at = text.find(answer, len(prompt))
     if at < 0:
         raise UserError(
             f"{where}: the chat template renders no assistant turn (the answer is not in the rendered text); "
             "expected a template that writes the messages of the role 'assistant'"
         )
+    turn = text if index == len(messages) - 1 else _render(tokenizer, messages[: index + 1], opening=False)
+    if not text.startswith(turn):
+        raise UserError(
+            f"{where}: the chat template writes turn {index + 1} differently once others follow (they part at character "
+            f"{_parting(text, turn)}): learn the last turn alone (data.learn_turns), or use another template"
+        )
     end_of_turn = str(tokenizer.eos_token)
-    closing = text.find(end_of_turn, at + len(answer.strip()))
-    return text, start, closing + len(end_of_turn) if closing >= 0 else len(text)
+    closing = turn.find(end_of_turn, at + len(answer))
+    return len(prompt), closing + len(end_of_turn) if closing >= 0 else len(turn), at
 
 
-def make_sample(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], row_id: str, where: str) -> Sample:
-    """Render, tokenise and mask one conversation (see `supervised_span` for what is learned).
+def _learned_from(answer: str, learned: Learned) -> tuple[int | None, int]:
+    """Return the character of an answer from which it is learned (None: all of it), and how many lines begin with a marker.
 
-    Prompt and answer are tokenised apart, so that the sample begins with exactly the tokens that evaluation feeds: in
-    one piece, an answer that starts with a space would melt into the prompt's last token.
+    Of several the first line that is a marker and nothing else counts, else the first that begins with one.
+    """
+    if learned.answer == "whole":
+        return None, 0
+    words = "|".join(re.escape(marker) for marker in learned.markers)
+    found = list(re.finditer(rf"^(?:{words})(?P<rest>[ \t]*(?:\r?\n|$))?", answer, re.MULTILINE))
+    if not found:
+        return None, 0
+    marker = next((match for match in found if match["rest"] is not None), found[0])
+    return marker.start() if learned.answer == "from_marker" else marker.end(), len(found)
+
+
+def make_sample(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    row_id: str,
+    where: str,
+    learned: Learned = WHOLE_LAST_TURN,
+) -> Sample:
+    """Render, tokenise and mask one conversation (see `render_conversation` for what is learned).
+
+    Each answer is tokenised apart from what stands before it, so that the sample begins with exactly the tokens that
+    evaluation feeds: in one piece, an answer that starts with a space would melt into the prompt's last token.
     Raises UserError, naming `where`, for an answer with a character that the tokenizer cannot write.
     """
-    text, start, end = supervised_span(tokenizer, messages, where)
-    prompt_ids: list[int] = tokenizer(text[:start], add_special_tokens=False)["input_ids"]
-    rest = tokenizer(text[start:], add_special_tokens=False, return_offsets_mapping=True)
-    mask = [last <= end - start for _, last in rest["offset_mapping"]]
-    _refuse_unknown(tokenizer, text[start:end], rest["input_ids"], rest["offset_mapping"], where)
-    return Sample(
-        row_id, [*prompt_ids, *rest["input_ids"]], [False] * len(prompt_ids) + mask, prompt_hash(text[:start])
-    )
+    rendered = render_conversation(tokenizer, messages, learned, where)
+    text, borders = rendered.text, [first for first, _ in rendered.turns]
+    input_ids: list[int] = list(tokenizer(text[: borders[0]], add_special_tokens=False)["input_ids"])
+    mask = [False] * len(input_ids)
+    for (first, last), (begin, end), border in zip(
+        rendered.turns, rendered.spans, [*borders[1:], len(text)], strict=True
+    ):
+        piece = tokenizer(text[first:border], add_special_tokens=False, return_offsets_mapping=True)
+        _refuse_unknown(tokenizer, text[first:last], piece["input_ids"], piece["offset_mapping"], where)
+        input_ids += piece["input_ids"]
+        mask += [first + start >= begin and first + stop <= end for start, stop in piece["offset_mapping"]]
+    return Sample(row_id, input_ids, mask, prompt_hash(text[: borders[-1]]), rendered.markers)
 
 
 def _refuse_unknown(

@@ -25,6 +25,10 @@ def _main(arguments: Sequence[str]) -> int:
     # A word after a command that works without one: tyro knows either flags or sub-commands there.
     if list(arguments[:2]) == ["doctor", "explain"]:
         return int(tyro.cli(explain, args=list(arguments[2:]), prog="tanren doctor explain"))
+    if list(arguments[:2]) == ["data", "show"]:
+        from tanren.common.data_show import run_show
+
+        return run_show(arguments[2:])
     if list(arguments[:1]) == ["plan"]:  # its flags are those of the recipe's command as well
         from tanren.common.plan import run_plan
 
@@ -33,7 +37,14 @@ def _main(arguments: Sequence[str]) -> int:
         from tanren.common.doctor.deep import with_tiers_last
 
         arguments = with_tiers_last(arguments)
-    commands: dict[str, Any] = {"tasks": tasks, "rows": rows, "doctor": doctor, "plan": plan, "bundle": bundle}
+    commands: dict[str, Any] = {
+        "tasks": tasks,
+        "rows": rows,
+        "doctor": doctor,
+        "plan": plan,
+        "data": data,
+        "bundle": bundle,
+    }
     return int(tyro.extras.subcommand_cli_from_dict(commands, args=list(arguments), prog="tanren", description=ABOUT))
 
 
@@ -132,6 +143,17 @@ def explain(
     from tanren.common.doctor import explain_log
 
     return explain_log(logfile, as_json=as_json)
+
+
+def data(command: tyro.conf.Positional[str]) -> int:
+    """Look at the data of a recipe: `tanren data show [RECIPE.toml]` prints samples with what is learned of them.
+
+    Args:
+        command: show.
+    """
+    from tanren.common.errors import UserError
+
+    raise UserError(f"tanren data {command!r}: expected show, as in: tanren data show RECIPE.toml --rows 3")
 
 
 def plan() -> int:

@@ -18,6 +18,19 @@ class DataConfig(ConfigModel):
     file: Path | None = None
     """A JSONL file of conversations ({"messages": [{"role", "content"}, ...]}) to train on instead of the task pack's rows."""
 
+    learn_turns: Literal["last", "all"] = "last"
+    """Which of the assistant's turns are learned; the others are read."""
+
+    learn_answer: Literal["whole", "after_marker", "from_marker"] = "whole"
+    """What of an answer is learned: all of it, or what comes after its marker (the reasoning before it is read, not learned),
+    or the marker and what comes after it."""
+
+    markers: list[str] = ["Output:", "OUTPUT:", "Final:", "Answer:", "Result:", "Response:"]
+    """What stands between reasoning and result, at the beginning of a line. Of several, the first that fills its line."""
+
+    no_marker: Literal["whole", "drop", "error"] = "whole"
+    """What happens to a row with an answer without a marker: learned whole (counted), left out (counted and listed), or stop."""
+
     max_tokens: Positive = 1024
     """Longest sample, in tokens."""
 

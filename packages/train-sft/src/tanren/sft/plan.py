@@ -93,6 +93,15 @@ def _check_effects(loaded: Loaded[SftConfig]) -> tuple[str, ...]:
         raise UserError(
             f"train.epochs ({origins['train.epochs']}) has no effect with train.max_steps = {config.train.max_steps}; remove one of the two"
         )
+    if config.data.learn_answer == "whole":
+        for name in ("data.markers", "data.no_marker"):
+            if name in origins:
+                raise UserError(
+                    f"{name} ({origins[name]}) has no effect with data.learn_answer = whole; remove it, or set "
+                    "data.learn_answer to after_marker or from_marker"
+                )
+    elif not config.data.markers or not all(marker.strip() for marker in config.data.markers):
+        raise UserError(f"data.markers: found {config.data.markers!r}, expected words that stand before the result")
     if not config.tracking.mlflow:
         for name in ("tracking.mlflow_uri", "tracking.experiment"):
             if name in origins:

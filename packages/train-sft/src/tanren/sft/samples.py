@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from tanren.common.chat import Sample, make_sample
+from tanren.common.chat import Learned, Sample, make_sample
 from tanren.common.errors import UserError
 from tanren.common.task_contract import Row
 from tanren.sft.config import DataConfig
@@ -31,6 +31,8 @@ class SampleReport:
     longest: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     cut: int = 0
+    without_marker: int = 0
+    several_markers: int = 0
     listed: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
@@ -42,6 +44,10 @@ class SampleReport:
         ]
         if self.cut:
             lines.append(f"{self.cut} samples were cut to data.max_tokens")
+        if self.without_marker:
+            lines.append(f"{self.without_marker} rows have an answer without a marker (data.markers): learned whole")
+        if self.several_markers:
+            lines.append(f"{self.several_markers} rows have an answer with several lines that begin with a marker")
         lines += [f"{count} rows dropped: {reason}" for reason, count in self.dropped.items()]
         return lines + [f"  {entry}" for entry in self.listed]
 
@@ -52,9 +58,12 @@ def make_samples(
     """Turn rows into samples. Raises UserError for a row that does not fit, unless the recipe says to drop or cut it."""
     samples: list[Sample] = []
     report = SampleReport(rows=len(rows))
+    learned = Learned(config.learn_turns, config.learn_answer, tuple(config.markers))
     for row in rows:
         where = f"row {row.id}"
-        sample = make_sample(tokenizer, row.messages, row.id, where)
+        sample = make_sample(tokenizer, row.messages, row.id, where, learned)
+        if learned.answer != "whole" and not _has_markers(sample, config, where, report):
+            continue
         length = len(sample.input_ids)
         if length > config.max_tokens:
             if config.too_long == "error":
@@ -84,6 +93,23 @@ def make_samples(
     report.supervised = sum(sample.supervised for sample in samples)
     report.longest = max(len(sample.input_ids) for sample in samples)
     return samples, report
+
+
+def _has_markers(sample: Sample, config: DataConfig, where: str, report: SampleReport) -> bool:
+    """Count what the markers of a row are; return whether it is trained on."""
+    if 0 not in sample.markers:
+        report.several_markers += any(count > 1 for count in sample.markers)
+        return True
+    if config.no_marker == "error":
+        raise UserError(
+            f"{where}: an answer has no line that begins with one of {', '.join(config.markers)}; add its marker to "
+            "data.markers, or set data.no_marker to whole or drop"
+        )
+    if config.no_marker == "drop":
+        _drop(report, "an answer without a marker", where)
+        return False
+    report.without_marker += 1
+    return True
 
 
 def samples_sha256(samples: Sequence[Sample]) -> str:
