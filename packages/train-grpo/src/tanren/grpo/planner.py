@@ -122,6 +122,7 @@ class GrpoJob(PackedJob):
             lora_alpha=lora.alpha,
             lora_dropout=lora.dropout,
             target_modules=lora.target_modules,
+            target_parameters=lora.target_parameters or None,
             task_type="CAUSAL_LM",
         )
         return get_peft_model(model, settings)

@@ -29,7 +29,8 @@ from tanren.common.run import (
     write_atomically,
     write_steps_csv,
 )
-from tanren.sft.adapter import attach_lora, coverage_line, save_adapter
+from tanren.sft.adapter import attach_lora, save_adapter
+from tanren.sft.coverage import say_coverage
 from tanren.sft.interruption import watch_for_interruption
 from tanren.sft.memory import Settled, measured_memory, settle_memory, take_recorded
 from tanren.sft.plan import Plan
@@ -155,7 +156,7 @@ def _run(
 
     with console.phase("attach LoRA", f"rank {config.lora.rank} on {config.lora.target_modules}"):
         model = attach_lora(plan, loaded)
-    console.line(coverage_line(model))
+    say_coverage(model, config.lora, console)
     assert config.train.micro_batch_tokens != AUTO, "the plan chooses before there is a model"
     steps = lay_out(
         prepared.samples,

@@ -93,15 +93,8 @@ def _check_effects(loaded: Loaded[SftConfig]) -> tuple[str, ...]:
         raise UserError(
             f"train.epochs ({origins['train.epochs']}) has no effect with train.max_steps = {config.train.max_steps}; remove one of the two"
         )
-    if config.data.learn_answer == "whole":
-        for name in ("data.markers", "data.no_marker"):
-            if name in origins:
-                raise UserError(
-                    f"{name} ({origins[name]}) has no effect with data.learn_answer = whole; remove it, or set "
-                    "data.learn_answer to after_marker or from_marker"
-                )
-    elif not config.data.markers or not all(marker.strip() for marker in config.data.markers):
-        raise UserError(f"data.markers: found {config.data.markers!r}, expected words that stand before the result")
+    _check_learned(loaded)
+    _check_adapter(config)
     if not config.tracking.mlflow:
         for name in ("tracking.mlflow_uri", "tracking.experiment"):
             if name in origins:
@@ -109,3 +102,24 @@ def _check_effects(loaded: Loaded[SftConfig]) -> tuple[str, ...]:
                     f"{name} ({origins[name]}) has no effect with tracking.mlflow off; remove one of the two"
                 )
     return tuple(warnings)
+
+
+def _check_learned(loaded: Loaded[SftConfig]) -> None:
+    data, origins = loaded.config.data, loaded.origins
+    if data.learn_answer == "whole":
+        for name in ("data.markers", "data.no_marker"):
+            if name in origins:
+                raise UserError(
+                    f"{name} ({origins[name]}) has no effect with data.learn_answer = whole; remove it, or set "
+                    "data.learn_answer to after_marker or from_marker"
+                )
+    elif not data.markers or not all(marker.strip() for marker in data.markers):
+        raise UserError(f"data.markers: found {data.markers!r}, expected words that stand before the result")
+
+
+def _check_adapter(config: SftConfig) -> None:
+    if config.lora.target_parameters and config.lora.dropout:
+        raise UserError(
+            f"lora.dropout = {config.lora.dropout} cannot be had with lora.target_parameters: what is learned there is added "
+            "to the weights themselves, so there is no input to drop; write lora.dropout = 0"
+        )

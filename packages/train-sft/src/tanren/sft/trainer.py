@@ -34,6 +34,7 @@ from tanren.common.errors import FoundWantingError
 from tanren.common.models.checkpointing import enable_checkpointing
 from tanren.common.run import RunDirectory, folder_written_aside
 from tanren.sft.config import SftConfig
+from tanren.sft.coverage import say_gradients
 from tanren.sft.interruption import Interruption
 from tanren.sft.packing import MicroBatch, Step
 from tanren.sft.tracking import Tracker
@@ -167,6 +168,8 @@ class SftTrainer(Trainer):
                 f"the loss of step {self.state.global_step + 1} is {float(total)}: training diverged; lower optim.lr "
                 f"({self._config.optim.lr}) or raise optim.warmup_ratio, and start again or from an earlier checkpoint"
             )
+        if self.state.global_step == 0:
+            say_gradients(model, self._console)
         self._losses.append(float(total))
         return total
 

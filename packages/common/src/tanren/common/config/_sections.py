@@ -50,6 +50,9 @@ class LoraConfig(ConfigModel):
     target_modules: list[str] | str = "all-linear"
     """Names of the linear layers that get an adapter, or all-linear: every one but the output head."""
 
+    target_parameters: list[str] = []
+    """Weights of experts that are fused into one tensor, as mlp.experts.gate_up_proj, or with its layer: 7.mlp.experts.down_proj."""
+
 
 class TaskConfig(ConfigModel):
     """The task pack that makes the rows, and its options."""
