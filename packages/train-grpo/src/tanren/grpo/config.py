@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tanren.common.config import ConfigModel, LoraConfig, ModelConfig
+from tanren.common.config import AttentionKernel, Checkpointing, ConfigModel, LoraConfig, ModelConfig
 
 Positive = Annotated[int, Field(ge=1)]
 
@@ -36,10 +36,10 @@ class TrainConfig(ConfigModel):
     micro_batch_tokens: Positive | Literal["auto"] = 4096
     """Tokens packed into one forward and backward pass. auto: what is predicted to be fastest of what fits."""
 
-    attention: Literal["auto", "flash_attention_4", "flash_attention_2", "varlen", "sdpa", "eager"] = "auto"
+    attention: Literal["auto", AttentionKernel] = "auto"
     """Attention kernel. auto: the fastest that proves right on this machine."""
 
-    gradient_checkpointing: Literal["none", "selective", "full", "auto"] = "none"
+    gradient_checkpointing: Literal[Checkpointing, "auto"] = "none"
     """Recompute activations in the backward pass: of no layer, of every second one (selective), of all (full). auto: as for
     micro_batch_tokens."""
 

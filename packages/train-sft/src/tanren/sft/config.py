@@ -7,7 +7,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from tanren.common.config import ConfigModel, GenerationConfig, LoraConfig, ModelConfig, OutputConfig, TaskConfig
+from tanren.common.config import (
+    AttentionKernel,
+    Checkpointing,
+    ConfigModel,
+    GenerationConfig,
+    LoraConfig,
+    ModelConfig,
+    OutputConfig,
+    TaskConfig,
+)
 
 Positive = Annotated[int, Field(ge=1)]
 
@@ -82,10 +91,10 @@ class TrainConfig(ConfigModel):
     """Tokens packed into one forward and backward pass; memory grows with it, the result does not change. auto: what is
     predicted to be fastest of what fits into the memory (`tanren plan --fit`)."""
 
-    attention: Literal["auto", "flash_attention_4", "flash_attention_2", "varlen", "sdpa", "eager"] = "auto"
+    attention: Literal["auto", AttentionKernel] = "auto"
     """Attention kernel. auto: the fastest that proves right on this machine. A named one that cannot run is an error. ATTN_IMPL sets it, too."""
 
-    gradient_checkpointing: Literal["none", "selective", "full", "auto"] = "none"
+    gradient_checkpointing: Literal[Checkpointing, "auto"] = "none"
     """Recompute activations in the backward pass instead of keeping them: of no layer, of every second one (selective), of all
     (full: least memory, up to a third slower). The result does not change. auto: as for micro_batch_tokens."""
 

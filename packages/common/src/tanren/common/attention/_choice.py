@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from typing import get_args
 
-AUTO = "auto"
+from tanren.common.config import AttentionKernel
+
 ATTENTION_VARIABLE = "ATTN_IMPL"
 """The environment variable that names a kernel."""
-DISTRIBUTIONS = {
+DISTRIBUTIONS: dict[AttentionKernel, str] = {
     "flash_attention_4": "flash-attn-4",
     "flash_attention_2": "flash-attn",
     "varlen": "torch",
@@ -18,7 +20,8 @@ DISTRIBUTIONS = {
 }
 """Every kernel and the distribution that brings it. The names are transformers' own; `varlen` is
 torch.nn.attention.varlen. `sdpa` and `eager` here take one packed sample after the other."""
-KERNELS = tuple(DISTRIBUTIONS)
+KERNELS: tuple[AttentionKernel, ...] = get_args(AttentionKernel)
+assert tuple(DISTRIBUTIONS) == KERNELS
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tanren.common.attention._choice import AUTO, KERNELS, Choice, GpuFacts
+from tanren.common.attention._choice import KERNELS, Choice, GpuFacts
 from tanren.common.attention._traits import AttentionTraits
+from tanren.common.config import AUTO
 from tanren.common.errors import UserError
 
 FA4_CAPABILITIES = {(9, 0), (10, 0), (10, 3)}

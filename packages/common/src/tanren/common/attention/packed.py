@@ -20,11 +20,12 @@ from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
 from tanren.common.attention._by_sample import eager_by_sample, sdpa_by_sample
-from tanren.common.attention._choice import AUTO, KERNELS
+from tanren.common.attention._choice import KERNELS
 from tanren.common.attention._flash import flash_attention_2, flash_attention_4, varlen
 from tanren.common.attention._packing import Packing, Scores
 from tanren.common.attention._select import generation_kernel
 from tanren.common.attention._traits import traits_of
+from tanren.common.config import AUTO
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

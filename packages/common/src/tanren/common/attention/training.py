@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from tanren.common.attention._choice import AUTO, Choice, gpu_facts, installed_kernels
+from tanren.common.attention._choice import Choice, gpu_facts, installed_kernels
 from tanren.common.attention._proof import prove_kernel
 from tanren.common.attention._select import select_attention
 from tanren.common.attention._traits import AttentionTraits, traits_of
 from tanren.common.attention.packed import packing_arguments, registered_name
+from tanren.common.config import AUTO
 from tanren.common.errors import MachineError, UserError
 
 if TYPE_CHECKING:

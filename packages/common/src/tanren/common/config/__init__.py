@@ -2,11 +2,21 @@
 
 from ._load import Loaded, flatten, load_config
 from ._model import ConfigModel
-from ._sections import AUTO, Checkpointing, GenerationConfig, LoraConfig, ModelConfig, OutputConfig, TaskConfig
+from ._sections import (
+    AUTO,
+    AttentionKernel,
+    Checkpointing,
+    GenerationConfig,
+    LoraConfig,
+    ModelConfig,
+    OutputConfig,
+    TaskConfig,
+)
 from ._write import dump_toml
 
 __all__ = [
     "AUTO",
+    "AttentionKernel",
     "Checkpointing",
     "ConfigModel",
     "GenerationConfig",
