@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tanren.common.config import AUTO, Loaded
 from tanren.common.errors import UserError
+from tanren.common.lora import attach_adapter
 from tanren.common.plan import GIB, LOSS, RESIDENT, Change, Choice, Layout, Load, Target, margin
 from tanren.common.plan.packed import PackedJob, attention_of, choice_of, open_settings_of, precision
 from tanren.common.recipe_command import RecipeCommand
@@ -113,19 +114,7 @@ class GrpoJob(PackedJob):
 
     def attach(self, model: PreTrainedModel) -> Any:
         """Put the adapter on a model."""
-        from peft import LoraConfig, get_peft_model
-
-        lora = self.loaded.config.lora
-        model.config.use_cache = False
-        settings = LoraConfig(
-            r=lora.rank,
-            lora_alpha=lora.alpha,
-            lora_dropout=lora.dropout,
-            target_modules=lora.target_modules,
-            target_parameters=lora.target_parameters or None,
-            task_type="CAUSAL_LM",
-        )
-        return get_peft_model(model, settings)
+        return attach_adapter(model, self.loaded.config.lora)
 
     def loss(self, load: Load) -> Loss:
         """Return the clipped policy loss of completions (Shao et al. 2024, arXiv:2402.03300): what it computes, not its values."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING, Any
 
-from tanren.common.errors import UserError
+from tanren.common.lora import attach_adapter
 from tanren.common.run import RunDirectory, folder_written_aside
 from tanren.common.workspace import sha256_of
 from tanren.sft.plan import Plan
@@ -16,26 +16,10 @@ if TYPE_CHECKING:
 
 def attach_lora(plan: Plan, loaded: LoadedModel) -> Any:
     """Wrap the model with a fresh adapter; its initialisation depends on the seed alone."""
-    from peft import LoraConfig, get_peft_model
     from transformers import set_seed
 
-    lora = plan.config.lora
     set_seed(plan.config.seed)
-    loaded.model.config.use_cache = False
-    try:
-        model = get_peft_model(
-            loaded.model,
-            LoraConfig(
-                r=lora.rank,
-                lora_alpha=lora.alpha,
-                lora_dropout=lora.dropout,
-                target_modules=lora.target_modules,
-                target_parameters=lora.target_parameters or None,
-                task_type="CAUSAL_LM",
-            ),
-        )
-    except ValueError as error:
-        raise UserError(f"lora.target_modules {lora.target_modules!r}: {error}") from None
+    model = attach_adapter(loaded.model, plan.config.lora)
     # With a name, every checkpoint would ask the hub whether the vocabulary was resized; `save_adapter` names it.
     model.peft_config["default"].base_model_name_or_path = ""
     return model
