@@ -31,33 +31,32 @@ class Chip:
     matrix_tflops: float
     """bfloat16 with float32 sums, without sparsity; float16 for Turing."""
     float32_tflops: float
-    multiprocessors: int
 
 
 # https://www.nvidia.com/en-us/data-center/{h100,h200,grace-hopper-superchip,dgx-b200,dgx-b300,a100,l40s,l4,a10-gpu}/ and
 # NVIDIA's architecture papers (Turing, Ampere GA102, Ada, Hopper, Blackwell RTX), appendix "comparison of GPUs".
 CHIPS = (
-    Chip("B300", (10, 3), 268.6, 8000, 2250, 75, 148),
-    Chip("B200", (10, 0), 179.1, 8000, 2250, 75, 148),
-    Chip("GH200", (9, 0), 95.6, 4000, 989, 67, 132),
-    Chip("H200", (9, 0), 140.4, 4800, 989, 67, 132),
-    Chip("H100 NVL", (9, 0), 93.6, 3900, 835, 60, 132),
-    Chip("H100 PCIe", (9, 0), 79.6, 2000, 756, 51, 114),
-    Chip("H100", (9, 0), 79.6, 3350, 989, 67, 132),
-    Chip("A100 40GB", (8, 0), 40.0, 1555, 312, 19.5, 108),
-    Chip("A100", (8, 0), 80.0, 2039, 312, 19.5, 108),
-    Chip("L40S", (8, 9), 45.0, 864, 362, 91.6, 142),
-    Chip("L4", (8, 9), 22.5, 300, 121, 30.3, 58),
-    Chip("A10", (8, 6), 22.5, 600, 125, 31.2, 72),
-    Chip("RTX PRO 6000", (12, 0), 95.6, 1792, 252, 126, 188),
-    Chip("RTX A6000", (8, 6), 48.0, 768, 155, 38.7, 84),
-    Chip("RTX 5090", (12, 0), 31.8, 1792, 209, 104.8, 170),
-    Chip("RTX 5080", (12, 0), 15.9, 960, 113, 56.3, 84),
-    Chip("RTX 5070 Ti", (12, 0), 15.9, 896, 88, 43.9, 70),
-    Chip("RTX 4090", (8, 9), 24.0, 1008, 165, 82.6, 128),
-    Chip("RTX 4080", (8, 9), 16.0, 717, 97, 48.7, 76),
-    Chip("RTX 3090", (8, 6), 24.0, 936, 71, 35.6, 82),
-    Chip("T4", (7, 5), 15.0, 320, 65, 8.1, 40),
+    Chip("B300", (10, 3), 268.6, 8000, 2250, 75),
+    Chip("B200", (10, 0), 179.1, 8000, 2250, 75),
+    Chip("GH200", (9, 0), 95.6, 4000, 989, 67),
+    Chip("H200", (9, 0), 140.4, 4800, 989, 67),
+    Chip("H100 NVL", (9, 0), 93.6, 3900, 835, 60),
+    Chip("H100 PCIe", (9, 0), 79.6, 2000, 756, 51),
+    Chip("H100", (9, 0), 79.6, 3350, 989, 67),
+    Chip("A100 40GB", (8, 0), 40.0, 1555, 312, 19.5),
+    Chip("A100", (8, 0), 80.0, 2039, 312, 19.5),
+    Chip("L40S", (8, 9), 45.0, 864, 362, 91.6),
+    Chip("L4", (8, 9), 22.5, 300, 121, 30.3),
+    Chip("A10", (8, 6), 22.5, 600, 125, 31.2),
+    Chip("RTX PRO 6000", (12, 0), 95.6, 1792, 252, 126),
+    Chip("RTX A6000", (8, 6), 48.0, 768, 155, 38.7),
+    Chip("RTX 5090", (12, 0), 31.8, 1792, 209, 104.8),
+    Chip("RTX 5080", (12, 0), 15.9, 960, 113, 56.3),
+    Chip("RTX 5070 Ti", (12, 0), 15.9, 896, 88, 43.9),
+    Chip("RTX 4090", (8, 9), 24.0, 1008, 165, 82.6),
+    Chip("RTX 4080", (8, 9), 16.0, 717, 97, 48.7),
+    Chip("RTX 3090", (8, 6), 24.0, 936, 71, 35.6),
+    Chip("T4", (7, 5), 15.0, 320, 65, 8.1),
 )
 
 # Of a data sheet's numbers, what a large product and a large copy reach on an H100 (719 of 989 TFLOP/s, 3,006 of 3,350 GB/s;
@@ -90,7 +89,6 @@ class Target:
     """Bytes that nobody uses now; of a device that is not here: all."""
     ceilings: Ceilings
     float32_flops_per_s: float
-    multiprocessors: int
     gpu: GpuFacts | None
     """None for the CPU."""
     here: bool
@@ -171,7 +169,6 @@ def _from_chip(chip: Chip) -> Target:
         size,
         ceilings,
         rate,
-        chip.multiprocessors,
         facts,
         here=False,
         context=CUDA_CONTEXT,
@@ -213,4 +210,4 @@ def _cpu() -> Target:
     )
     ceilings = read_ceilings(cpu_name()) or rough
     rate = ceilings.matrix_flops_per_s
-    return Target(cpu_name(), "cpu", memory.total, memory.available, ceilings, rate, 1, None, here=True)
+    return Target(cpu_name(), "cpu", memory.total, memory.available, ceilings, rate, None, here=True)
