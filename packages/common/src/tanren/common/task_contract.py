@@ -46,12 +46,23 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
+class Segment:
+    """A piece of text that is learned, or only read."""
+
+    text: str
+    learned: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
     """One row of data: the prompt, the reference answer, and what is needed to judge an answer.
 
     `prompt` holds the turns before the answer, `reference` the assistant's answer as text. `group` is the label by
     which results are broken down (the format, in the pack `structured`). `expected` is the gold *value*, kept beside
     the text, so that judging never depends on how the text was written. `metadata` is free and is logged.
+
+    A row of plain text has `segments` instead of turns: it is the text of its segments, one after the other, as it stands,
+    without a chat template; `prompt` is empty, and `reference` what is learned of it.
     """
 
     id: str
@@ -60,6 +71,7 @@ class Row:
     group: str
     expected: Any = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    segments: tuple[Segment, ...] = ()
 
     @property
     def messages(self) -> tuple[Message, ...]:
