@@ -68,6 +68,8 @@ class Learned:
 
 
 WHOLE_LAST_TURN = Learned()
+MARKERS = ("Output:", "OUTPUT:", "Final:", "Answer:", "Result:", "Response:")
+"""What usually stands between reasoning and result."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def render_conversation(
     turns, spans, counts = [], [], []
     for index in answers if learned.turns == "all" else answers[-1:]:
         first, last, at = _answer(tokenizer, messages, index, text, where)
-        begin, count = _learned_from(messages[index].content.strip(), learned)
+        begin, count = learned_from(messages[index].content.strip(), learned)
         turns.append((first, last))
         spans.append((first if begin is None else at + begin, last))
         counts.append(count)
@@ -132,7 +134,7 @@ def _answer(
     return len(prompt), closing + len(end_of_turn) if closing >= 0 else len(turn), at
 
 
-def _learned_from(answer: str, learned: Learned) -> tuple[int | None, int]:
+def learned_from(answer: str, learned: Learned) -> tuple[int | None, int]:
     """Return the character of an answer from which it is learned (None: all of it), and how many lines begin with a marker.
 
     Of several the first line that is a marker and nothing else counts, else the first that begins with one.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tanren.common.config import Loaded
-from tanren.common.conversations import read_conversations
+from tanren.common.data import Source, read_rows
 from tanren.common.errors import UserError
 from tanren.common.models.source import ModelSource, resolve_source
 from tanren.common.task_contract import Row
@@ -56,7 +56,8 @@ def make_plan(loaded: Loaded[SftConfig]) -> Plan:
     warnings = _check_effects(loaded)
     source = resolve_source(config.model.name, config.model.revision)
     if config.data.file is not None:
-        return Plan(loaded, source, None, read_conversations(config.data.file), [], warnings)
+        rows = list(read_rows(Source(str(config.data.file.expanduser().absolute()))))
+        return Plan(loaded, source, None, rows, [], warnings)
     pack = load_pack(config.task.name, config.task.options)
     train_rows = pack.rows("train")
     heldout_rows = pack.rows("heldout") if config.evaluation.enabled else []
