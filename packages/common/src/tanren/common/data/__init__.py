@@ -1,5 +1,6 @@
 """Data: sources of rows in every usual form, each row read and checked, and the payload of an answer."""
 
+from tanren.common.data._commands import run_data
 from tanren.common.data._layouts import LAYOUTS, ROLES
 from tanren.common.data._payload import FORMATS, payload_format, payload_of
 from tanren.common.data._records import Fault
@@ -16,5 +17,6 @@ __all__ = [
     "payload_format",
     "payload_of",
     "read_rows",
+    "run_data",
     "scan",
 ]
