@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from pydantic import Field, field_validator
 
+from tanren.common.chat import MARKERS
 from tanren.common.config import (
     AttentionKernel,
     Checkpointing,
@@ -90,7 +91,7 @@ class DataConfig(ConfigModel):
     """What of an answer is learned: all of it, or what comes after its marker (the reasoning before it is read, not learned),
     or the marker and what comes after it."""
 
-    markers: list[str] = ["Output:", "OUTPUT:", "Final:", "Answer:", "Result:", "Response:"]
+    markers: list[str] = list(MARKERS)
     """What stands between reasoning and result, at the beginning of a line. Of several, the first that fills its line."""
 
     no_marker: Literal["whole", "drop", "error"] = "whole"

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tanren.common.chat import Learned, Sample, render_row, tokenise
+from tanren.common.data import payload_format
 from tanren.common.errors import UserError
 from tanren.common.task_contract import Message, Row
 from tanren.sft.config import DataConfig
@@ -106,7 +107,7 @@ class SampleMaker:
         config, where, length = self._config, f"row {row.id}", len(sample.input_ids)
         if self._learned.answer != "whole" and not self._has_markers(sample, row, source):
             return None
-        group = source
+        group = payload_format(row) or source
         if length > config.max_tokens:
             if config.too_long == "error":
                 raise UserError(

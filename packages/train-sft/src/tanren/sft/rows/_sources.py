@@ -6,9 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
-from tanren.common.conversations import read_conversations
+from tanren.common.data import Source, read_rows
 from tanren.common.errors import UserError
 from tanren.common.task_contract import Row
 from tanren.sft.config import DataConfig, SourceConfig
@@ -26,7 +25,10 @@ class RowSource:
 def recipe_sources(config: DataConfig) -> tuple[RowSource, ...]:
     """Return the sources of rows to train on that a recipe names; none means the task pack's rows."""
     if config.file is not None:
-        return (_source(SourceConfig(name=str(config.file)), config.file.name),)
+        source = Source(str(config.file.expanduser()))
+        if source.kind != "file":  # owner/name, say: the key means a file
+            source = Source(str(config.file.expanduser().absolute()))
+        return (RowSource(config.file.name, partial(read_rows, source)),)
     return named_sources(config.sources)
 
 
@@ -52,8 +54,5 @@ def listed_source(label: str, rows: Sequence[Row]) -> RowSource:
 
 
 def _source(config: SourceConfig, label: str) -> RowSource:
-    return RowSource(label, partial(_read, config), config.weight)
-
-
-def _read(config: SourceConfig) -> Iterator[Row]:
-    yield from read_conversations(Path(config.name))
+    source = Source(config.name, config.split, config.revision, config.layout)
+    return RowSource(label, partial(read_rows, source), config.weight)
