@@ -25,7 +25,7 @@ Positive = Annotated[int, Field(ge=1)]
 
 
 class SourceConfig(ConfigModel):
-    """One source of rows: an entry of `[[data.sources]]` or `[[data.validation]]`."""
+    """One source of rows."""
 
     name: str
     """A file, a hub dataset's id (`owner/name`), or `pack:NAME`."""
@@ -44,7 +44,7 @@ class SourceConfig(ConfigModel):
 
 
 class PhaseConfig(ConfigModel):
-    """One phase of a curriculum: an entry of `[[data.phases]]`. The phases are trained in their order within one run."""
+    """One phase of a curriculum; the phases are trained in their order within one run."""
 
     sources: list[str] | dict[str, float]
     """Names of the sources, or a table of name = factor: how often each of its rows comes in one pass (0.2: a fifth of them)."""

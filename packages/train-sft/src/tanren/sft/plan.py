@@ -34,14 +34,14 @@ class Plan:
     def facts(self) -> dict[str, Any]:
         """Return what the run would do, for `--dry-run`."""
         rows = {"validation_rows": self.selection.validation_size} if self.selection.validation_size else {}
-        told = {"data": "\n#   ".join(["", *self.selection.lines])} if self.selection.lines else {}
+        account = {"data": list(self.selection.lines)} if self.selection.lines else {}
         return {
             "model": self.source.describe(),
             "train_rows": sum(self.selection.sizes),
             "heldout_rows": len(self.heldout_rows),
             **rows,
             "steps": self.steps(self.selection.sizes),
-            **told,
+            **account,
         }
 
     @property
