@@ -29,6 +29,7 @@ REFERENCE = ROOT / "docs" / "reference"
 MADE = "<!-- Made by `./pixiw run docs` from the configuration models and the profiles. Do not edit. -->"
 TABLE_HEAD = ["| Key | Type | Default | What it does |", "|---|---|---|---|"]
 PLAIN_NAMES = {str: "text", int: "integer", float: "number", bool: "boolean", Path: "path", Any: "any"}
+PLAIN_NAMES |= {dict: "table", Mapping: "table"}
 BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 
 
@@ -155,9 +156,7 @@ def type_text(annotation: Any) -> str:
         return "list of tables"
     if origin in (list, tuple):
         return f"list of {type_text(arguments[0])}"
-    if origin in (dict, Mapping):
-        return "table"
-    return PLAIN_NAMES.get(annotation, str(annotation))
+    return PLAIN_NAMES.get(origin or annotation, str(annotation))
 
 
 def doc(model: type[BaseModel]) -> str:

@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any, overload
 import numpy as np
 
 from tanren.common.chat import Sample
-from tanren.common.errors import MachineError
+from tanren.common.errors import MachineError, says_disk_full
 from tanren.common.workspace import cache_folder
 
 if TYPE_CHECKING:
@@ -175,7 +175,9 @@ def _nameless_file() -> IO[Any]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         return tempfile.TemporaryFile(dir=folder, buffering=1 << 20)
-    except PermissionError as error:
+    except OSError as error:
+        if says_disk_full(error):
+            raise
         raise MachineError(
             f"samples cannot be kept on disk: {error}; set TANREN_CACHE_DIR to a folder that can be written"
         ) from None
