@@ -50,7 +50,13 @@ class Request:
             return
         sys.stdout.write(dump_toml(values, origins))
         sys.stdout.writelines(f"# warning: {warning}\n" for warning in warnings)
-        sys.stdout.write("\n# The plan\n" + "".join(f"# {name}: {value}\n" for name, value in facts.items()))
+        sys.stdout.write("\n# The plan\n" + "".join(_fact(name, value) for name, value in facts.items()))
+
+
+def _fact(name: str, value: Any) -> str:
+    if isinstance(value, list):  # several lines
+        return f"# {name}:\n" + "".join(f"#   {line}\n" for line in value)
+    return f"# {name}: {value}\n"
 
 
 def read_arguments(command: RecipeCommand, arguments: Sequence[str]) -> Request | None:

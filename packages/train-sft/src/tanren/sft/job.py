@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import time
+import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -40,11 +41,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from tanren.common.attention import Choice
-    from tanren.common.chat import Sample
     from tanren.common.models.device import DevicePlan
     from tanren.common.models.load import LoadedModel
+    from tanren.sft.store import TrainingSamples
     from tanren.sft.tracking import Tracker
     from tanren.sft.trainer import SftTrainer
+    from tanren.sft.training_data import TrainingData
 
 BASE, TRAINED = "base", "trained"
 # Settings that may differ between a run and its resumption: they do not touch the numbers.
@@ -57,15 +59,22 @@ class Prepared:
 
     tokenizer: PreTrainedTokenizerBase
     device: DevicePlan
-    samples: list[Sample]
+    data: TrainingData
+
+    @property
+    def samples(self) -> TrainingSamples:
+        """What is trained on."""
+        return self.data.training
 
 
 def run_job(plan: Plan, *, resume: str | None) -> int:
     """Run (or resume) the job; return the exit code. Raises UserError and MachineError with one message each."""
     console = Console()
     config = plan.config
-    facts = f"{len(plan.train_rows)} rows to train on, {len(plan.heldout_rows)} held out"
+    facts = f"{sum(plan.selection.sizes)} rows to train on, {len(plan.heldout_rows)} held out"
     console.line(f"train-sft {config.name}: {plan.source.name}, {facts}")
+    for line in plan.selection.lines:
+        console.line(line)
     for warning in plan.warnings:
         console.warn(warning)
     earlier = open_run(resume, config.output.runs, config.name) if resume else None
@@ -110,17 +119,17 @@ def _prepare(plan: Plan, console: Console) -> Prepared:
         import tanren.sft.trainer  # noqa: F401 (the heavy import, paid where it is announced)
         from tanren.common.models.device import plan_device
         from tanren.common.models.load import load_tokenizer
-        from tanren.sft.samples import make_samples
+        from tanren.sft.training_data import make_training_data
     device = plan_device(config.model)
     console.line(f"device: {device.device}, {device.dtype} ({device.reason}), {device.threads} CPU threads")
     _check_named_attention(plan, device)
     with console.phase("load tokenizer", _first_time(plan)):
         tokenizer = load_tokenizer(plan.source)
-    with console.phase("render and tokenise", f"{len(plan.train_rows)} rows"):
-        samples, report = make_samples(tokenizer, plan.train_rows, config.data)
-    for line in report.lines():
+    with console.phase("render and tokenise", f"{sum(plan.selection.sizes)} rows"):
+        data = make_training_data(tokenizer, plan)
+    for line in data.lines():
         console.line(line)
-    return Prepared(tokenizer, device, samples)
+    return Prepared(tokenizer, device, data)
 
 
 def _run(
@@ -136,7 +145,6 @@ def _run(
     """Do the run in its directory: evaluate, train, evaluate, save, report."""
     from tanren.common.chat import template_hash
     from tanren.common.models.load import load_model
-    from tanren.sft.packing import lay_out
     from tanren.sft.trainer import SftTrainer
 
     plan = settled.plan
@@ -151,6 +159,7 @@ def _run(
     else:
         write_atomically(run.config, dump_toml(plan.loaded.values(), plan.loaded.origins))
         run.write_json(run.environment, environment)
+        prepared.data.dropped.write(run.path / "dropped.jsonl")
     if evaluator is not None:
         evaluator.evaluate(BASE, loaded.model, prepared.tokenizer, run.evaluation)
 
@@ -158,13 +167,7 @@ def _run(
         model = attach_lora(plan, loaded)
     say_coverage(model, config.lora, console)
     assert config.train.micro_batch_tokens != AUTO, "the plan chooses before there is a model"
-    steps = lay_out(
-        prepared.samples,
-        rows=plan.rows_to_train(len(prepared.samples)),
-        rows_per_step=config.train.rows_per_step,
-        budget=config.train.micro_batch_tokens if attention.packs else 1,
-        seed=config.seed,
-    )
+    steps = plan.lay_out(prepared.samples, config.train.micro_batch_tokens if attention.packs else 1)
     with watch_for_interruption(console) as interruption:
         trainer = SftTrainer(
             model=model,
@@ -240,7 +243,7 @@ def _first_time(plan: Plan) -> str:
 
 def _check_same_config(plan: Plan, run: RunDirectory) -> None:
     """Refuse to resume with other settings: the result would be neither the old run nor a new one."""
-    recorded, now = flatten(run.read_config()), flatten(plan.loaded.values())
+    recorded, now = flatten(run.read_config()), flatten(tomllib.loads(dump_toml(plan.loaded.values(), {})))
     differing = [
         name
         for name in sorted(recorded.keys() | now.keys())
@@ -290,15 +293,14 @@ def _train(
 
 
 def _environment(prepared: Prepared, attention: Choice, loaded: LoadedModel, template: str) -> dict[str, Any]:
-    from tanren.sft.samples import samples_sha256
-
     return describe_environment() | {
         "device": asdict(prepared.device),
         "attention": {"kernel": attention.kernel, "reason": attention.reason, "rejected": dict(attention.rejected)},
         "attention_proof": attention.proof,
         "model": loaded.provenance,
         "chat_template_hash": template,
-        "samples_sha256": samples_sha256(prepared.samples),
+        "samples_sha256": prepared.data.sha256(),
+        "data": prepared.data.record(),
     }
 
 

@@ -188,11 +188,14 @@ def _section_of(annotation: Any) -> type[BaseModel] | None:
 
 
 def _section(model: type[BaseModel], path: Sequence[str]) -> type[BaseModel] | None:
-    """Return the model of the section at `path` below `model`, if there is one."""
+    """Return the model of the section at `path` below `model`, if there is one; a number in the path is a place in a list."""
     section: type[BaseModel] | None = model
     for part in path:
+        if part.isdecimal():
+            continue
         field = section.model_fields.get(part) if section else None
-        section = _section_of(field.annotation) if field else None
+        annotation = field.annotation if field else None
+        section = _section_of(get_args(annotation)[0] if get_origin(annotation) is list else annotation)
     return section
 
 

@@ -39,7 +39,8 @@ def _key(key: str) -> str:
 def _value(value: Any) -> str:
     """Write a value on one line: a table inside a list has to be an inline one, for a heading would leave the section."""
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{_key(key)} = {_value(item)}" for key, item in value.items()) + "}"
+        given = {key: item for key, item in value.items() if item is not None}  # TOML has no null, see `dump_toml`
+        return "{" + ", ".join(f"{_key(key)} = {_value(item)}" for key, item in given.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(_value, value)) + "]"
     return tomli_w.dumps({"_": value}).removeprefix("_ = ").removesuffix("\n")
