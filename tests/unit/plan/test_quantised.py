@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
+from tanren.common.config import Quantisation
 from tanren.common.errors import UserError
-from tanren.common.plan import Choice, Quantisation
+from tanren.common.plan import Choice
 from tanren.common.plan.trace import StepTrace
 from tanren.sft.planner import SftJob
 

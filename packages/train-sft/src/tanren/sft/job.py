@@ -19,6 +19,7 @@ from tanren.common.console import Console
 from tanren.common.errors import ExitCode, UserError
 from tanren.common.evaluators import Evaluator, find_evaluator, find_report_writer
 from tanren.common.models.device import set_cuda_variables
+from tanren.common.models.quantised import require_bitsandbytes
 from tanren.common.run import (
     MetricsWriter,
     RunDirectory,
@@ -30,7 +31,7 @@ from tanren.common.run import (
     write_steps_csv,
 )
 from tanren.sft.adapter import attach_lora, save_adapter
-from tanren.sft.coverage import say_coverage
+from tanren.sft.coverage import check_before_loading, say_coverage
 from tanren.sft.interruption import watch_for_interruption
 from tanren.sft.memory import Settled, measured_memory, settle_memory, take_recorded
 from tanren.sft.plan import Plan
@@ -114,6 +115,10 @@ def _prepare(plan: Plan, console: Console) -> Prepared:
     device = plan_device(config.model)
     console.line(f"device: {device.device}, {device.dtype} ({device.reason}), {device.threads} CPU threads")
     _check_named_attention(plan, device)
+    if config.train.method == "lora":
+        require_bitsandbytes(config.model.quantisation)
+        with console.phase("check what the adapter reaches", "without weights"):
+            check_before_loading(plan.source, config.lora)
     with console.phase("load tokenizer", _first_time(plan)):
         tokenizer = load_tokenizer(plan.source)
     with console.phase("render and tokenise", f"{len(plan.train_rows)} rows"):
@@ -142,7 +147,9 @@ def _run(
     plan = settled.plan
     config, begun = plan.config, time.time()
     with console.phase("load model", plan.source.name):
-        loaded = load_model(plan.source, prepared.device)
+        loaded = load_model(plan.source, prepared.device, config.model.quantisation)
+    for note in loaded.notes:
+        console.line(note)
     attention = _choose_attention(plan, loaded, console)
     template = template_hash(prepared.tokenizer)
     environment = _environment(prepared, attention, loaded, template) | {"memory_plan": settled.record()}

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
-from tanren.common.config import Loaded, dump_toml
+from tanren.common.config import Loaded, Method, Quantisation, dump_toml
 from tanren.common.console import Console
 from tanren.common.errors import ExitCode, UserError
 from tanren.common.plan._changes import remedies
 from tanren.common.plan._fit import fit
-from tanren.common.plan._job import PLANNED, Job, Method, Quantisation, find_planner
+from tanren.common.plan._job import PLANNED, Job, find_planner
 from tanren.common.plan._prediction import Prediction, predict
 from tanren.common.plan._probe import corrected, run_probe
 from tanren.common.plan._table import Answer, as_json, table

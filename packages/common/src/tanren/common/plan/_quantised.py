@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tanren.common.plan._job import Quantisation
+from tanren.common.config import Quantisation
 from tanren.common.plan._operations import register_flops
 
 BLOCK, BLOCKS = 64, 256

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from tanren.common.config import AUTO, Checkpointing, LoraConfig, ModelConfig, flatten
+from tanren.common.config import AUTO, Checkpointing, LoraConfig, Method, ModelConfig, Quantisation, flatten
 from tanren.common.errors import UserError
 from tanren.common.plan._categories import GRADIENTS
-from tanren.common.plan._job import PLANNED, Choice, Layout, Load, Method, Quantisation
+from tanren.common.plan._job import PLANNED, Choice, Layout, Load
 from tanren.common.plan._target import Target
 
 if TYPE_CHECKING:
