@@ -6,6 +6,7 @@ An adapter that reaches no expert, or trains a router that nobody meant, learns 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -132,9 +133,8 @@ def check_coverage(coverage: Coverage, lora: LoraConfig) -> None:
     _all_found(lora.target_parameters, coverage.parameters, coverage.fused, "lora.target_parameters")
 
 
-def say_gradients(model: torch.nn.Module, console: Console) -> None:
-    """Say after the first step's backward passes which trained weights have received a gradient."""
-    trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+def say_gradients(trained: Mapping[str, torch.nn.Parameter], console: Console) -> None:
+    """Say after the first step's backward passes which trained weights, by name, have received a gradient."""
     without = [name for name, weight in trained.items() if weight.grad is None]
     if without:
         console.warn(

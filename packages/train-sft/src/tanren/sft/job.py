@@ -30,8 +30,7 @@ from tanren.common.run import (
     write_atomically,
     write_steps_csv,
 )
-from tanren.sft.adapter import attach_lora, save_adapter
-from tanren.sft.coverage import check_before_loading, say_coverage
+from tanren.sft.coverage import check_before_loading
 from tanren.sft.interruption import watch_for_interruption
 from tanren.sft.memory import Settled, measured_memory, settle_memory, take_recorded
 from tanren.sft.plan import Plan
@@ -140,16 +139,12 @@ def _run(
 ) -> int:
     """Do the run in its directory: evaluate, train, evaluate, save, report."""
     from tanren.common.chat import template_hash
-    from tanren.common.models.load import load_model
+    from tanren.sft.method import load_base, make_trainable, save_trained
     from tanren.sft.packing import lay_out
-    from tanren.sft.trainer import SftTrainer
 
     plan = settled.plan
     config, begun = plan.config, time.time()
-    with console.phase("load model", plan.source.name):
-        loaded = load_model(plan.source, prepared.device, config.model.quantisation)
-    for note in loaded.notes:
-        console.line(note)
+    loaded = load_base(plan, prepared.device, console)
     attention = _choose_attention(plan, loaded, console)
     template = template_hash(prepared.tokenizer)
     environment = _environment(prepared, attention, loaded, template) | {"memory_plan": settled.record()}
@@ -161,9 +156,7 @@ def _run(
     if evaluator is not None:
         evaluator.evaluate(BASE, loaded.model, prepared.tokenizer, run.evaluation)
 
-    with console.phase("attach LoRA", f"rank {config.lora.rank} on {config.lora.target_modules}"):
-        model = attach_lora(plan, loaded)
-    say_coverage(model, config.lora, console)
+    model, trainer_class = make_trainable(plan, loaded, console)
     assert config.train.micro_batch_tokens != AUTO, "the plan chooses before there is a model"
     steps = lay_out(
         prepared.samples,
@@ -173,7 +166,7 @@ def _run(
         seed=config.seed,
     )
     with watch_for_interruption(console) as interruption:
-        trainer = SftTrainer(
+        trainer = trainer_class(
             model=model,
             steps=steps,
             config=config,
@@ -195,8 +188,7 @@ def _run(
         )
         return interruption.exit_code
 
-    with console.phase("save adapter", str(run.adapter)):
-        save_adapter(model, run, plan, loaded, template)
+    saved = save_trained(model, prepared.tokenizer, run, plan, loaded, template, console)
     comparison: Mapping[str, Any] = {}
     if evaluator is not None:
         evaluator.evaluate(TRAINED, model, prepared.tokenizer, run.evaluation)
@@ -208,7 +200,7 @@ def _run(
     if evaluator is not None:
         console.text(evaluator.table(BASE, TRAINED))
         console.line(verdict_line(comparison))
-    console.line(f"adapter: {run.adapter}")
+    console.line(f"{saved.name}: {saved}")
     console.line(f"report: {page}")
     return ExitCode.DONE
 

@@ -47,8 +47,11 @@ def job_for(plan: Plan, samples: Sequence[Sample], target: Target) -> SftJob:
     """Return what the planner needs of a plan whose rows are samples already; of the model its configuration alone is read."""
     from tanren.common.plan.trace import read_shape
 
-    shape, dtype = read_shape(plan.source), precision(plan.config.model, target)
-    return SftJob(shape, dtype, attention_of(plan.config.train.attention, shape, dtype, target), plan, samples)
+    config = plan.config
+    shape, dtype = read_shape(plan.source), precision(config.model, target)
+    kernel = attention_of(config.train.attention, shape, dtype, target)
+    quantisation, method = config.model.quantisation, config.train.method
+    return SftJob(shape, dtype, kernel, plan, samples, quantisation=quantisation, method=method)
 
 
 @dataclass(frozen=True)

@@ -169,9 +169,13 @@ class SftTrainer(Trainer):
                 f"({self._config.optim.lr}) or raise optim.warmup_ratio, and start again or from an earlier checkpoint"
             )
         if self.state.global_step == 0:
-            say_gradients(model, self._console)
+            say_gradients(self.tensors_with_gradients(model), self._console)
         self._losses.append(float(total))
         return total
+
+    def tensors_with_gradients(self, model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+        """Return what is trained, by name."""
+        return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Record the steps since the last logged one, in full precision."""

@@ -111,8 +111,12 @@ class Job(Protocol):
     def largest_step(self) -> int:
         """Tokens that one micro-batch can hold at most: those of the largest step, or one sample where samples are not packed."""
 
-    def as_if(self, method: Method, quantisation: Quantisation) -> Job:
-        """Return the same job with another method, and with the frozen linear layers in so many bits."""
+    @property
+    def quantisation(self) -> Quantisation:
+        """Of the frozen linear layers."""
+
+    def as_if(self, method: Method | None, quantisation: Quantisation | None) -> Job:
+        """Return the same job with another method, and with the frozen linear layers in so many bits; None: the recipe's own."""
 
     def layout(self, choice: Choice) -> Layout:
         """Lay the run out."""
