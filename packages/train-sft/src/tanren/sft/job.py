@@ -35,6 +35,7 @@ from tanren.sft.interruption import watch_for_interruption
 from tanren.sft.memory import Settled, measured_memory, settle_memory, take_recorded
 from tanren.sft.plan import Plan
 from tanren.sft.summary import final_numbers, make_summary, verdict_line
+from tanren.sft.unsloth_engine import import_unsloth, prove_packing
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -106,6 +107,9 @@ def _prepare(plan: Plan, console: Console) -> Prepared:
     """Import the libraries, choose the device, and turn the rows into samples."""
     config = plan.config
     set_cuda_variables()
+    if config.train.engine == "unsloth":
+        with console.phase("import", "unsloth"):
+            import_unsloth()
     with console.phase("import", "torch, transformers, peft"):
         import tanren.sft.trainer  # noqa: F401 (the heavy import, paid where it is announced)
         from tanren.common.models.device import plan_device
@@ -222,7 +226,10 @@ def _choose_attention(plan: Plan, loaded: LoadedModel, console: Console) -> Choi
 
     named = plan.config.train.attention
     with console.phase("prove attention", named):
-        choice = choose_training_attention(loaded.model, named)
+        if plan.config.train.engine == "unsloth":
+            choice = prove_packing(loaded.model, str(loaded.model.device))
+        else:
+            choice = choose_training_attention(loaded.model, named)
     for line in choice.lines():
         console.line(line)
     return choice

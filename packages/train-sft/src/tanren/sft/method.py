@@ -13,6 +13,8 @@ from tanren.sft.coverage import say_coverage
 from tanren.sft.full import FullTrainer, save_full, train_all_weights
 from tanren.sft.plan import Plan
 from tanren.sft.trainer import SftTrainer
+from tanren.sft.unsloth_engine import attach_with_unsloth, load_with_unsloth
+from tanren.sft.unsloth_trainer import UnslothTrainer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -23,7 +25,11 @@ if TYPE_CHECKING:
 def load_base(plan: Plan, device: DevicePlan, console: Console) -> LoadedModel:
     """Load the model that is trained, as the recipe quantises it, and say what is to be said about its weights."""
     with console.phase("load model", plan.source.name):
-        loaded = load_model(plan.source, device, plan.config.model.quantisation)
+        loaded = (
+            load_with_unsloth(plan, device)
+            if plan.config.train.engine == "unsloth"
+            else load_model(plan.source, device, plan.config.model.quantisation)
+        )
     for note in loaded.notes:
         console.line(note)
     return loaded
@@ -38,9 +44,10 @@ def make_trainable(plan: Plan, loaded: LoadedModel, console: Console) -> tuple[A
         return train_all_weights(loaded.model, console), FullTrainer
     lora = plan.config.lora
     with console.phase("attach LoRA", f"rank {lora.rank} on {lora.target_modules}"):
-        model = attach_lora(plan, loaded)
+        unsloth = plan.config.train.engine == "unsloth"
+        model = attach_with_unsloth(plan, loaded) if unsloth else attach_lora(plan, loaded)
     say_coverage(model, lora, console)
-    return model, SftTrainer
+    return model, UnslothTrainer if unsloth else SftTrainer
 
 
 def save_trained(

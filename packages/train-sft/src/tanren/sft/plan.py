@@ -94,7 +94,7 @@ def _check_effects(loaded: Loaded[SftConfig]) -> tuple[str, ...]:
             f"train.epochs ({origins['train.epochs']}) has no effect with train.max_steps = {config.train.max_steps}; remove one of the two"
         )
     _check_learned(loaded)
-    _check_method(loaded)
+    warnings += _check_method(loaded)
     if not config.tracking.mlflow:
         for name in ("tracking.mlflow_uri", "tracking.experiment"):
             if name in origins:
@@ -117,12 +117,12 @@ def _check_learned(loaded: Loaded[SftConfig]) -> None:
         raise UserError(f"data.markers: found {data.markers!r}, expected words that stand before the result")
 
 
-def _check_method(loaded: Loaded[SftConfig]) -> None:
-    """Refuse settings of a method that is not this run's, and adapters that cannot be had."""
+def _check_method(loaded: Loaded[SftConfig]) -> tuple[str, ...]:
+    """Refuse settings of a method or engine that is not this run's, and adapters that cannot be had; return warnings."""
     config, origins = loaded.config, loaded.origins
     if config.train.method == "lora":
         _check_adapter(config)
-        return
+        return _check_unsloth(loaded) if config.train.engine == "unsloth" else ()
     named = [f"{name} ({origins[name]})" for name in sorted(origins) if name.startswith("lora.")]
     if named:
         raise UserError(
@@ -136,6 +136,36 @@ def _check_method(loaded: Loaded[SftConfig]) -> None:
         raise UserError(
             "train.engine = unsloth trains adapters here; with train.method = full write train.engine = native"
         )
+    return ()
+
+
+def _check_unsloth(loaded: Loaded[SftConfig]) -> tuple[str, ...]:
+    """Refuse what unsloth has no place for here; return what is to be known before."""
+    config, origins = loaded.config, loaded.origins
+    refused = {
+        "model.device = cpu": (config.model.device == "cpu", "it needs a CUDA device"),
+        "model.quantisation = int8": (
+            config.model.quantisation == "int8",
+            "8-bit models take another path through it, which has not been tried",
+        ),
+        "lora.dora": (config.lora.dora, "its fused kernels leave DoRA out"),
+        "lora.target_parameters": (bool(config.lora.target_parameters), "it packs samples of dense models alone"),
+        "train.gradient_checkpointing = selective": (
+            config.train.gradient_checkpointing == "selective",
+            "it recomputes all layers (full) or none",
+        ),
+        "train.attention": (config.train.attention != "auto", "it attends by itself"),
+    }
+    for name, (asked, why) in refused.items():
+        if asked:
+            where = f" ({origins[key]})" if (key := name.partition(" ")[0]) in origins else ""
+            raise UserError(f"train.engine = unsloth cannot have {name}{where}: {why}; or write train.engine = native")
+    warnings = ["the memory plan is that of the native engine; unsloth's has not been compared with it"]
+    if config.lora.dropout:
+        warnings.append(
+            f"lora.dropout = {config.lora.dropout}: unsloth may leave its fused LoRA kernels out then; 0 is its fast setting"
+        )
+    return tuple(warnings)
 
 
 def _check_adapter(config: SftConfig) -> None:

@@ -48,7 +48,7 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     """
     if source.kind == "tiny":
         return tiny_tokenizer()
-    with _location(source) as (location, revision):
+    with model_location(source) as (location, revision):
         try:
             tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(location, revision=revision)
         except (OSError, ValueError) as error:
@@ -77,7 +77,7 @@ def load_model(source: ModelSource, plan: DevicePlan, quantisation: Quantisation
     if source.kind == "tiny" and quantisation == "none":
         tiny: Any = tiny_model(source.location, plan.torch_dtype)
         return LoadedModel(tiny.to(plan.device), source.provenance())
-    with _location(source) as (location, revision):
+    with model_location(source) as (location, revision):
         try:
             stored = stored_quantisation(AutoConfig.from_pretrained(location, revision=revision))
             settings = dequantising(source.name, stored, quantisation) if stored else None
@@ -107,11 +107,12 @@ def load_model(source: ModelSource, plan: DevicePlan, quantisation: Quantisation
 
 
 @contextmanager
-def _location(source: ModelSource) -> Iterator[tuple[str, str | None]]:
+def model_location(source: ModelSource) -> Iterator[tuple[str, str | None]]:
     """Give the folder or hub id, and the revision; a tiny model has a folder for as long as it is read."""
     if source.kind == "tiny":
         with TemporaryDirectory() as folder:
             tiny_model(source.location, torch.float32).save_pretrained(folder)
+            tiny_tokenizer().save_pretrained(folder)
             yield folder, None
     elif source.kind == "packaged":
         yield str(converted_folder(source)), None

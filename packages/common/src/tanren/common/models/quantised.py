@@ -7,7 +7,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from tanren.common.config import Quantisation
-from tanren.common.environments import read_profiles
+from tanren.common.environments import environments_with_cuda
 from tanren.common.errors import UserError
 from tanren.common.workspace import workspace_root
 
@@ -24,8 +24,7 @@ def require_bitsandbytes(quantisation: Quantisation) -> None:
     """Raise UserError where `quantisation` needs bitsandbytes and it is not installed. Imports nothing heavy."""
     if quantisation == "none" or importlib.util.find_spec(MODULE) is not None:
         return
-    root = workspace_root()
-    names = [name for profile in read_profiles(root) if profile.cuda for name in profile.environments] if root else []
+    names = environments_with_cuda(workspace_root())
     where = f"the environments {', '.join(names)} have it (pixi run -e {names[0]} ...)" if names else "install it"
     raise UserError(
         f"model.quantisation = {quantisation} needs {MODULE}, which is not installed here; {where}, "
