@@ -9,9 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tanren.common.config import Loaded, dump_toml
+from tanren.common.config import Loaded, Quantisation, dump_toml
 from tanren.common.console import Console
 from tanren.common.errors import ExitCode, UserError
+from tanren.common.models.quantised import require_bitsandbytes
 from tanren.common.models.source import ModelSource, resolve_source
 from tanren.common.run import (
     MetricsWriter,
@@ -48,9 +49,15 @@ def run_job(loaded_config: Loaded[EvaluateConfig], pack: TaskPack, rows: Sequenc
         from tanren.common.models.device import plan_device
         from tanren.common.models.load import load_model, load_tokenizer
     device = plan_device(config.model)
+    quantisation, why = quantisation_of(loaded_config, adapter)
+    if why:
+        console.line(why)
+    require_bitsandbytes(quantisation)
     with console.phase("load model", source.name):
         tokenizer = load_tokenizer(source)
-        base = load_model(source, device)
+        base = load_model(source, device, quantisation)
+    for note in base.notes:
+        console.line(note)
     if adapter is not None:
         if not (adapter / PROVENANCE).is_file():
             console.warn(
@@ -92,6 +99,29 @@ def run_job(loaded_config: Loaded[EvaluateConfig], pack: TaskPack, rows: Sequenc
         _tell(console, evaluator, run, pack, compared=adapter is not None)
     metrics.close()
     return ExitCode.DONE
+
+
+def quantisation_of(loaded: Loaded[EvaluateConfig], adapter: Path | None) -> tuple[Quantisation, str]:
+    """Return how the base model's layers are kept, and what is to be said of it: as the adapter was trained, unless it was named.
+
+    What an adapter has learned belongs to the weights that it was trained on, with their rounding.
+    """
+    asked = loaded.config.model.quantisation
+    if adapter is None or not (adapter / PROVENANCE).is_file():
+        return asked, ""
+    recorded = json.loads((adapter / PROVENANCE).read_text(encoding="utf-8"))["base_model"]
+    trained: Quantisation = recorded.get("quantisation", "none")
+    if trained == asked:
+        return asked, ""
+    if "model.quantisation" in loaded.origins:
+        return asked, (
+            f"the adapter was trained on a base with quantisation {trained}; it is evaluated with {asked}, as "
+            f"model.quantisation says ({loaded.origins['model.quantisation']})"
+        )
+    return (
+        trained,
+        f"the base model is loaded in {trained}, as the adapter was trained; model.quantisation names another",
+    )
 
 
 def _tell(

@@ -16,6 +16,7 @@ from tanren.common.config import (
     ConfigModel,
     GenerationConfig,
     LoraConfig,
+    Method,
     ModelConfig,
     OutputConfig,
     TaskConfig,
@@ -134,7 +135,13 @@ class OptimConfig(ConfigModel):
 
 
 class TrainConfig(ConfigModel):
-    """How long, and in what portions."""
+    """What is trained, how long, and in what portions."""
+
+    method: Method = "lora"
+    """lora: an adapter beside the frozen weights. full: all weights, with float32 copies where they are in bfloat16."""
+
+    engine: Literal["native", "unsloth"] = "native"
+    """What loads the model and attaches the adapter. unsloth: its FastLanguageModel, on CUDA; data, steps and outputs stay the same."""
 
     epochs: Annotated[float, Field(gt=0)] = 1.0
     """Passes over the rows; max_steps overrides it."""
@@ -199,7 +206,7 @@ class TrackingConfig(ConfigModel):
 
 
 class SftConfig(ConfigModel):
-    """Supervised fine-tuning with LoRA: model, data, training, evaluation, output."""
+    """Supervised fine-tuning: model, data, training, evaluation, output."""
 
     name: str = "sft"
     """The recipe's name; run directories begin with it."""

@@ -20,6 +20,7 @@ from tanren.common.console import Console
 from tanren.common.errors import ExitCode, UserError
 from tanren.common.evaluators import Evaluator, find_evaluator, find_report_writer
 from tanren.common.models.device import set_cuda_variables
+from tanren.common.models.quantised import require_bitsandbytes
 from tanren.common.run import (
     MetricsWriter,
     RunDirectory,
@@ -30,12 +31,12 @@ from tanren.common.run import (
     write_atomically,
     write_steps_csv,
 )
-from tanren.sft.adapter import attach_lora, save_adapter
-from tanren.sft.coverage import say_coverage
+from tanren.sft.coverage import check_before_loading
 from tanren.sft.interruption import watch_for_interruption
 from tanren.sft.memory import Settled, measured_memory, settle_memory, take_recorded
 from tanren.sft.plan import Plan
 from tanren.sft.summary import final_numbers, make_summary, verdict_line
+from tanren.sft.unsloth_engine import import_unsloth, prove_packing
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -115,6 +116,9 @@ def _prepare(plan: Plan, console: Console) -> Prepared:
     """Import the libraries, choose the device, and turn the rows into samples."""
     config = plan.config
     set_cuda_variables()
+    if config.train.engine == "unsloth":
+        with console.phase("import", "unsloth"):
+            import_unsloth()
     with console.phase("import", "torch, transformers, peft"):
         import tanren.sft.trainer  # noqa: F401 (the heavy import, paid where it is announced)
         from tanren.common.models.device import plan_device
@@ -123,6 +127,10 @@ def _prepare(plan: Plan, console: Console) -> Prepared:
     device = plan_device(config.model)
     console.line(f"device: {device.device}, {device.dtype} ({device.reason}), {device.threads} CPU threads")
     _check_named_attention(plan, device)
+    if config.train.method == "lora":
+        require_bitsandbytes(config.model.quantisation)
+        with console.phase("check what the adapter reaches", "without weights"):
+            check_before_loading(plan.source, config.lora)
     with console.phase("load tokenizer", _first_time(plan)):
         tokenizer = load_tokenizer(plan.source)
     with console.phase("render and tokenise", f"{sum(plan.selection.sizes)} rows"):
@@ -144,13 +152,11 @@ def _run(
 ) -> int:
     """Do the run in its directory: evaluate, train, evaluate, save, report."""
     from tanren.common.chat import template_hash
-    from tanren.common.models.load import load_model
-    from tanren.sft.trainer import SftTrainer
+    from tanren.sft.method import load_base, make_trainable, save_trained
 
     plan = settled.plan
     config, begun = plan.config, time.time()
-    with console.phase("load model", plan.source.name):
-        loaded = load_model(plan.source, prepared.device)
+    loaded = load_base(plan, prepared.device, console)
     attention = _choose_attention(plan, loaded, console)
     template = template_hash(prepared.tokenizer)
     environment = _environment(prepared, attention, loaded, template) | {"memory_plan": settled.record()}
@@ -163,13 +169,11 @@ def _run(
     if evaluator is not None:
         evaluator.evaluate(BASE, loaded.model, prepared.tokenizer, run.evaluation)
 
-    with console.phase("attach LoRA", f"rank {config.lora.rank} on {config.lora.target_modules}"):
-        model = attach_lora(plan, loaded)
-    say_coverage(model, config.lora, console)
+    model, trainer_class = make_trainable(plan, loaded, console)
     assert config.train.micro_batch_tokens != AUTO, "the plan chooses before there is a model"
     steps = plan.lay_out(prepared.samples, config.train.micro_batch_tokens if attention.packs else 1)
     with watch_for_interruption(console) as interruption:
-        trainer = SftTrainer(
+        trainer = trainer_class(
             model=model,
             steps=steps,
             config=config,
@@ -191,8 +195,7 @@ def _run(
         )
         return interruption.exit_code
 
-    with console.phase("save adapter", str(run.adapter)):
-        save_adapter(model, run, plan, loaded, template)
+    saved = save_trained(model, prepared.tokenizer, run, plan, loaded, template, console)
     comparison: Mapping[str, Any] = {}
     if evaluator is not None:
         evaluator.evaluate(TRAINED, model, prepared.tokenizer, run.evaluation)
@@ -204,7 +207,7 @@ def _run(
     if evaluator is not None:
         console.text(evaluator.table(BASE, TRAINED))
         console.line(verdict_line(comparison))
-    console.line(f"adapter: {run.adapter}")
+    console.line(f"{saved.name}: {saved}")
     console.line(f"report: {page}")
     return ExitCode.DONE
 
@@ -226,7 +229,10 @@ def _choose_attention(plan: Plan, loaded: LoadedModel, console: Console) -> Choi
 
     named = plan.config.train.attention
     with console.phase("prove attention", named):
-        choice = choose_training_attention(loaded.model, named)
+        if plan.config.train.engine == "unsloth":
+            choice = prove_packing(loaded.model, str(loaded.model.device))
+        else:
+            choice = choose_training_attention(loaded.model, named)
     for line in choice.lines():
         console.line(line)
     return choice

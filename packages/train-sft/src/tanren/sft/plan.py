@@ -121,7 +121,7 @@ def _check_effects(loaded: Loaded[SftConfig]) -> tuple[str, ...]:
             f"train.epochs ({origins['train.epochs']}) has no effect with train.max_steps = {config.train.max_steps}; remove one of the two"
         )
     _check_learned(loaded)
-    _check_adapter(config)
+    warnings += _check_method(loaded)
     if not config.tracking.mlflow:
         for name in ("tracking.mlflow_uri", "tracking.experiment"):
             if name in origins:
@@ -144,9 +144,72 @@ def _check_learned(loaded: Loaded[SftConfig]) -> None:
         raise UserError(f"data.markers: found {data.markers!r}, expected words that stand before the result")
 
 
+def _check_method(loaded: Loaded[SftConfig]) -> tuple[str, ...]:
+    """Refuse settings of a method or engine that is not this run's, and adapters that cannot be had; return warnings."""
+    config, origins = loaded.config, loaded.origins
+    if config.train.method == "lora":
+        _check_adapter(config)
+        return _check_unsloth(loaded) if config.train.engine == "unsloth" else ()
+    named = [f"{name} ({origins[name]})" for name in sorted(origins) if name.startswith("lora.")]
+    if named:
+        raise UserError(
+            f"{', '.join(named)}: no effect with train.method = full, which has no adapter; remove one of the two"
+        )
+    if config.model.quantisation != "none":
+        raise UserError(
+            f"model.quantisation = {config.model.quantisation} keeps frozen weights in fewer bits, and train.method = full freezes none: take one"
+        )
+    if config.train.engine == "unsloth":
+        raise UserError(
+            "train.engine = unsloth trains adapters here; with train.method = full write train.engine = native"
+        )
+    return ()
+
+
+def _check_unsloth(loaded: Loaded[SftConfig]) -> tuple[str, ...]:
+    """Refuse what unsloth has no place for here; return what is to be known before."""
+    config, origins = loaded.config, loaded.origins
+    refused = {
+        "model.device = cpu": (config.model.device == "cpu", "it needs a CUDA device"),
+        "model.quantisation = int8": (
+            config.model.quantisation == "int8",
+            "8-bit models take another path through it, which has not been tried",
+        ),
+        "lora.dora": (config.lora.dora, "its fused kernels leave DoRA out"),
+        "lora.target_parameters": (bool(config.lora.target_parameters), "it packs samples of dense models alone"),
+        "train.gradient_checkpointing = selective": (
+            config.train.gradient_checkpointing == "selective",
+            "it recomputes all layers (full) or none",
+        ),
+        "train.attention": (config.train.attention != "auto", "it attends by itself"),
+    }
+    for name, (asked, why) in refused.items():
+        if asked:
+            where = f" ({origins[key]})" if (key := name.partition(" ")[0]) in origins else ""
+            raise UserError(f"train.engine = unsloth cannot have {name}{where}: {why}; or write train.engine = native")
+    warnings = ["the memory plan is that of the native engine; unsloth's has not been compared with it"]
+    if config.lora.dropout:
+        warnings.append(
+            f"lora.dropout = {config.lora.dropout}: unsloth may leave its fused LoRA kernels out then; 0 is its fast setting"
+        )
+    return tuple(warnings)
+
+
 def _check_adapter(config: SftConfig) -> None:
-    if config.lora.target_parameters and config.lora.dropout:
+    if config.lora.dora and config.model.quantisation == "int8":
+        raise UserError(
+            "lora.dora cannot be had with model.quantisation = int8: PEFT 0.21 loses the layers' scales when it reads them on a "
+            "CPU, and on a GPU it has not been tried; take nf4, or write lora.dora = false"
+        )
+    if not config.lora.target_parameters:
+        return
+    if config.lora.dropout:
         raise UserError(
             f"lora.dropout = {config.lora.dropout} cannot be had with lora.target_parameters: what is learned there is added "
             "to the weights themselves, so there is no input to drop; write lora.dropout = 0"
+        )
+    if config.lora.dora:
+        raise UserError(
+            "lora.dora cannot be had with lora.target_parameters: it is defined for linear layers, and fused experts are none; "
+            "write lora.dora = false, or leave the experts out"
         )

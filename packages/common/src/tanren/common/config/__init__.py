@@ -8,8 +8,10 @@ from ._sections import (
     Checkpointing,
     GenerationConfig,
     LoraConfig,
+    Method,
     ModelConfig,
     OutputConfig,
+    Quantisation,
     TaskConfig,
 )
 from ._write import dump_toml
@@ -22,8 +24,10 @@ __all__ = [
     "GenerationConfig",
     "Loaded",
     "LoraConfig",
+    "Method",
     "ModelConfig",
     "OutputConfig",
+    "Quantisation",
     "TaskConfig",
     "dump_toml",
     "flatten",
