@@ -50,6 +50,14 @@ class DataConfig(ConfigModel):
     """What happens to a sample without a single token to learn (cutting can cause that): stop, or leave it out (counted and listed)."""
 
 
+class StartConfig(ModelConfig):
+    """Which model training starts from, in which precision, on which device."""
+
+    parent: str | None = None
+    """A finished run whose adapter is merged into the model first, with all that was merged before it: its run directory, or
+    `latest:NAME`, the newest finished run of that recipe name in output.runs. What is trained is a fresh adapter on top."""
+
+
 class OptimConfig(ConfigModel):
     """AdamW and its schedule."""
 
@@ -149,7 +157,7 @@ class SftConfig(ConfigModel):
     seed: int = 3407
     """Seed of everything random: order of rows, adapter initialisation, dropout."""
 
-    model: ModelConfig = ModelConfig()
+    model: StartConfig = StartConfig()
     task: TaskConfig = TaskConfig()
     data: DataConfig = DataConfig()
     lora: LoraConfig = LoraConfig()

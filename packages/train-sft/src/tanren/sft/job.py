@@ -11,9 +11,10 @@ import json
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from tanren.common.chain import same_base
 from tanren.common.config import AUTO, dump_toml, flatten
 from tanren.common.console import Console
 from tanren.common.errors import ExitCode, UserError
@@ -48,7 +49,8 @@ if TYPE_CHECKING:
 
 BASE, TRAINED = "base", "trained"
 # Settings that may differ between a run and its resumption: they do not touch the numbers.
-MAY_DIFFER_ON_RESUME = ("output.", "checkpoint.", "tracking.")
+# A parent may have been moved: its hash is compared, not its path.
+MAY_DIFFER_ON_RESUME = ("output.", "checkpoint.", "tracking.", "model.parent")
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,7 @@ def _prepare(plan: Plan, console: Console) -> Prepared:
     set_cuda_variables()
     with console.phase("import", "torch, transformers, peft"):
         import tanren.sft.trainer  # noqa: F401 (the heavy import, paid where it is announced)
+        from tanren.common.chat import template_hash
         from tanren.common.models.device import plan_device
         from tanren.common.models.load import load_tokenizer
         from tanren.sft.samples import make_samples
@@ -116,6 +119,7 @@ def _prepare(plan: Plan, console: Console) -> Prepared:
     _check_named_attention(plan, device)
     with console.phase("load tokenizer", _first_time(plan)):
         tokenizer = load_tokenizer(plan.source)
+    _check_template(plan, template_hash(tokenizer))
     with console.phase("render and tokenise", f"{len(plan.train_rows)} rows"):
         samples, report = make_samples(tokenizer, plan.train_rows, config.data)
     for line in report.lines():
@@ -143,9 +147,10 @@ def _run(
     config, begun = plan.config, time.time()
     with console.phase("load model", plan.source.name):
         loaded = load_model(plan.source, prepared.device)
+    loaded = _with_parents(plan, loaded, prepared.device, console)
     attention = _choose_attention(plan, loaded, console)
     template = template_hash(prepared.tokenizer)
-    environment = _environment(prepared, attention, loaded, template) | {"memory_plan": settled.record()}
+    environment = _environment(plan, prepared, attention, loaded, template) | {"memory_plan": settled.record()}
     if resumed:
         _check_same_ground(run, environment, console)
     else:
@@ -189,7 +194,7 @@ def _run(
         return interruption.exit_code
 
     with console.phase("save adapter", str(run.adapter)):
-        save_adapter(model, run, plan, loaded, template)
+        save_adapter(model, run, plan, loaded, template, prepared.device)
     comparison: Mapping[str, Any] = {}
     if evaluator is not None:
         evaluator.evaluate(TRAINED, model, prepared.tokenizer, run.evaluation)
@@ -204,6 +209,28 @@ def _run(
     console.line(f"adapter: {run.adapter}")
     console.line(f"report: {page}")
     return ExitCode.DONE
+
+
+def _check_template(plan: Plan, template: str) -> None:
+    """Refuse a parent that learned with another chat template: its prompts were others."""
+    if plan.parent is not None and plan.parent.template != template:
+        raise UserError(
+            f"model.parent {plan.config.model.parent!r} was trained with the chat template {plan.parent.template}, "
+            f"{plan.source.name} has {template}: give the model the template that it had then"
+        )
+
+
+def _with_parents(plan: Plan, loaded: LoadedModel, device: DevicePlan, console: Console) -> LoadedModel:
+    """Merge the parents into the base, always on its 16- or 32-bit weights: what quantises them comes after this."""
+    if plan.parent is None:
+        return loaded
+    from tanren.common.models.merging import merge_chain
+
+    differing = same_base(plan.parent.base, loaded.provenance)
+    if differing:
+        raise UserError(f"model.parent {plan.config.model.parent!r} was trained on another base model: {differing}")
+    with console.phase("merge parents", ", ".join(plan.parent.lines())):
+        return replace(loaded, model=merge_chain(loaded.model, plan.parents(device.dtype)))
 
 
 def _check_named_attention(plan: Plan, device: DevicePlan) -> None:
@@ -289,7 +316,9 @@ def _train(
     return memory
 
 
-def _environment(prepared: Prepared, attention: Choice, loaded: LoadedModel, template: str) -> dict[str, Any]:
+def _environment(
+    plan: Plan, prepared: Prepared, attention: Choice, loaded: LoadedModel, template: str
+) -> dict[str, Any]:
     from tanren.sft.samples import samples_sha256
 
     return describe_environment() | {
@@ -297,6 +326,7 @@ def _environment(prepared: Prepared, attention: Choice, loaded: LoadedModel, tem
         "attention": {"kernel": attention.kernel, "reason": attention.reason, "rejected": dict(attention.rejected)},
         "attention_proof": attention.proof,
         "model": loaded.provenance,
+        "parents": [link.record(number) for number, link in enumerate(plan.parents(prepared.device.dtype), start=1)],
         "chat_template_hash": template,
         "samples_sha256": samples_sha256(prepared.samples),
     }
@@ -305,7 +335,7 @@ def _environment(prepared: Prepared, attention: Choice, loaded: LoadedModel, tem
 def _check_same_ground(run: RunDirectory, environment: Mapping[str, Any], console: Console) -> None:
     """Refuse to resume on other data or other weights; warn where only the numerics may part."""
     recorded = json.loads(run.environment.read_text(encoding="utf-8"))
-    for name in ("samples_sha256", "model", "chat_template_hash"):
+    for name in ("samples_sha256", "model", "parents", "chat_template_hash"):
         if recorded[name] != environment[name]:
             raise UserError(
                 f"{run.path} cannot be resumed: {name} was {recorded[name]!r}, now {environment[name]!r}; "

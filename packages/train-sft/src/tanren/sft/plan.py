@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from tanren.common.chain import Link, TrainedAdapter, find_parent, read_adapter
 from tanren.common.config import Loaded
 from tanren.common.conversations import read_conversations
 from tanren.common.errors import UserError
@@ -25,11 +26,14 @@ class Plan:
     train_rows: list[Row]
     heldout_rows: list[Row]
     warnings: tuple[str, ...] = ()
+    parent: TrainedAdapter | None = None
+    """The adapter that is merged into the model first, with its own parents."""
 
     def facts(self) -> dict[str, Any]:
         """Return what the run would do, for `--dry-run`."""
         return {
             "model": self.source.describe(),
+            "parents": self.parent.lines() if self.parent else [],
             "train_rows": len(self.train_rows),
             "heldout_rows": len(self.heldout_rows),
             "steps": self.steps(len(self.train_rows)),
@@ -39,6 +43,10 @@ class Plan:
     def config(self) -> SftConfig:
         """The resolved configuration."""
         return self.loaded.config
+
+    def parents(self, dtype: str) -> tuple[Link, ...]:
+        """Return the adapters that are merged first, in this order, into weights of that precision."""
+        return self.parent.chain(dtype) if self.parent else ()
 
     def rows_to_train(self, samples: int) -> int:
         """Return how many rows are trained on, each epoch's counted, out of `samples` different ones."""
@@ -52,11 +60,12 @@ class Plan:
 
 def make_plan(loaded: Loaded[SftConfig]) -> Plan:
     """Settle model source, task pack and rows. Raises UserError for whatever does not fit together."""
-    config = loaded.config
     warnings = _check_effects(loaded)
-    source = resolve_source(config.model.name, config.model.revision)
+    source = resolve_source(loaded.config.model.name, loaded.config.model.revision)
+    loaded, parent = _settle_parent(loaded, source)
+    config = loaded.config
     if config.data.file is not None:
-        return Plan(loaded, source, None, read_conversations(config.data.file), [], warnings)
+        return Plan(loaded, source, None, read_conversations(config.data.file), [], warnings, parent)
     pack = load_pack(config.task.name, config.task.options)
     train_rows = pack.rows("train")
     heldout_rows = pack.rows("heldout") if config.evaluation.enabled else []
@@ -69,7 +78,27 @@ def make_plan(loaded: Loaded[SftConfig]) -> Plan:
     both = {row.prompt for row in train_rows} & {row.prompt for row in heldout_rows}
     if both:
         raise UserError(f"the task pack {config.task.name} leaks: {len(both)} held-out prompts are also trained on")
-    return Plan(loaded, source, pack, train_rows, heldout_rows, warnings)
+    return Plan(loaded, source, pack, train_rows, heldout_rows, warnings, parent)
+
+
+def _settle_parent(loaded: Loaded[SftConfig], source: ModelSource) -> tuple[Loaded[SftConfig], TrainedAdapter | None]:
+    """Find and check what model.parent names; `latest:NAME` becomes the run directory that it means today."""
+    config = loaded.config
+    if config.model.parent is None:
+        return loaded, None
+    run = find_parent(config.model.parent, config.output.runs)
+    parent = read_adapter(run / "adapter")
+    if (
+        parent.base["name"] != source.name and source.kind != "folder"
+    ):  # a folder may be another's copy: its hash decides
+        raise UserError(
+            f"model.parent {config.model.parent!r} was trained on {parent.base['name']}, and model.name is {source.name}; "
+            "an adapter means nothing on other weights: write the same model"
+        )
+    if str(run) != config.model.parent:
+        origin = f"{loaded.origins['model.parent']}: {config.model.parent}"
+        loaded = loaded.with_values({"model.parent": str(run)}, origin)
+    return loaded, parent
 
 
 def _check_effects(loaded: Loaded[SftConfig]) -> tuple[str, ...]:
