@@ -44,7 +44,7 @@ def save_adapter(
             "parents": copy_parents(plan.parents(device.dtype), folder),
             "adapter_sha256": sha256_of(folder / WEIGHTS),
             "adapter_config_sha256": sha256_of(folder / SETTINGS),
-            "run": run.path.name,
+            "run": run.label,
             "recipe": plan.config.name,
             "rank": plan.config.lora.rank,
             "trained_in": device.dtype,

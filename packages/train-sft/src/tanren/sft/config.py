@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import tyro
 from pydantic import Field, field_validator
 
 from tanren.common.config import (
@@ -148,6 +149,24 @@ class TrackingConfig(ConfigModel):
     """The MLflow experiment's name."""
 
 
+class StageConfig(ConfigModel):
+    """One stage of a recipe: what it changes of the recipe's own sections. It starts from the result of the stage before it."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    """Its name, and that of its run directory: letters, digits, dots, dashes."""
+
+    seed: int = 3407
+    """Seed of everything random in this stage."""
+
+    task: TaskConfig = TaskConfig()
+    data: DataConfig = DataConfig()
+    lora: LoraConfig = LoraConfig()
+    optim: OptimConfig = OptimConfig()
+    train: TrainConfig = TrainConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+
 class SftConfig(ConfigModel):
     """Supervised fine-tuning with LoRA: model, data, training, evaluation, output."""
 
@@ -167,3 +186,15 @@ class SftConfig(ConfigModel):
     evaluation: EvaluationConfig = EvaluationConfig()
     tracking: TrackingConfig = TrackingConfig()
     output: OutputConfig = OutputConfig()
+
+    stages: Annotated[list[StageConfig], tyro.conf.Suppress] = []
+    """Trainings one after the other, each from the one before it: `[[stages]]` with a name and `[stages.SECTION]` for what changes."""
+
+    @field_validator("stages")
+    @classmethod
+    def _names_differ(cls, stages: list[StageConfig]) -> list[StageConfig]:
+        names = [stage.name for stage in stages]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two stages have the name {twice[0]!r}; give each its own")
+        return stages

@@ -73,7 +73,7 @@ def run_job(plan: Plan, *, resume: str | None) -> int:
     earlier = open_run(resume, config.output.runs, config.name) if resume else None
     if earlier is not None:
         plan = take_recorded(plan, earlier)
-        _check_same_config(plan, earlier)
+        check_same_config(plan.loaded.values(), earlier)
     else:
         refuse_existing(config.output.run_dir)  # told now, not after a minute of loading
     evaluator_class = find_evaluator() if plan.pack and config.evaluation.enabled else None
@@ -265,9 +265,9 @@ def _first_time(plan: Plan) -> str:
     return plan.source.name
 
 
-def _check_same_config(plan: Plan, run: RunDirectory) -> None:
+def check_same_config(values: Mapping[str, Any], run: RunDirectory) -> None:
     """Refuse to resume with other settings: the result would be neither the old run nor a new one."""
-    recorded, now = flatten(run.read_config()), flatten(plan.loaded.values())
+    recorded, now = flatten(run.read_config()), flatten(values)
     differing = [
         name
         for name in sorted(recorded.keys() | now.keys())
@@ -286,7 +286,7 @@ def _open_tracker(plan: Plan, run: RunDirectory, console: Console) -> Tracker:
     if not plan.config.tracking.mlflow:
         return NoTracker()
     with console.phase("open MLflow", "off with --tracking.no-mlflow"):
-        tracker = MlflowTracker(plan.config.tracking, plan.config.output.runs.expanduser(), run.path.name, plan.config)
+        tracker = MlflowTracker(plan.config.tracking, plan.config.output.runs.expanduser(), run.label, plan.config)
     console.line(f"MLflow: {tracker.uri} (look with: mlflow ui --backend-store-uri {tracker.uri})")
     return tracker
 

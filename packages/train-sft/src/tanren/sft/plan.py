@@ -6,11 +6,12 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from tanren.common.chain import Link, TrainedAdapter, find_parent, read_adapter
+from tanren.common.chain import LATEST, Link, TrainedAdapter, find_parent, read_adapter
 from tanren.common.config import Loaded
 from tanren.common.conversations import read_conversations
 from tanren.common.errors import UserError
 from tanren.common.models.source import ModelSource, resolve_source
+from tanren.common.run import open_run
 from tanren.common.task_contract import Row
 from tanren.common.task_packs import TaskPack, load_pack
 from tanren.sft.config import SftConfig
@@ -58,11 +59,14 @@ class Plan:
         return math.ceil(self.rows_to_train(samples) / self.config.train.rows_per_step)
 
 
-def make_plan(loaded: Loaded[SftConfig]) -> Plan:
-    """Settle model source, task pack and rows. Raises UserError for whatever does not fit together."""
+def make_plan(loaded: Loaded[SftConfig], resume: str | None = None) -> Plan:
+    """Settle model source, parents, task pack and rows; of a run to resume (as --resume names it) the parent that it has.
+
+    Raises UserError for whatever does not fit together.
+    """
     warnings = _check_effects(loaded)
     source = resolve_source(loaded.config.model.name, loaded.config.model.revision)
-    loaded, parent = _settle_parent(loaded, source)
+    loaded, parent = _settle_parent(loaded, source, resume)
     config = loaded.config
     if config.data.file is not None:
         return Plan(loaded, source, None, read_conversations(config.data.file), [], warnings, parent)
@@ -81,12 +85,18 @@ def make_plan(loaded: Loaded[SftConfig]) -> Plan:
     return Plan(loaded, source, pack, train_rows, heldout_rows, warnings, parent)
 
 
-def _settle_parent(loaded: Loaded[SftConfig], source: ModelSource) -> tuple[Loaded[SftConfig], TrainedAdapter | None]:
+def _settle_parent(
+    loaded: Loaded[SftConfig], source: ModelSource, resume: str | None
+) -> tuple[Loaded[SftConfig], TrainedAdapter | None]:
     """Find and check what model.parent names; `latest:NAME` becomes the run directory that it means today."""
     config = loaded.config
     if config.model.parent is None:
         return loaded, None
-    run = find_parent(config.model.parent, config.output.runs)
+    named = config.model.parent
+    if resume is not None and named.startswith(LATEST):  # the newest of today may be another
+        recorded = open_run(resume, config.output.runs, config.name).read_config()["model"]
+        named = recorded.get("parent", named)
+    run = find_parent(named, config.output.runs)
     parent = read_adapter(run / "adapter")
     if (
         parent.base["name"] != source.name and source.kind != "folder"

@@ -12,6 +12,7 @@ from ._sections import (
     OutputConfig,
     TaskConfig,
 )
+from ._stages import Stage, load_stages
 from ._write import dump_toml
 
 __all__ = [
@@ -24,8 +25,10 @@ __all__ = [
     "LoraConfig",
     "ModelConfig",
     "OutputConfig",
+    "Stage",
     "TaskConfig",
     "dump_toml",
     "flatten",
     "load_config",
+    "load_stages",
 ]
