@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,16 @@ max_steps = 4
 
 
 @pytest.fixture
-def staged(work: Path) -> Path:
-    """The working folder, with a recipe of two stages."""
-    (work / "staged.toml").write_text((work / "tiny.toml").read_text(encoding="utf-8") + STAGES, encoding="utf-8")
-    return work
+def staged(work: Path) -> Iterator[Path]:
+    """The working folder, with a recipe of two stages. One thread: a tiny model waits longer for a second one than for itself."""
+    import torch
+
+    threads = torch.get_num_threads()
+    recipe = (work / "tiny.toml").read_text(encoding="utf-8").replace("[data]", "threads = 1\n\n[data]")
+    (work / "tiny.toml").write_text(recipe, encoding="utf-8")
+    (work / "staged.toml").write_text(recipe + STAGES, encoding="utf-8")
+    yield work
+    torch.set_num_threads(threads)
 
 
 def _in_this_process(loaded: Loaded[SftConfig], resume: str | None) -> int:
@@ -95,10 +102,10 @@ def test_a_run_stopped_in_its_first_stage_goes_on_there_and_ends_as_a_straight_o
     staged: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = (staged / "staged.toml").read_text(encoding="utf-8")
-    (staged / "staged.toml").write_text(recipe.replace("max_steps = 6", "max_steps = 100"), encoding="utf-8")
+    (staged / "staged.toml").write_text(recipe.replace("max_steps = 6", "max_steps = 60"), encoding="utf-8")
     more = ("--checkpoint.every-steps", 0)
     process = start("train-sft", "staged.toml", "--output.run-dir", "stopped", *more, cwd=staged)
-    list(lines_until(process, "step 5/100"))
+    list(lines_until(process, "step 5/60"))
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 75, errors
