@@ -25,6 +25,7 @@ from tanren.common.run import (
     RunDirectory,
     create_run,
     describe_environment,
+    held,
     open_run,
     refuse_existing,
     write_atomically,
@@ -82,9 +83,9 @@ def run_job(plan: Plan, *, resume: str | None) -> int:
     settled = settle_memory(plan, prepared.samples, prepared.device, console)
     plan = settled.plan
     run = earlier or create_run(config.output.run_dir, config.output.runs, config.name)
-    metrics = MetricsWriter(run.metrics)
-    console.attach(metrics)
-    with run.log.open("a", encoding="utf-8") as console.log:
+    with held(run), run.log.open("a", encoding="utf-8") as console.log:
+        metrics = MetricsWriter(run.metrics)
+        console.attach(metrics)
         console.line(f"run directory: {run.path}")
         evaluator = None
         if evaluator_class is not None and plan.pack is not None:
@@ -100,7 +101,7 @@ def run_job(plan: Plan, *, resume: str | None) -> int:
                 run.write_json(run.summary, summary | {"error": f"{type(error).__name__}: {error}"})
                 tracker.finish({}, "FAILED")
             raise
-    metrics.close()
+        metrics.close()
     return code
 
 

@@ -26,7 +26,7 @@ from tanren.common.config import Loaded, Stage, dump_toml
 from tanren.common.console import Console
 from tanren.common.errors import ExitCode, MachineError
 from tanren.common.recipe_command import Request, plan_text, plan_values
-from tanren.common.run import RunDirectory, create_run, find_open_run, write_atomically
+from tanren.common.run import RunDirectory, create_run, find_open_run, held, write_atomically
 from tanren.sft.config import SftConfig
 from tanren.sft.plan import make_plan
 
@@ -60,7 +60,7 @@ def run_stages(request: Request, run_stage: RunStage | None = None) -> int:
     else:
         run = create_run(output.run_dir, output.runs, name)
         write_atomically(run.config, dump_toml(values, request.loaded.origins))
-    with run.log.open("a", encoding="utf-8") as console.log:
+    with held(run), run.log.open("a", encoding="utf-8") as console.log:
         console.line(f"train-sft {name}: {len(stages)} stages: {', '.join(stage.name for stage in stages)}")
         console.line(f"run directory: {run.path}")
         return _Sequence(run, stages, console, run_stage or in_own_process).run()
@@ -113,6 +113,8 @@ class _Sequence:
         if run.checkpoint_steps():
             resume = str(run.path)
         elif run.path.exists():
+            with held(run):
+                pass
             aside = next(
                 path
                 for n in range(1, 1000)

@@ -3,6 +3,7 @@
 from ._directory import RunDirectory, create_run, find_open_run, open_run, refuse_existing
 from ._environment import describe_environment
 from ._files import append_line, folder_written_aside, write_atomically
+from ._lock import held
 from ._metrics import MetricsWriter, read_events, read_steps, write_steps_csv
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "describe_environment",
     "find_open_run",
     "folder_written_aside",
+    "held",
     "open_run",
     "read_events",
     "read_steps",
