@@ -26,6 +26,7 @@ from tanren.common.run import (
     RunDirectory,
     create_run,
     describe_environment,
+    held,
     open_run,
     refuse_existing,
     write_atomically,
@@ -51,7 +52,8 @@ if TYPE_CHECKING:
 
 BASE, TRAINED = "base", "trained"
 # Settings that may differ between a run and its resumption: they do not touch the numbers.
-MAY_DIFFER_ON_RESUME = ("output.", "checkpoint.", "tracking.")
+# A parent may have been moved: its hash is compared, not its path.
+MAY_DIFFER_ON_RESUME = ("output.", "checkpoint.", "tracking.", "model.parent")
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def run_job(plan: Plan, *, resume: str | None) -> int:
     earlier = open_run(resume, config.output.runs, config.name) if resume else None
     if earlier is not None:
         plan = take_recorded(plan, earlier)
-        _check_same_config(plan, earlier)
+        check_same_config(plan.loaded.values(), earlier)
     else:
         refuse_existing(config.output.run_dir)  # told now, not after a minute of loading
     evaluator_class = find_evaluator() if plan.pack and config.evaluation.enabled else None
@@ -90,9 +92,9 @@ def run_job(plan: Plan, *, resume: str | None) -> int:
     settled = settle_memory(plan, prepared.samples, prepared.device, console)
     plan = settled.plan
     run = earlier or create_run(config.output.run_dir, config.output.runs, config.name)
-    metrics = MetricsWriter(run.metrics)
-    console.attach(metrics)
-    with run.log.open("a", encoding="utf-8") as console.log:
+    with held(run), run.log.open("a", encoding="utf-8") as console.log:
+        metrics = MetricsWriter(run.metrics)
+        console.attach(metrics)
         console.line(f"run directory: {run.path}")
         evaluator = None
         if evaluator_class is not None and plan.pack is not None:
@@ -108,7 +110,7 @@ def run_job(plan: Plan, *, resume: str | None) -> int:
                 run.write_json(run.summary, summary | {"error": f"{type(error).__name__}: {error}"})
                 tracker.finish({}, "FAILED")
             raise
-    metrics.close()
+        metrics.close()
     return code
 
 
@@ -121,6 +123,7 @@ def _prepare(plan: Plan, console: Console) -> Prepared:
             import_unsloth()
     with console.phase("import", "torch, transformers, peft"):
         import tanren.sft.trainer  # noqa: F401 (the heavy import, paid where it is announced)
+        from tanren.common.chat import template_hash
         from tanren.common.models.device import plan_device
         from tanren.common.models.load import load_tokenizer
         from tanren.sft.training_data import make_training_data
@@ -133,6 +136,7 @@ def _prepare(plan: Plan, console: Console) -> Prepared:
             check_before_loading(plan.source, config.lora)
     with console.phase("load tokenizer", _first_time(plan)):
         tokenizer = load_tokenizer(plan.source)
+    _check_template(plan, template_hash(tokenizer))
     with console.phase("render and tokenise", f"{sum(plan.selection.sizes)} rows"):
         data = make_training_data(tokenizer, plan)
     for line in data.lines():
@@ -159,7 +163,7 @@ def _run(
     loaded = load_base(plan, prepared.device, console)
     attention = _choose_attention(plan, loaded, console)
     template = template_hash(prepared.tokenizer)
-    environment = _environment(prepared, attention, loaded, template) | {"memory_plan": settled.record()}
+    environment = _environment(plan, prepared, attention, loaded, template) | {"memory_plan": settled.record()}
     if resumed:
         _check_same_ground(run, environment, console)
     else:
@@ -195,7 +199,7 @@ def _run(
         )
         return interruption.exit_code
 
-    saved = save_trained(model, prepared.tokenizer, run, plan, loaded, template, console)
+    saved = save_trained(model, prepared.tokenizer, run, plan, loaded, template, prepared.device, console)
     comparison: Mapping[str, Any] = {}
     if evaluator is not None:
         evaluator.evaluate(TRAINED, model, prepared.tokenizer, run.evaluation)
@@ -210,6 +214,15 @@ def _run(
     console.line(f"{saved.name}: {saved}")
     console.line(f"report: {page}")
     return ExitCode.DONE
+
+
+def _check_template(plan: Plan, template: str) -> None:
+    """Refuse a parent that learned with another chat template: its prompts were others."""
+    if plan.parent is not None and plan.parent.template != template:
+        raise UserError(
+            f"model.parent {plan.config.model.parent!r} was trained with the chat template {plan.parent.template}, "
+            f"{plan.source.name} has {template}: give the model the template that it had then"
+        )
 
 
 def _check_named_attention(plan: Plan, device: DevicePlan) -> None:
@@ -247,9 +260,9 @@ def _first_time(plan: Plan) -> str:
     return plan.source.name
 
 
-def _check_same_config(plan: Plan, run: RunDirectory) -> None:
+def check_same_config(values: Mapping[str, Any], run: RunDirectory) -> None:
     """Refuse to resume with other settings: the result would be neither the old run nor a new one."""
-    recorded, now = flatten(run.read_config()), flatten(tomllib.loads(dump_toml(plan.loaded.values(), {})))
+    recorded, now = flatten(run.read_config()), flatten(tomllib.loads(dump_toml(values, {})))
     differing = [
         name
         for name in sorted(recorded.keys() | now.keys())
@@ -268,7 +281,7 @@ def _open_tracker(plan: Plan, run: RunDirectory, console: Console) -> Tracker:
     if not plan.config.tracking.mlflow:
         return NoTracker()
     with console.phase("open MLflow", "off with --tracking.no-mlflow"):
-        tracker = MlflowTracker(plan.config.tracking, plan.config.output.runs.expanduser(), run.path.name, plan.config)
+        tracker = MlflowTracker(plan.config.tracking, plan.config.output.runs.expanduser(), run.label, plan.config)
     console.line(f"MLflow: {tracker.uri} (look with: mlflow ui --backend-store-uri {tracker.uri})")
     return tracker
 
@@ -298,12 +311,15 @@ def _train(
     return memory
 
 
-def _environment(prepared: Prepared, attention: Choice, loaded: LoadedModel, template: str) -> dict[str, Any]:
+def _environment(
+    plan: Plan, prepared: Prepared, attention: Choice, loaded: LoadedModel, template: str
+) -> dict[str, Any]:
     return describe_environment() | {
         "device": asdict(prepared.device),
         "attention": {"kernel": attention.kernel, "reason": attention.reason, "rejected": dict(attention.rejected)},
         "attention_proof": attention.proof,
         "model": loaded.provenance,
+        "parents": [link.record(number) for number, link in enumerate(plan.parents(prepared.device.dtype), start=1)],
         "chat_template_hash": template,
         "samples_sha256": prepared.data.sha256(),
         "data": prepared.data.record(),
@@ -313,7 +329,7 @@ def _environment(prepared: Prepared, attention: Choice, loaded: LoadedModel, tem
 def _check_same_ground(run: RunDirectory, environment: Mapping[str, Any], console: Console) -> None:
     """Refuse to resume on other data or other weights; warn where only the numerics may part."""
     recorded = json.loads(run.environment.read_text(encoding="utf-8"))
-    for name in ("samples_sha256", "model", "chat_template_hash"):
+    for name in ("samples_sha256", "model", "parents", "chat_template_hash"):
         if recorded[name] != environment[name]:
             raise UserError(
                 f"{run.path} cannot be resumed: {name} was {recorded[name]!r}, now {environment[name]!r}; "

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tanren.common.chain import LATEST, Link, TrainedAdapter, find_parent, read_adapter
 from tanren.common.config import Loaded
 from tanren.common.errors import UserError
 from tanren.common.models.source import ModelSource, resolve_source
+from tanren.common.run import open_run
 from tanren.common.task_contract import Row
 from tanren.common.task_packs import TaskPack, load_pack
 from tanren.sft.config import SftConfig
@@ -30,6 +32,8 @@ class Plan:
     selection: Selection
     heldout_rows: list[Row]
     warnings: tuple[str, ...] = ()
+    parent: TrainedAdapter | None = None
+    """The adapter that is merged into the model first, with its own parents."""
 
     def facts(self) -> dict[str, Any]:
         """Return what the run would do, for `--dry-run`."""
@@ -37,6 +41,7 @@ class Plan:
         account = {"data": list(self.selection.lines)} if self.selection.lines else {}
         return {
             "model": self.source.describe(),
+            "parents": self.parent.lines() if self.parent else [],
             "train_rows": sum(self.selection.sizes),
             "heldout_rows": len(self.heldout_rows),
             **rows,
@@ -48,6 +53,10 @@ class Plan:
     def config(self) -> SftConfig:
         """The resolved configuration."""
         return self.loaded.config
+
+    def parents(self, dtype: str) -> tuple[Link, ...]:
+        """Return the adapters that are merged first, in this order, into weights of that precision."""
+        return self.parent.chain(dtype) if self.parent else ()
 
     def rows_to_train(self, sizes: Sequence[int]) -> list[int]:
         """Return how many rows each phase trains on, each pass's counted; `sizes` are the rows of one pass of each."""
@@ -75,14 +84,18 @@ class Plan:
         )
 
 
-def make_plan(loaded: Loaded[SftConfig]) -> Plan:
-    """Settle model source, task pack and rows. Raises UserError for whatever does not fit together."""
-    config = loaded.config
+def make_plan(loaded: Loaded[SftConfig], resume: str | None = None) -> Plan:
+    """Settle model source, parents, task pack and rows; of a run to resume (as --resume names it) the parent that it has.
+
+    Raises UserError for whatever does not fit together.
+    """
     warnings = _check_effects(loaded)
-    source = resolve_source(config.model.name, config.model.revision)
+    source = resolve_source(loaded.config.model.name, loaded.config.model.revision)
+    loaded, parent = _settle_parent(loaded, source, resume)
+    config = loaded.config
     sources = recipe_sources(config.data)
     if sources:
-        return Plan(loaded, source, None, select_rows(sources, config.data, config.seed), [], warnings)
+        return Plan(loaded, source, None, select_rows(sources, config.data, config.seed), [], warnings, parent)
     pack = load_pack(config.task.name, config.task.options)
     train_rows = pack.rows("train")
     heldout_rows = pack.rows("heldout") if config.evaluation.enabled else []
@@ -96,7 +109,33 @@ def make_plan(loaded: Loaded[SftConfig]) -> Plan:
     if both:
         raise UserError(f"the task pack {config.task.name} leaks: {len(both)} held-out prompts are also trained on")
     selection = select_rows([listed_source(f"pack:{config.task.name}", train_rows)], config.data, config.seed)
-    return Plan(loaded, source, pack, selection, heldout_rows, warnings)
+    return Plan(loaded, source, pack, selection, heldout_rows, warnings, parent)
+
+
+def _settle_parent(
+    loaded: Loaded[SftConfig], source: ModelSource, resume: str | None
+) -> tuple[Loaded[SftConfig], TrainedAdapter | None]:
+    """Find and check what model.parent names; `latest:NAME` becomes the run directory that it means today."""
+    config = loaded.config
+    if config.model.parent is None:
+        return loaded, None
+    named = config.model.parent
+    if resume is not None and named.startswith(LATEST):  # the newest of today may be another
+        recorded = open_run(resume, config.output.runs, config.name).read_config()["model"]
+        named = recorded.get("parent", named)
+    run = find_parent(named, config.output.runs)
+    parent = read_adapter(run / "adapter")
+    if (
+        parent.base["name"] != source.name and source.kind != "folder"
+    ):  # a folder may be another's copy: its hash decides
+        raise UserError(
+            f"model.parent {config.model.parent!r} was trained on {parent.base['name']}, and model.name is {source.name}; "
+            "an adapter means nothing on other weights: write the same model"
+        )
+    if str(run) != config.model.parent:
+        origin = f"{loaded.origins['model.parent']}: {config.model.parent}"
+        loaded = loaded.with_values({"model.parent": str(run)}, origin)
+    return loaded, parent
 
 
 def _check_effects(loaded: Loaded[SftConfig]) -> tuple[str, ...]:

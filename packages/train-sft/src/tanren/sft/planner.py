@@ -54,9 +54,7 @@ def job_for(plan: Plan, samples: Sequence[Sample], target: Target) -> SftJob:
     shape, dtype = read_shape(plan.source), precision(config.model, target)
     kernel = attention_of(config.train.attention, shape, dtype, target)
     quantisation, method = config.model.quantisation, config.train.method
-    return SftJob(
-        shape, dtype, kernel, plan, TrainingSamples.of(samples), quantisation=quantisation, method=method
-    )
+    return SftJob(shape, dtype, kernel, plan, TrainingSamples.of(samples), quantisation=quantisation, method=method)
 
 
 @dataclass(frozen=True)

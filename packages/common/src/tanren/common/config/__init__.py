@@ -14,6 +14,7 @@ from ._sections import (
     Quantisation,
     TaskConfig,
 )
+from ._stages import Stage, load_stages
 from ._write import dump_toml
 
 __all__ = [
@@ -28,8 +29,10 @@ __all__ = [
     "ModelConfig",
     "OutputConfig",
     "Quantisation",
+    "Stage",
     "TaskConfig",
     "dump_toml",
     "flatten",
     "load_config",
+    "load_stages",
 ]

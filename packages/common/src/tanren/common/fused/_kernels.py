@@ -405,7 +405,7 @@ def _chunks(tokens: int, width: int, rows: int, columns: int) -> tuple[int, int]
 
 def _padded(*ranks: int) -> int:
     """The matrix units take no fewer than 16."""
-    return max(16, triton.next_power_of_2(max(*ranks, 1)))
+    return max(16, int(triton.next_power_of_2(max(*ranks, 1))))
 
 
 def _warps(block: int) -> int:

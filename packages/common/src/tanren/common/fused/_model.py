@@ -90,7 +90,7 @@ class FusedModel:
             attended = self._attention(layer, x, cos, sin, packing)
             return mlp(attended, layer.mlp, keep="input", need=runs == 1)
 
-        result: torch.Tensor = checkpoint(run, x, use_reentrant=False, preserve_rng_state=False)  # type: ignore[no-untyped-call]
+        result: torch.Tensor = checkpoint(run, x, use_reentrant=False, preserve_rng_state=False)
         return result
 
     def _attention(
@@ -125,7 +125,7 @@ def _check(model: Any, backbone: Any) -> None:
                 raise NotFusableError("its adapters are not plain LoRA")
             if not isinstance(module.lora_dropout["default"], torch.nn.Identity):
                 raise NotFusableError("its adapters have dropout (lora.dropout)")
-            if module.lora_A["default"].weight.shape[0] > LARGEST_RANK:
+            if module.lora_A["default"].weight.shape[0] > LARGEST_RANK:  # type: ignore[index]
                 raise NotFusableError(f"its adapters have a rank over {LARGEST_RANK}")
         if layer.self_attn.o_proj.bias is not None or layer.mlp.gate_proj.bias is not None:
             raise NotFusableError("its output projection or its MLP has biases")
@@ -143,21 +143,30 @@ def _projections(layer: Any) -> list[Any]:
 
 
 def _layer(layer: Any, config: Any) -> _Layer:
-    attention, gated = layer.self_attn, layer.mlp
-    query_norm, key_norm = getattr(attention, "q_norm", None), getattr(attention, "k_norm", None)
+    attention = layer.self_attn
+    norms = [getattr(attention, name, None) for name in ("q_norm", "k_norm")]
+    query_norm, key_norm = (None if norm is None else norm.weight.detach() for norm in norms)
     heads = Heads(
         config.num_attention_heads,
         config.num_key_value_heads,
         attention.head_dim,
-        *(None if norm is None else norm.weight.detach() for norm in (query_norm, key_norm)),
-        eps=0.0 if query_norm is None else query_norm.variance_epsilon,
+        query_norm,
+        key_norm,
+        eps=0.0 if norms[0] is None else norms[0].variance_epsilon,
     )
-    window = attention.sliding_window if hasattr(attention, "sliding_window") else getattr(config, "sliding_window", None)
+    window = (
+        attention.sliding_window if hasattr(attention, "sliding_window") else getattr(config, "sliding_window", None)
+    )
     q, k, v, o, gate, up, down = _projections(layer)
     return _Layer(
         attention,
         AttentionParts(
-            _norm(layer.input_layernorm), Projections([q, k, v]), heads, Projections([o]), attention.scaling, window or 0
+            _norm(layer.input_layernorm),
+            Projections([q, k, v]),
+            heads,
+            Projections([o]),
+            attention.scaling,
+            window or 0,
         ),
         MlpParts(_norm(layer.post_attention_layernorm), Projections([gate, up]), Projections([down])),
     )

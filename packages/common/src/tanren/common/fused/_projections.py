@@ -96,8 +96,8 @@ class Projections:
         for one, d_a, d_b in zip(self.adapters, d_down.split(self.ranks), d_bs, strict=True):
             if one is None or d_b is None:
                 continue
-            d_a = d_a if len(self.scales) == 1 else d_a * one.scale
-            found += [d_a.to(one.a.dtype), d_b.to(one.b.dtype)]
+            scaled = d_a if len(self.scales) == 1 else d_a * one.scale
+            found += [scaled.to(one.a.dtype), d_b.to(one.b.dtype)]
         return found
 
 
