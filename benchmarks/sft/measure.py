@@ -102,8 +102,7 @@ def ours(name: str, folder: Path, rows: Path, steps: int, scratch: Path) -> dict
 
 def run(command: list[str]) -> str:
     """Run a process; return what it printed."""
-    environment = os.environ | {"PYTHONPATH": f"{HERE}:{os.environ.get('PYTHONPATH', '')}"}
-    return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+    return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
 
 
 def in_process(code: str) -> None:

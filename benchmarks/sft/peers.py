@@ -34,7 +34,7 @@ def main(name: str, folder: str, rows: str, steps: str) -> None:
     from benchmarks.sft.work import ALPHA, LR, MOST, PROJECTIONS, RANK
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    lora = {"r": RANK, "lora_alpha": ALPHA, "target_modules": list(PROJECTIONS)}
+    lora: dict[str, Any] = {"r": RANK, "lora_alpha": ALPHA, "target_modules": list(PROJECTIONS)}
     peft_config = None
     if unsloth:
         from unsloth import FastLanguageModel
