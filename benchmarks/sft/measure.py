@@ -98,6 +98,8 @@ def ours(name: str, folder: Path, rows: Path, steps: int, scratch: Path) -> dict
         "peak_gib": memory.get("measured_gib"),
         "predicted_gib": memory.get("predicted_gib"),
         "steps": len(counted),
+        "step_tokens": [step["tokens"] for step in counted],
+        "step_seconds": [round(step["seconds"], 4) for step in counted],
         "said": said,
         "mlflow": tracked,
     }
