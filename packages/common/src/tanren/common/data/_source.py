@@ -54,6 +54,18 @@ class Source:
         return "hub" if not data_file and _HUB.fullmatch(self.name) else "file"
 
 
+def settle(source: Source) -> Source:
+    """Return the source at the commit that its revision stands for now; what is no hub dataset, as it is.
+
+    What is recorded of a run, and read twice, is settled first. Raises UserError and MachineError, as `scan` does.
+    """
+    if source.kind != "hub":
+        return source
+    from tanren.common.data._hub import resolve_commit
+
+    return replace(source, revision=resolve_commit(source.name, source.revision))
+
+
 def scan(source: Source) -> Iterator[Row | Fault]:
     """Yield every row of a source in order, or what is wrong with it; memory is flat in the number of rows.
 
