@@ -69,7 +69,7 @@ def show() -> int:
 
 
 def inspect(
-    sources: Sources = (),
+    sources: Sources,
     *,
     split: Split = "train",
     revision: Revision = None,
@@ -88,7 +88,7 @@ def inspect(
 
 
 def validate(
-    sources: Sources = (),
+    sources: Sources,
     *,
     split: Split = "train",
     revision: Revision = None,
@@ -117,7 +117,7 @@ def validate(
 
 
 def lengths(
-    sources: Sources = (),
+    sources: Sources,
     *,
     split: Split = "train",
     revision: Revision = None,
@@ -142,7 +142,7 @@ def lengths(
 
 
 def duplicates(
-    sources: Sources = (),
+    sources: Sources,
     *,
     split: Split = "train",
     revision: Revision = None,
