@@ -115,7 +115,7 @@ class Contents:
                 key: {
                     "rows": values.rows,
                     "different": None if values.many else len(values.counts),
-                    "most_frequent": dict(values.counts.most_common(MOST_VALUES)),
+                    "most_frequent": values.counts.most_common(MOST_VALUES),
                 }
                 for key, values in self.metadata.items()
             },

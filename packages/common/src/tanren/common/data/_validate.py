@@ -39,8 +39,8 @@ class Verdicts:
 
     @property
     def good(self) -> bool:
-        """Whether there are rows, and every one of them is valid."""
-        return 0 < self.rows == self.valid.total()
+        """Whether everything was read, and every row of it is valid."""
+        return self.unread == 0 and self.rows == self.valid.total()
 
     def as_json(self) -> dict[str, Any]:
         """Return the counts and all errors."""
@@ -65,12 +65,15 @@ def run_validate(
     show_rows: int | None,
 ) -> int:
     """Check every payload and print what was found. Exit code 0 only where every row is valid."""
-    if as_json and (max_errors is not None or show_rows is not None):
-        flag = "--max-errors" if max_errors is not None else "--show-rows"
-        raise UserError(f"{flag} has no effect with --json: it lists all errors; take one of the two")
+    given = {"--max-errors": max_errors, "--format": only, "--show-rows": show_rows}
+    for flag, value in given.items():
+        if as_json and value is not None:
+            raise UserError(f"{flag} has no effect with --json, which lists every error; take one of the two")
+        if isinstance(value, int) and value < 0:
+            raise UserError(f"{flag} {value}: expected 0 or more")
     if only is not None and only not in FORMATS:
         raise UserError(f"--format {only!r}: expected one of {', '.join(FORMATS)}")
-    if only is not None and show_rows is None and not as_json:
+    if only is not None and show_rows is None:
         show_rows = SHOWN_ROWS
     found = Verdicts()
     console = Console()
