@@ -56,7 +56,7 @@ def make_plan(loaded: Loaded[SftConfig]) -> Plan:
     warnings = _check_effects(loaded)
     source = resolve_source(config.model.name, config.model.revision)
     if config.data.file is not None:
-        rows = list(read_rows(Source(str(config.data.file.expanduser().absolute()))))
+        rows = list(read_rows(Source.of_file(config.data.file)))
         return Plan(loaded, source, None, rows, [], warnings)
     pack = load_pack(config.task.name, config.task.options)
     train_rows = pack.rows("train")

@@ -25,6 +25,8 @@ MOST_VALUES = 5
 """So many values of a key are listed, the most frequent first."""
 MOST_DIFFERENT = 1000
 """A key with more different values (an id, a text) is not counted further: memory stays flat."""
+RARE = 0.02
+"""Where no value is in this share of the rows, values tell nothing: a text, an id."""
 VALUE_HEAD = 24  # characters of a value
 NO_FORMAT = "none"
 
@@ -53,7 +55,7 @@ class Values:
         if self.many:
             return f"more than {MOST_DIFFERENT} different ones"
         common = self.counts.most_common(MOST_VALUES)
-        if common[0][1] == 1 and len(self.counts) > MOST_VALUES:
+        if common[0][1] < RARE * self.rows and len(self.counts) > MOST_VALUES:
             return f"{len(self.counts)} different ones"
         more = len(self.counts) - len(common)
         return ", ".join(f"{head(value, VALUE_HEAD)} {count}" for value, count in common) + (

@@ -45,6 +45,12 @@ class Source:
     layout: str = AUTO
     """How a row is laid out; auto: told by its keys, row by row."""
 
+    @classmethod
+    def of_file(cls, path: Path) -> Source:
+        """Return a file as a source, also where its path looks like the name of a hub dataset."""
+        path = path.expanduser()
+        return cls(str(path) if path.is_absolute() else f"./{path}")
+
     @property
     def kind(self) -> Kind:
         """What the name means; a file that is there comes before a dataset of the same name."""
