@@ -11,10 +11,9 @@ from typing import Any
 
 from rich.text import Text
 
-from tanren.common.chat import find_marker
 from tanren.common.console import Console
 from tanren.common.data._layouts import AUTO, layout_of
-from tanren.common.data._payload import payload_format, payload_of
+from tanren.common.data._payload import find_marker, payload_format, payload_of
 from tanren.common.data._records import Fault, FaultyRowError, Record
 from tanren.common.data._show import head, new_table, percent, print_json, say_faults, told
 from tanren.common.data._source import Source, scan_records
@@ -93,7 +92,7 @@ class Contents:
         self.layouts[_layout(record, layout)] += 1
         self.roles[_roles(row)] += 1
         self.formats[payload_format(row) or NO_FORMAT] += 1
-        _, count = find_marker(row.reference.strip(), markers) if markers else (None, 0)
+        _, count = find_marker(row, markers)
         self.with_marker += count > 0
         self.several_markers += count > 1
         self.empty_answers += not payload_of(row, markers).strip()
