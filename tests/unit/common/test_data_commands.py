@@ -161,6 +161,20 @@ def test_validate_shows_failing_rows_of_a_format(data: Data) -> None:
         assert (code, told in err) == (2, True), err
 
 
+def test_validate_tells_files_of_one_name_apart(data: Data) -> None:
+    for folder in ("one", "two"):
+        Path(folder).mkdir()
+        _write(f"{folder}/rows.jsonl", ROWS[:2])
+    _, out, _ = data("validate", "one/rows.jsonl", "two/rows.jsonl", "--json")
+    assert [error["row"] for error in json.loads(out)["errors"]] == ["one/rows.jsonl:2", "two/rows.jsonl:2"]
+
+
+def test_validate_judges_the_answers_of_a_pack(data: Data) -> None:
+    code, out, _ = data("validate", "pack:structured", "--split", "heldout", "--json")
+    assert code == 0
+    assert json.loads(out)["valid"] == json.loads(out)["rows"] > 0
+
+
 def test_validate_takes_the_markers_that_are_given(data: Data) -> None:
     source = _write("rows.jsonl", [_row("Plan\nERGEBNIS\n{}", category="json")])
     assert data("validate", source)[0] == 1

@@ -15,7 +15,7 @@ from tanren.common.console import Console
 from tanren.common.data._layouts import AUTO, layout_of
 from tanren.common.data._payload import find_marker, payload_format, payload_of
 from tanren.common.data._records import Fault, FaultyRowError, Record
-from tanren.common.data._show import head, new_table, percent, print_json, say_faults, told
+from tanren.common.data._show import head, new_table, opened, percent, print_json, say_faults, told
 from tanren.common.data._source import Source, scan_records
 from tanren.common.errors import ExitCode
 from tanren.common.task_contract import Row
@@ -128,7 +128,7 @@ def run_inspect(sources: Sequence[Source], markers: Sequence[str], *, as_json: b
     """Count what is in the sources and print it. Exit code 1 where a row could not be read."""
     console = Console()
     contents = [Contents(source.name) for source in sources]
-    scans = [scan_records(source) for source in sources]  # a wrong name is told before anything is read
+    scans = opened(console, sources, scan_records)
     for source, pairs, found in zip(sources, scans, contents, strict=True):
         with console.phase("inspect", source.name):
             for record, row in told(console, "inspect", pairs):

@@ -185,7 +185,8 @@ def _check_settings(source: Source) -> None:
 def _existing_file(name: str) -> Path:
     path = Path(name).expanduser()
     if path.is_dir():
-        files = sorted(str(file) for file in path.rglob("*") if file.name.lower().endswith(SUFFIXES))
+        inside = (*path.glob("*"), *path.glob("*/*"))
+        files = sorted(str(file) for file in inside if file.name.lower().endswith(SUFFIXES))
         found = (
             f"name the files in it: {_listed(files)}"
             if files
