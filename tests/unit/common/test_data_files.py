@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import os
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tanren.common.data import Fault, Source, _json_rows, read_rows, scan
+from tanren.common.data import Fault, Source, _column_rows, _json_rows, read_rows, scan
 from tanren.common.errors import UserError
 from tanren.common.task_contract import Row
 
@@ -192,6 +193,24 @@ def test_a_line_that_is_too_long_is_told_and_the_next_one_read(make: Make, monke
     rows, (fault,) = _scan(make("a.json", f"[{ROW},{long}]".encode()))
     assert len(rows) == 1
     assert "a row of more than 1 MiB" in fault.message
+    monkeypatch.setattr(_column_rows, "MAX_ROW_BYTES", 1 << 20)
+    rows, (fault,) = _scan(make("a.csv", b"prompt,completion\nq,a\n" + b"q" * (1 << 21) + b"\nq,a\n"))
+    assert len(rows) == 1
+    assert "a line of more than 1 MiB; what follows cannot be read" in fault.message
+
+
+def test_memory_does_not_grow_with_the_number_of_rows(tmp_path: Path) -> None:
+    line = json.dumps({"prompt": "q " * 100, "completion": "a " * 100}) + "\n"
+    many = 12_000  # rows of 0.4 KB: 5 MB
+    (tmp_path / "a.jsonl").write_text(line * many, encoding="utf-8")
+    (tmp_path / "a.json").write_text("[" + ",".join([line] * many) + "]", encoding="utf-8")
+    (tmp_path / "a.csv").write_text("prompt,completion\n" + f"{'q ' * 100},{'a ' * 100}\n" * many, encoding="utf-8")
+    for name in ("a.jsonl", "a.json", "a.csv"):
+        tracemalloc.start()
+        assert sum(isinstance(row, Row) for row in scan(Source(str(tmp_path / name)))) == many
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 1 << 20, name
 
 
 def test_a_row_group_that_is_broken_is_counted_with_its_rows(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import IO, Any
 
-from tanren.common.data._records import NOT_UTF8, Fault, Record
+from tanren.common.data._records import MAX_ROW_BYTES, NOT_UTF8, Fault, Record
 
 BATCH = 256  # rows of a parquet file that are Python objects at a time
 
@@ -105,5 +105,9 @@ def _what_is_wrong_with(header: list[str]) -> str:
 
 
 def _text(stream: IO[bytes]) -> Iterator[str]:
-    for number, line in enumerate(stream):
-        yield (line.removeprefix(codecs.BOM_UTF8) if number == 0 else line).decode("utf-8", "surrogateescape")
+    first = True
+    while line := stream.readline(MAX_ROW_BYTES + 1):
+        if len(line) > MAX_ROW_BYTES:
+            raise csv.Error(f"a line of more than {MAX_ROW_BYTES >> 20} MiB")
+        yield (line.removeprefix(codecs.BOM_UTF8) if first else line).decode("utf-8", "surrogateescape")
+        first = False
