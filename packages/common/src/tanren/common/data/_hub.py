@@ -9,15 +9,17 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
-from tanren.common.data._column_rows import plain
+from tanren.common.data._column_rows import BATCH, plain
 from tanren.common.data._records import Fault, Record
 from tanren.common.errors import MachineError, UserError
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
+@cache  # so that rows that are read twice are of one commit
 def resolve_commit(name: str, revision: str | None) -> str:
     """Return the commit that a branch, a tag, a commit or (None) the default branch of a dataset stands for; the hub is asked.
 
@@ -96,8 +98,11 @@ def _known_config(repository: str, config: str, commit: str) -> str:
 
 
 def _records(table: Any, place: str) -> Iterator[Record | Fault]:
-    for number, value in enumerate(table, start=1):
-        yield Record(number, f"{place}: row {number}", plain(value), columnar=True)
+    number = 0
+    for batch in table.with_format("arrow").iter(BATCH):
+        for value in batch.to_pylist():
+            number += 1
+            yield Record(number, f"{place}: row {number}", plain(value), columnar=True)
 
 
 def _first_line(error: Exception) -> str:
