@@ -26,10 +26,16 @@ def payload_format(row: Row) -> str | None:
 
 
 def payload_of(row: Row, markers: Sequence[str]) -> str:
-    """Return what stands behind the marker of a row's answer (chosen as `Learned` does), or the whole answer without one."""
-    answer = row.reference.strip()
-    start, _ = learned_from(answer, Learned("last", "after_marker", tuple(markers)))
-    return answer[start or 0 :]
+    """Return what stands behind the marker of a row's answer (the one that masking takes), or the whole answer without one."""
+    start, _ = find_marker(row, markers)
+    return row.reference.strip()[start or 0 :]
+
+
+def find_marker(row: Row, markers: Sequence[str]) -> tuple[int | None, int]:
+    """Return where in a row's answer (stripped) its payload begins, None without a marker, and how many lines begin with one."""
+    if not markers:
+        return None, 0
+    return learned_from(row.reference.strip(), Learned("last", "after_marker", tuple(markers)))
 
 
 def _word(row: Row, key: str) -> str:

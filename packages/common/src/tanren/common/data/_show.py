@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 from rich import box
 from rich.table import Table
 
 from tanren.common.console import Console
 from tanren.common.data._records import Fault
-from tanren.common.task_contract import Row
+from tanren.common.data._source import MOST_FAULTS, Source
 
+Thing = TypeVar("Thing")
 SAY_EVERY = 5.0  # seconds between two lines that say how far a long reading is
 HEAD = 60  # characters of a text that stand for it
 
@@ -51,7 +52,19 @@ def head(text: str, characters: int = HEAD) -> str:
     return line if len(line) <= characters else line[: characters - 1] + "…"
 
 
-def told(console: Console, what: str, rows: Iterable[Row | Fault]) -> Iterator[Row | Fault]:
+def opened(console: Console, sources: Sequence[Source], read: Callable[[Source], Thing]) -> list[Thing]:
+    """Open all sources before the first is read, so that a wrong name is told at once."""
+    readers = []
+    for source in sources:
+        if source.kind == "hub":  # its files are fetched here
+            with console.phase("load", f"{source.name} from the hub"):
+                readers.append(read(source))
+        else:
+            readers.append(read(source))
+    return readers
+
+
+def told(console: Console, what: str, rows: Iterable[Thing]) -> Iterator[Thing]:
     """Yield the same rows, with a line now and then that says how many there were."""
     said = time.monotonic()
     for number, row in enumerate(rows, start=1):
@@ -59,3 +72,13 @@ def told(console: Console, what: str, rows: Iterable[Row | Fault]) -> Iterator[R
             said = time.monotonic()
             console.line(f"{what}: {number - 1} rows")
         yield row
+
+
+def say_faults(out: Console, faults: Sequence[Fault]) -> None:
+    """Print what could not be read: how much, and the first places."""
+    if faults:
+        out.text(f"{sum(max(1, fault.rows) for fault in faults)} rows or files could not be read:", style="bold red")
+    for fault in faults[:MOST_FAULTS]:
+        out.text(str(fault))
+    if len(faults) > MOST_FAULTS:
+        out.text(f"... and {len(faults) - MOST_FAULTS} more")
