@@ -100,7 +100,7 @@ def render_conversation(
     turns, spans, counts = [], [], []
     for index in answers if learned.turns == "all" else answers[-1:]:
         first, last, at = _answer(tokenizer, messages, index, text, where)
-        begin, count = learned_from(messages[index].content.strip(), learned)
+        begin, count = _learned_from(messages[index].content.strip(), learned)
         turns.append((first, last))
         spans.append((first if begin is None else at + begin, last))
         counts.append(count)
@@ -135,19 +135,26 @@ def _answer(
     return len(prompt), closing + len(end_of_turn) if closing >= 0 else len(turn), at
 
 
-def learned_from(answer: str, learned: Learned) -> tuple[int | None, int]:
-    """Return the character of an answer from which it is learned (None: all of it), and how many lines begin with a marker.
+def _learned_from(answer: str, learned: Learned) -> tuple[int | None, int]:
+    """Return the character of an answer from which it is learned (None: all of it), and how many lines begin with a marker."""
+    if learned.answer == "whole":
+        return None, 0
+    marker, count = find_marker(answer, learned.markers)
+    if marker is None:
+        return None, 0
+    return marker.start() if learned.answer == "from_marker" else marker.end(), count
+
+
+def find_marker(answer: str, markers: Sequence[str]) -> tuple[re.Match[str] | None, int]:
+    """Return the marker between reasoning and result, with the rest of a line that it fills, and how many lines begin with one.
 
     Of several the first line that is a marker and nothing else counts, else the first that begins with one.
     """
-    if learned.answer == "whole":
-        return None, 0
-    words = "|".join(re.escape(marker) for marker in learned.markers)
+    words = "|".join(re.escape(marker) for marker in markers)
     found = list(re.finditer(rf"^(?:{words})(?P<rest>[ \t]*(?:\r?\n|$))?", answer, re.MULTILINE))
     if not found:
         return None, 0
-    marker = next((match for match in found if match["rest"] is not None), found[0])
-    return marker.start() if learned.answer == "from_marker" else marker.end(), len(found)
+    return next((match for match in found if match["rest"] is not None), found[0]), len(found)
 
 
 def render_segments(segments: Sequence[Segment]) -> Rendered:

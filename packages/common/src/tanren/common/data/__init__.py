@@ -4,7 +4,7 @@ from tanren.common.data._commands import run_data
 from tanren.common.data._layouts import LAYOUTS, ROLES
 from tanren.common.data._payload import FORMATS, payload_format, payload_of
 from tanren.common.data._records import Fault
-from tanren.common.data._source import MOST_FAULTS, SUFFIXES, Source, read_rows, scan
+from tanren.common.data._source import MOST_FAULTS, SUFFIXES, Source, read_rows, scan, settle
 
 __all__ = [
     "FORMATS",
@@ -19,4 +19,5 @@ __all__ = [
     "read_rows",
     "run_data",
     "scan",
+    "settle",
 ]

@@ -11,7 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import IO, Any
 
-from tanren.common.data._records import Fault, Record
+from tanren.common.data._records import NOT_UTF8, Fault, Record
 
 BATCH = 256  # rows of a parquet file that are Python objects at a time
 
@@ -88,13 +88,15 @@ def read_csv(stream: IO[bytes], path: str) -> Iterator[Record | Fault]:
         row = dict(zip(header, cells, strict=False))
         if len(cells) != len(header):
             yield Fault(place, f"found {len(cells)} cells, the first line names {len(header)} columns")
-        elif any("\udc80" <= character <= "\udcff" for cell in cells for character in cell):
+        elif any(NOT_UTF8.search(cell) for cell in cells):
             yield Fault(place, "not UTF-8 text")
         else:
             yield Record(number, place, row)
 
 
 def _what_is_wrong_with(header: list[str]) -> str:
+    if header[0].startswith(("{", "[")):
+        return "not CSV: it looks like JSON; give it the ending .jsonl or .json"
     if len(set(header)) < len(header):
         return f"the first line names a column twice: {header}"
     if "" in header:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import difflib
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from tanren.common.chat import MARKERS
+from tanren.common.config import ModelConfig
 from tanren.common.data._source import Source
 from tanren.common.errors import ExitCode, UserError
 
@@ -66,8 +68,27 @@ def show() -> int:
     raise AssertionError("answered before the parser is asked")
 
 
+def inspect(
+    sources: Sources,
+    *,
+    split: Split = "train",
+    revision: Revision = None,
+    layout: LayoutName = "auto",
+    markers: Markers = MARKERS,
+    as_json: AsJson = False,
+) -> int:
+    """Say what is in the sources: rows, layouts, keys, roles, formats, markers, metadata, and what cannot be read.
+
+    Args:
+        sources: What to look at, all rows of it.
+    """
+    from tanren.common.data._inspect import run_inspect
+
+    return run_inspect(_named(sources, split, revision, layout), markers, as_json=as_json)
+
+
 def validate(
-    sources: Sources = (),
+    sources: Sources,
     *,
     split: Split = "train",
     revision: Revision = None,
@@ -95,4 +116,61 @@ def validate(
     return run_validate(named, markers, as_json=as_json, max_errors=max_errors, only=format, show_rows=show_rows)
 
 
-COMMANDS: dict[str, Callable[..., int]] = {"show": show, "validate": validate}
+def lengths(
+    sources: Sources,
+    *,
+    split: Split = "train",
+    revision: Revision = None,
+    layout: LayoutName = "auto",
+    model: str = ModelConfig().name,
+    model_revision: str | None = None,
+    plot: Path | None = None,
+    as_json: AsJson = False,
+) -> int:
+    """Measure rows in tokens, with the tokenizer and chat template of the model, and recommend data.max_tokens.
+
+    Args:
+        sources: What to measure, all rows of it.
+        model: Whose tokenizer and template: `builtin:NAME`, a folder or a hub id, as in a recipe.
+        model_revision: Branch, tag or commit of a hub model.
+        plot: Also draw the distributions into this file (.png or .svg).
+    """
+    from tanren.common.data._lengths import run_lengths
+
+    named = _named(sources, split, revision, layout)
+    return run_lengths(named, model=model, revision=model_revision, as_json=as_json, plot=plot)
+
+
+def duplicates(
+    sources: Sources,
+    *,
+    split: Split = "train",
+    revision: Revision = None,
+    layout: LayoutName = "auto",
+    validation_share: float = 0.05,
+    seed: int = 3407,
+    as_json: AsJson = False,
+) -> int:
+    """Count prompts that come again, answers that contradict one another, and what a split into rows would leak.
+
+    Two prompts are the same if all turns before the answer are. Several sources are looked at together, as they would be
+    trained on; the prompts that two of them share are counted.
+
+    Args:
+        sources: Where to look, in all rows.
+        validation_share: Share of the rows that the split holds out.
+        seed: Of the one split into rows that is drawn beside the expectation over all.
+    """
+    from tanren.common.data._duplicates import run_duplicates
+
+    named = _named(sources, split, revision, layout)
+    return run_duplicates(named, validation_share=validation_share, seed=seed, as_json=as_json)
+
+
+COMMANDS: dict[str, Callable[..., int]] = {
+    "inspect": inspect,
+    "validate": validate,
+    "lengths": lengths,
+    "duplicates": duplicates,
+    "show": show,
+}

@@ -8,13 +8,12 @@ from collections.abc import Iterator
 from json import JSONDecodeError, JSONDecoder
 from typing import IO, Any
 
-from tanren.common.data._records import MAX_ROW_BYTES, Fault, FaultyRowError, Record
+from tanren.common.data._records import MAX_ROW_BYTES, NOT_UTF8, Fault, FaultyRowError, Record
 
 CHUNK = 1 << 16
 # The decoder tells of a value that is cut off at the place where it stopped, or where the last word or escape began.
 _NEAR_THE_END = 16
 _SPACE = re.compile(r"[ \t\r\n]*")
-_NOT_UTF8 = re.compile(r"[\udc80-\udcff]")  # what the error handler surrogateescape makes of a byte
 _TOO_EARLY = "not JSON: the file ends before its list of rows does"
 
 
@@ -186,8 +185,8 @@ class _List:
         while True:
             try:
                 value, end = self.strict.begin_of(self.buffer, self.at)
-                # A number that ends with the buffer may have more digits behind it.
-                if end < len(self.buffer) or self.ended:
+                # What looks like a number's end may be its middle: 1 of 1.5, or of 1e5.
+                if len(self.buffer) - end >= _NEAR_THE_END or self.ended:
                     return value, self._what_is_wrong(end)
             except JSONDecodeError as error:
                 cut_off = error.msg.startswith("Unterminated") or error.pos > len(self.buffer) - _NEAR_THE_END
@@ -202,7 +201,7 @@ class _List:
     def _what_is_wrong(self, end: int) -> str | None:
         begin = self.at
         self._advance(end)
-        if _NOT_UTF8.search(self.buffer, begin, end):
+        if NOT_UTF8.search(self.buffer, begin, end):
             return "not UTF-8 text"
         try:
             self.strict.refuse_found()

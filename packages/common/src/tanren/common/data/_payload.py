@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tanren.common.chat import Learned, learned_from
+from tanren.common.chat import find_marker
 from tanren.common.task_contract import Row
 
 FORMATS = ("json", "yaml", "toml", "xml", "csv")
@@ -26,10 +26,10 @@ def payload_format(row: Row) -> str | None:
 
 
 def payload_of(row: Row, markers: Sequence[str]) -> str:
-    """Return what stands behind the marker of a row's answer (chosen as `Learned` does), or the whole answer without one."""
+    """Return what stands behind the marker of a row's answer (the one that masking takes), or the whole answer without one."""
     answer = row.reference.strip()
-    start, _ = learned_from(answer, Learned("last", "after_marker", tuple(markers)))
-    return answer[start or 0 :]
+    marker, _ = find_marker(answer, markers) if markers else (None, 0)
+    return answer if marker is None else answer[marker.end() :]
 
 
 def _word(row: Row, key: str) -> str:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
 MAX_ROW_BYTES = 64 << 20
 """Longest row of a text file, in bytes. The largest known rows have 20 KB; a longer one is a file without line ends."""
+
+NOT_UTF8 = re.compile(r"[\udc80-\udcff]")
+"""What the error handler `surrogateescape` makes of a byte that is no UTF-8."""
 
 
 @dataclass(frozen=True, slots=True)

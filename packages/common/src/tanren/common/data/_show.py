@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 from rich import box
 from rich.table import Table
 
 from tanren.common.console import Console
 from tanren.common.data._records import Fault
-from tanren.common.task_contract import Row
+from tanren.common.data._source import MOST_FAULTS
 
+Thing = TypeVar("Thing")
 SAY_EVERY = 5.0  # seconds between two lines that say how far a long reading is
 HEAD = 60  # characters of a text that stand for it
 
@@ -51,7 +52,7 @@ def head(text: str, characters: int = HEAD) -> str:
     return line if len(line) <= characters else line[: characters - 1] + "…"
 
 
-def told(console: Console, what: str, rows: Iterable[Row | Fault]) -> Iterator[Row | Fault]:
+def told(console: Console, what: str, rows: Iterable[Thing]) -> Iterator[Thing]:
     """Yield the same rows, with a line now and then that says how many there were."""
     said = time.monotonic()
     for number, row in enumerate(rows, start=1):
@@ -59,3 +60,13 @@ def told(console: Console, what: str, rows: Iterable[Row | Fault]) -> Iterator[R
             said = time.monotonic()
             console.line(f"{what}: {number - 1} rows")
         yield row
+
+
+def say_faults(out: Console, faults: Sequence[Fault]) -> None:
+    """Print what could not be read: how much, and the first places."""
+    if faults:
+        out.text(f"{sum(max(1, fault.rows) for fault in faults)} rows or files could not be read:", style="bold red")
+    for fault in faults[:MOST_FAULTS]:
+        out.text(str(fault))
+    if len(faults) > MOST_FAULTS:
+        out.text(f"... and {len(faults) - MOST_FAULTS} more")

@@ -7,7 +7,7 @@ import gzip
 import re
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Literal, cast
 
@@ -54,15 +54,32 @@ class Source:
         return "hub" if not data_file and _HUB.fullmatch(self.name) else "file"
 
 
+def settle(source: Source) -> Source:
+    """Return the source at the commit that its revision stands for now; what is no hub dataset, as it is.
+
+    What is recorded of a run, and read twice, is settled first. Raises UserError and MachineError, as `scan` does.
+    """
+    if source.kind != "hub":
+        return source
+    from tanren.common.data._hub import resolve_commit
+
+    return replace(source, revision=resolve_commit(source.name, source.revision))
+
+
 def scan(source: Source) -> Iterator[Row | Fault]:
     """Yield every row of a source in order, or what is wrong with it; memory is flat in the number of rows.
 
     A source without any row yields a fault that says so. Raises UserError at once for a name that means nothing, a split or
     layout that is not there, and a setting without effect.
     """
+    return (row for _, row in scan_records(source))
+
+
+def scan_records(source: Source) -> Iterator[tuple[Record | None, Row | Fault]]:
+    """Do as `scan`, with the record that each row was read from; a task pack has none."""
     _check_settings(source)
     if source.kind == "pack":
-        return _pack_rows(source)
+        return ((None, row) for row in _pack_rows(source))
     if source.kind == "hub":
         from tanren.common.data._hub import read_hub
 
@@ -95,19 +112,19 @@ def read_rows(source: Source) -> Iterator[Row]:
     raise UserError(f"{faulty} of {count + faulty} rows cannot be used; correct or remove them:\n{listed}{more}")
 
 
-def _rows(records: Iterator[Record | Fault], source: Source, name: str) -> Iterator[Row | Fault]:
+def _rows(records: Iterator[Record | Fault], source: Source, name: str) -> Iterator[tuple[Record | None, Row | Fault]]:
     found = False
     for record in records:
         found = True
         if isinstance(record, Fault):
-            yield record
+            yield None, record
             continue
         try:
-            yield row_of(record, f"{name}:{record.number}", source.layout)
+            yield record, row_of(record, f"{name}:{record.number}", source.layout)
         except FaultyRowError as error:
-            yield Fault(record.place, str(error))
+            yield record, Fault(record.place, str(error))
     if not found:
-        yield Fault(source.name, "holds no row", rows=0)
+        yield None, Fault(source.name, "holds no row", rows=0)
 
 
 def _file_records(path: Path) -> Iterator[Record | Fault]:
@@ -201,7 +218,10 @@ def _pack_rows(source: Source) -> Iterator[Row | Fault]:
 
     if source.split not in ("train", "heldout"):
         raise UserError(f"{source.name}: unknown split {source.split!r}; a task pack has train and heldout")
-    rows = load_pack(source.name.removeprefix(PACK)).rows("train" if source.split == "train" else "heldout")
+    pack = load_pack(source.name.removeprefix(PACK))
+    rows = pack.rows("train" if source.split == "train" else "heldout")
+    if pack.description.group == "format":  # such a pack says the format of an answer there
+        rows = [replace(row, metadata={"format": row.group, **row.metadata}) for row in rows]
     return _checked(rows, source)
 
 
