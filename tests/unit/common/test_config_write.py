@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -52,6 +53,16 @@ def test_each_value_says_where_it_came_from_and_an_unset_one_is_a_comment() -> N
     assert "# b is not set  # default" in text
     assert "]  # recipe r.toml" in text
     assert tomllib.loads(text) == {"a": 1, "t": {"c": [1, 2]}}
+
+
+def test_a_table_in_a_list_is_written_without_what_is_not_set_and_reads_back_the_same(tmp_path: Path) -> None:
+    data = {"sources": [{"name": "a"}, {"name": "b", "revision": "r"}], "upsample": {"metadata.format=toml": 2.0}}
+    config = SftConfig.model_validate({"data": data | {"phases": [{"sources": {"a": 0.5, "b": 1}, "epochs": 2}]}})
+    path = tmp_path / "written.toml"
+    path.write_text(dump_toml(config.model_dump(mode="json"), {}), encoding="utf-8")
+    assert '{name = "a", split = "train", layout = "auto", weight = 1.0}' in path.read_text(encoding="utf-8")
+    loaded = load_config(SftConfig, recipe=path, flags=[], environment={}, prefix="X__", prog="test", description="")
+    assert loaded.config == config
 
 
 def test_an_origin_with_a_line_break_stays_one_comment() -> None:
