@@ -45,7 +45,7 @@ def main() -> int:
     cases = []
     for kind in arguments.kinds:
         for size in arguments.sizes or SIZES[kind]:
-            with tempfile.TemporaryDirectory(dir=ROOT) as folder:
+            with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / f"{kind}.jsonl"
                 write_rows(path, kind, size)
                 case = {"rows": kind, "number": size, "file_mib": round(path.stat().st_size / 2**20, 1)}
