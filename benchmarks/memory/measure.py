@@ -37,6 +37,7 @@ from tanren.common.plan.packed import attention_of
 from tanren.common.plan.trace import Shape, empty_model, shape_of
 from tanren.common.run import MetricsWriter, RunDirectory, read_steps
 from tanren.sft.config import SftConfig
+from tanren.sft.full import FullTrainer
 from tanren.sft.interruption import Interruption
 from tanren.sft.packing import Steps
 from tanren.sft.plan import Plan
@@ -181,6 +182,7 @@ def job_of(case: Case, shape: Shape, target: Target) -> SftJob:
                 "gradient_checkpointing": case.checkpointing,
                 "max_steps": STEPS,
                 "rows_per_step": max(1, 8 * case.tokens // (3 * longest)),
+                "method": "full" if case.method == "full" else "lora",
             },
             "checkpoint": {"every_steps": 0},
         }
@@ -188,8 +190,7 @@ def job_of(case: Case, shape: Shape, target: Target) -> SftJob:
     source = ModelSource(case.shape, "folder", "")
     plan = Plan(Loaded(config, {}, None), source, None, Selection(), [])
     attention = attention_of(config.train.attention, shape, torch.bfloat16, target)
-    job = EqualSteps(shape, torch.bfloat16, attention, plan, TrainingSamples.of(samples))
-    return job.as_if("full", "none") if case.method == "full" else job
+    return EqualSteps(shape, torch.bfloat16, attention, plan, TrainingSamples.of(samples), method=config.train.method)
 
 
 def predicted(prediction: Prediction) -> dict[str, Any]:
@@ -221,7 +222,8 @@ def measured(job: SftJob, model: Any, device: str) -> dict[str, Any]:
         console = Console(stream=io.StringIO())
         metrics = MetricsWriter(run.metrics)
         console.attach(metrics)
-        trainer = SftTrainer(
+        trainer_class = FullTrainer if job.method == "full" else SftTrainer
+        trainer = trainer_class(
             model=job.prepare(model),
             steps=steps,
             config=job.plan.config,

@@ -16,6 +16,7 @@ from tanren.common.config import (
     ConfigModel,
     GenerationConfig,
     LoraConfig,
+    Method,
     ModelConfig,
     OutputConfig,
     TaskConfig,
@@ -108,6 +109,14 @@ class DataConfig(ConfigModel):
     No sample with one is an error always."""
 
 
+class StartConfig(ModelConfig):
+    """Which model training starts from, in which precision, on which device."""
+
+    parent: str | None = None
+    """A finished run whose adapter is merged into the model first, with all that was merged before it: its run directory, or
+    `latest:NAME`, the newest finished run of that recipe name in output.runs. What is trained is a fresh adapter on top."""
+
+
 class OptimConfig(ConfigModel):
     """AdamW and its schedule."""
 
@@ -134,7 +143,13 @@ class OptimConfig(ConfigModel):
 
 
 class TrainConfig(ConfigModel):
-    """How long, and in what portions."""
+    """What is trained, how long, and in what portions."""
+
+    method: Method = "lora"
+    """lora: an adapter beside the frozen weights. full: all weights, with float32 copies where they are in bfloat16."""
+
+    engine: Literal["native", "unsloth"] = "native"
+    """What loads the model and attaches the adapter. unsloth: its FastLanguageModel, on CUDA; data, steps and outputs stay the same."""
 
     epochs: Annotated[float, Field(gt=0)] = 1.0
     """Passes over the rows; max_steps overrides it."""
@@ -198,8 +213,26 @@ class TrackingConfig(ConfigModel):
     """The MLflow experiment's name."""
 
 
+class StageConfig(ConfigModel):
+    """One stage of a recipe: what it changes of the recipe's own sections. It starts from the result of the stage before it."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    """Its name, and that of its run directory: letters, digits, dots, dashes."""
+
+    seed: int = 3407
+    """Seed of everything random in this stage."""
+
+    task: TaskConfig = TaskConfig()
+    data: DataConfig = DataConfig()
+    lora: LoraConfig = LoraConfig()
+    optim: OptimConfig = OptimConfig()
+    train: TrainConfig = TrainConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+
 class SftConfig(ConfigModel):
-    """Supervised fine-tuning with LoRA: model, data, training, evaluation, output."""
+    """Supervised fine-tuning: model, data, training, evaluation, output."""
 
     name: str = "sft"
     """The recipe's name; run directories begin with it."""
@@ -207,7 +240,7 @@ class SftConfig(ConfigModel):
     seed: int = 3407
     """Seed of everything random: order of rows, adapter initialisation, dropout."""
 
-    model: ModelConfig = ModelConfig()
+    model: StartConfig = StartConfig()
     task: TaskConfig = TaskConfig()
     data: DataConfig = DataConfig()
     lora: LoraConfig = LoraConfig()
@@ -217,3 +250,15 @@ class SftConfig(ConfigModel):
     evaluation: EvaluationConfig = EvaluationConfig()
     tracking: TrackingConfig = TrackingConfig()
     output: OutputConfig = OutputConfig()
+
+    stages: Annotated[list[StageConfig], tyro.conf.Suppress] = []
+    """Trainings one after the other, each from the one before it: `[[stages]]` with a name and `[stages.SECTION]` for what changes."""
+
+    @field_validator("stages")
+    @classmethod
+    def _names_differ(cls, stages: list[StageConfig]) -> list[StageConfig]:
+        names = [stage.name for stage in stages]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two stages have the name {twice[0]!r}; give each its own")
+        return stages

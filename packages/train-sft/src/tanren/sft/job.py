@@ -20,22 +20,24 @@ from tanren.common.console import Console
 from tanren.common.errors import ExitCode, UserError
 from tanren.common.evaluators import Evaluator, find_evaluator, find_report_writer
 from tanren.common.models.device import set_cuda_variables
+from tanren.common.models.quantised import require_bitsandbytes
 from tanren.common.run import (
     MetricsWriter,
     RunDirectory,
     create_run,
     describe_environment,
+    held,
     open_run,
     refuse_existing,
     write_atomically,
     write_steps_csv,
 )
-from tanren.sft.adapter import attach_lora, save_adapter
-from tanren.sft.coverage import say_coverage
+from tanren.sft.coverage import check_before_loading
 from tanren.sft.interruption import watch_for_interruption
 from tanren.sft.memory import Settled, measured_memory, settle_memory, take_recorded
 from tanren.sft.plan import Plan
 from tanren.sft.summary import final_numbers, make_summary, verdict_line
+from tanren.sft.unsloth_engine import import_unsloth, prove_packing
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -50,7 +52,8 @@ if TYPE_CHECKING:
 
 BASE, TRAINED = "base", "trained"
 # Settings that may differ between a run and its resumption: they do not touch the numbers.
-MAY_DIFFER_ON_RESUME = ("output.", "checkpoint.", "tracking.")
+# A parent may have been moved: its hash is compared, not its path.
+MAY_DIFFER_ON_RESUME = ("output.", "checkpoint.", "tracking.", "model.parent")
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ def run_job(plan: Plan, *, resume: str | None) -> int:
     earlier = open_run(resume, config.output.runs, config.name) if resume else None
     if earlier is not None:
         plan = take_recorded(plan, earlier)
-        _check_same_config(plan, earlier)
+        check_same_config(plan.loaded.values(), earlier)
     else:
         refuse_existing(config.output.run_dir)  # told now, not after a minute of loading
     evaluator_class = find_evaluator() if plan.pack and config.evaluation.enabled else None
@@ -89,9 +92,9 @@ def run_job(plan: Plan, *, resume: str | None) -> int:
     settled = settle_memory(plan, prepared.samples, prepared.device, console)
     plan = settled.plan
     run = earlier or create_run(config.output.run_dir, config.output.runs, config.name)
-    metrics = MetricsWriter(run.metrics)
-    console.attach(metrics)
-    with run.log.open("a", encoding="utf-8") as console.log:
+    with held(run), run.log.open("a", encoding="utf-8") as console.log:
+        metrics = MetricsWriter(run.metrics)
+        console.attach(metrics)
         console.line(f"run directory: {run.path}")
         evaluator = None
         if evaluator_class is not None and plan.pack is not None:
@@ -107,7 +110,7 @@ def run_job(plan: Plan, *, resume: str | None) -> int:
                 run.write_json(run.summary, summary | {"error": f"{type(error).__name__}: {error}"})
                 tracker.finish({}, "FAILED")
             raise
-    metrics.close()
+        metrics.close()
     return code
 
 
@@ -115,16 +118,25 @@ def _prepare(plan: Plan, console: Console) -> Prepared:
     """Import the libraries, choose the device, and turn the rows into samples."""
     config = plan.config
     set_cuda_variables()
+    if config.train.engine == "unsloth":
+        with console.phase("import", "unsloth"):
+            import_unsloth()
     with console.phase("import", "torch, transformers, peft"):
         import tanren.sft.trainer  # noqa: F401 (the heavy import, paid where it is announced)
+        from tanren.common.chat import template_hash
         from tanren.common.models.device import plan_device
         from tanren.common.models.load import load_tokenizer
         from tanren.sft.training_data import make_training_data
     device = plan_device(config.model)
     console.line(f"device: {device.device}, {device.dtype} ({device.reason}), {device.threads} CPU threads")
     _check_named_attention(plan, device)
+    if config.train.method == "lora":
+        require_bitsandbytes(config.model.quantisation)
+        with console.phase("check what the adapter reaches", "without weights"):
+            check_before_loading(plan.source, config.lora)
     with console.phase("load tokenizer", _first_time(plan)):
         tokenizer = load_tokenizer(plan.source)
+    _check_template(plan, template_hash(tokenizer))
     with console.phase("render and tokenise", f"{sum(plan.selection.sizes)} rows"):
         data = make_training_data(tokenizer, plan)
     for line in data.lines():
@@ -144,16 +156,14 @@ def _run(
 ) -> int:
     """Do the run in its directory: evaluate, train, evaluate, save, report."""
     from tanren.common.chat import template_hash
-    from tanren.common.models.load import load_model
-    from tanren.sft.trainer import SftTrainer
+    from tanren.sft.method import load_base, make_trainable, save_trained
 
     plan = settled.plan
     config, begun = plan.config, time.time()
-    with console.phase("load model", plan.source.name):
-        loaded = load_model(plan.source, prepared.device)
+    loaded = load_base(plan, prepared.device, console)
     attention = _choose_attention(plan, loaded, console)
     template = template_hash(prepared.tokenizer)
-    environment = _environment(prepared, attention, loaded, template) | {"memory_plan": settled.record()}
+    environment = _environment(plan, prepared, attention, loaded, template) | {"memory_plan": settled.record()}
     if resumed:
         _check_same_ground(run, environment, console)
     else:
@@ -163,13 +173,11 @@ def _run(
     if evaluator is not None:
         evaluator.evaluate(BASE, loaded.model, prepared.tokenizer, run.evaluation)
 
-    with console.phase("attach LoRA", f"rank {config.lora.rank} on {config.lora.target_modules}"):
-        model = attach_lora(plan, loaded)
-    say_coverage(model, config.lora, console)
+    model, trainer_class = make_trainable(plan, loaded, console)
     assert config.train.micro_batch_tokens != AUTO, "the plan chooses before there is a model"
     steps = plan.lay_out(prepared.samples, config.train.micro_batch_tokens if attention.packs else 1)
     with watch_for_interruption(console) as interruption:
-        trainer = SftTrainer(
+        trainer = trainer_class(
             model=model,
             steps=steps,
             config=config,
@@ -191,8 +199,7 @@ def _run(
         )
         return interruption.exit_code
 
-    with console.phase("save adapter", str(run.adapter)):
-        save_adapter(model, run, plan, loaded, template)
+    saved = save_trained(model, prepared.tokenizer, run, plan, loaded, template, prepared.device, console)
     comparison: Mapping[str, Any] = {}
     if evaluator is not None:
         evaluator.evaluate(TRAINED, model, prepared.tokenizer, run.evaluation)
@@ -204,9 +211,18 @@ def _run(
     if evaluator is not None:
         console.text(evaluator.table(BASE, TRAINED))
         console.line(verdict_line(comparison))
-    console.line(f"adapter: {run.adapter}")
+    console.line(f"{saved.name}: {saved}")
     console.line(f"report: {page}")
     return ExitCode.DONE
+
+
+def _check_template(plan: Plan, template: str) -> None:
+    """Refuse a parent that learned with another chat template: its prompts were others."""
+    if plan.parent is not None and plan.parent.template != template:
+        raise UserError(
+            f"model.parent {plan.config.model.parent!r} was trained with the chat template {plan.parent.template}, "
+            f"{plan.source.name} has {template}: give the model the template that it had then"
+        )
 
 
 def _check_named_attention(plan: Plan, device: DevicePlan) -> None:
@@ -226,7 +242,10 @@ def _choose_attention(plan: Plan, loaded: LoadedModel, console: Console) -> Choi
 
     named = plan.config.train.attention
     with console.phase("prove attention", named):
-        choice = choose_training_attention(loaded.model, named)
+        if plan.config.train.engine == "unsloth":
+            choice = prove_packing(loaded.model, str(loaded.model.device))
+        else:
+            choice = choose_training_attention(loaded.model, named)
     for line in choice.lines():
         console.line(line)
     return choice
@@ -241,9 +260,9 @@ def _first_time(plan: Plan) -> str:
     return plan.source.name
 
 
-def _check_same_config(plan: Plan, run: RunDirectory) -> None:
+def check_same_config(values: Mapping[str, Any], run: RunDirectory) -> None:
     """Refuse to resume with other settings: the result would be neither the old run nor a new one."""
-    recorded, now = flatten(run.read_config()), flatten(tomllib.loads(dump_toml(plan.loaded.values(), {})))
+    recorded, now = flatten(run.read_config()), flatten(tomllib.loads(dump_toml(values, {})))
     differing = [
         name
         for name in sorted(recorded.keys() | now.keys())
@@ -262,7 +281,7 @@ def _open_tracker(plan: Plan, run: RunDirectory, console: Console) -> Tracker:
     if not plan.config.tracking.mlflow:
         return NoTracker()
     with console.phase("open MLflow", "off with --tracking.no-mlflow"):
-        tracker = MlflowTracker(plan.config.tracking, plan.config.output.runs.expanduser(), run.path.name, plan.config)
+        tracker = MlflowTracker(plan.config.tracking, plan.config.output.runs.expanduser(), run.label, plan.config)
     console.line(f"MLflow: {tracker.uri} (look with: mlflow ui --backend-store-uri {tracker.uri})")
     return tracker
 
@@ -292,12 +311,15 @@ def _train(
     return memory
 
 
-def _environment(prepared: Prepared, attention: Choice, loaded: LoadedModel, template: str) -> dict[str, Any]:
+def _environment(
+    plan: Plan, prepared: Prepared, attention: Choice, loaded: LoadedModel, template: str
+) -> dict[str, Any]:
     return describe_environment() | {
         "device": asdict(prepared.device),
         "attention": {"kernel": attention.kernel, "reason": attention.reason, "rejected": dict(attention.rejected)},
         "attention_proof": attention.proof,
         "model": loaded.provenance,
+        "parents": [link.record(number) for number, link in enumerate(plan.parents(prepared.device.dtype), start=1)],
         "chat_template_hash": template,
         "samples_sha256": prepared.data.sha256(),
         "data": prepared.data.record(),
@@ -307,7 +329,7 @@ def _environment(prepared: Prepared, attention: Choice, loaded: LoadedModel, tem
 def _check_same_ground(run: RunDirectory, environment: Mapping[str, Any], console: Console) -> None:
     """Refuse to resume on other data or other weights; warn where only the numerics may part."""
     recorded = json.loads(run.environment.read_text(encoding="utf-8"))
-    for name in ("samples_sha256", "model", "chat_template_hash"):
+    for name in ("samples_sha256", "model", "parents", "chat_template_hash"):
         if recorded[name] != environment[name]:
             raise UserError(
                 f"{run.path} cannot be resumed: {name} was {recorded[name]!r}, now {environment[name]!r}; "

@@ -50,9 +50,11 @@ def job_for(plan: Plan, samples: Sequence[Sample], target: Target) -> SftJob:
     from tanren.common.plan.trace import read_shape
     from tanren.sft.store import TrainingSamples
 
-    shape, dtype = read_shape(plan.source), precision(plan.config.model, target)
-    attention = attention_of(plan.config.train.attention, shape, dtype, target)
-    return SftJob(shape, dtype, attention, plan, TrainingSamples.of(samples))
+    config = plan.config
+    shape, dtype = read_shape(plan.source), precision(config.model, target)
+    kernel = attention_of(config.train.attention, shape, dtype, target)
+    quantisation, method = config.model.quantisation, config.train.method
+    return SftJob(shape, dtype, kernel, plan, TrainingSamples.of(samples), quantisation=quantisation, method=method)
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,13 @@ from ._sections import (
     Checkpointing,
     GenerationConfig,
     LoraConfig,
+    Method,
     ModelConfig,
     OutputConfig,
+    Quantisation,
     TaskConfig,
 )
+from ._stages import Stage, load_stages
 from ._write import dump_toml
 
 __all__ = [
@@ -22,10 +25,14 @@ __all__ = [
     "GenerationConfig",
     "Loaded",
     "LoraConfig",
+    "Method",
     "ModelConfig",
     "OutputConfig",
+    "Quantisation",
+    "Stage",
     "TaskConfig",
     "dump_toml",
     "flatten",
     "load_config",
+    "load_stages",
 ]
