@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from tanren.common.attention import Choice
+    from tanren.common.chat import Sample
     from tanren.common.models.device import DevicePlan
     from tanren.common.models.load import LoadedModel
     from tanren.sft.store import TrainingSamples
@@ -68,6 +69,11 @@ class Prepared:
     def samples(self) -> TrainingSamples:
         """What is trained on."""
         return self.data.training
+
+    @property
+    def validation(self) -> Sequence[Sample]:
+        """What the evaluation loss is taken on; empty where the recipe keeps no rows for it."""
+        return self.data.validation
 
 
 def run_job(plan: Plan, *, resume: str | None) -> int:
