@@ -143,8 +143,9 @@ def _prepare(plan: Plan, console: Console) -> Prepared:
     with console.phase("load tokenizer", _first_time(plan)):
         tokenizer = load_tokenizer(plan.source)
     _check_template(plan, template_hash(tokenizer))
-    with console.phase("render and tokenise", f"{sum(plan.selection.sizes)} rows"):
-        data = make_training_data(tokenizer, plan)
+    rows = plan.selection.trained
+    with console.phase("render and tokenise", f"{rows} rows"), console.bar("tokenise", rows, "row") as bar:
+        data = make_training_data(tokenizer, plan, bar)
     for line in data.lines():
         console.line(line)
     return Prepared(tokenizer, device, data)
