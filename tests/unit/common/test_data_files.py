@@ -255,6 +255,13 @@ def test_a_name_that_means_nothing_is_answered_with_what_is_there(make: Make, tm
         assert told in str(caught.value), name
 
 
+def test_a_file_that_is_named_like_a_dataset_is_a_file() -> None:
+    assert Source("some/rows").kind == "hub"
+    assert Source.of_file(Path("some/rows")).kind == Source("some/rows.jsonl").kind == "file"
+    with pytest.raises(UserError, match=r"no file some/rows \(there is no folder some\)"):
+        scan(Source.of_file(Path("some/rows")))
+
+
 @pytest.mark.parametrize(
     ("settings", "told"),
     [

@@ -87,4 +87,4 @@ def test_a_wrong_argument_is_told(show: Show, arguments: tuple[str, ...], told: 
 
 def test_another_word_than_show_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(_main, ["data", "shwo"]) == 2
-    assert "tanren data 'shwo': expected show" in capsys.readouterr().err
+    assert "tanren data 'shwo': did you mean show?" in capsys.readouterr().err

@@ -100,7 +100,7 @@ def render_conversation(
     turns, spans, counts = [], [], []
     for index in answers if learned.turns == "all" else answers[-1:]:
         first, last, at = _answer(tokenizer, messages, index, text, where)
-        begin, count = _learned_from(messages[index].content.strip(), learned)
+        begin, count = learned_from(messages[index].content.strip(), learned)
         turns.append((first, last))
         spans.append((first if begin is None else at + begin, last))
         counts.append(count)
@@ -135,46 +135,19 @@ def _answer(
     return len(prompt), closing + len(end_of_turn) if closing >= 0 else len(turn), at
 
 
-def _learned_from(answer: str, learned: Learned) -> tuple[int | None, int]:
-    """Return the character of an answer from which it is learned (None: all of it), and how many lines begin with a marker."""
-    if learned.answer == "whole":
-        return None, 0
-    marker, count = find_marker(answer, learned.markers)
-    if marker is None:
-        return None, 0
-    return marker.start() if learned.answer == "from_marker" else marker.end(), count
-
-
-def find_marker(answer: str, markers: Sequence[str]) -> tuple[re.Match[str] | None, int]:
-    """Return the marker between reasoning and result, with the rest of a line that it fills, and how many lines begin with one.
+def learned_from(answer: str, learned: Learned) -> tuple[int | None, int]:
+    """Return the character of an answer from which it is learned (None: all of it), and how many lines begin with a marker.
 
     Of several the first line that is a marker and nothing else counts, else the first that begins with one.
     """
-    words = "|".join(re.escape(marker) for marker in markers)
+    if learned.answer == "whole":
+        return None, 0
+    words = "|".join(re.escape(marker) for marker in learned.markers)
     found = list(re.finditer(rf"^(?:{words})(?P<rest>[ \t]*(?:\r?\n|$))?", answer, re.MULTILINE))
     if not found:
         return None, 0
-    return next((match for match in found if match["rest"] is not None), found[0]), len(found)
-
-
-def render_segments(segments: Sequence[Segment]) -> Rendered:
-    """Return the text of a row of plain text, and where in it the model learns: no template, nothing between the segments."""
-    text = ""
-    spans: list[tuple[int, int]] = []
-    for segment in segments:
-        first, text = len(text), text + segment.text
-        if segment.learned and segment.text:
-            # Two learned segments in a row are one span: a token over their border is learned.
-            begin = spans.pop()[0] if spans and spans[-1][1] == first else first
-            spans.append((begin, len(text)))
-    return Rendered(text, (), tuple(spans), ())
-
-
-def render_row(tokenizer: PreTrainedTokenizerBase, row: Row, learned: Learned, where: str) -> Rendered:
-    """Render a row of either kind (see `render_conversation`, `render_segments`)."""
-    if row.segments:
-        return render_segments(row.segments)
-    return render_conversation(tokenizer, row.messages, learned, where)
+    marker = next((match for match in found if match["rest"] is not None), found[0])
+    return marker.start() if learned.answer == "from_marker" else marker.end(), len(found)
 
 
 def make_sample(

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from tanren.common.console import Console
 from tanren.common.data._repeats import Repeats
-from tanren.common.data._show import new_table, percent, print_json, say_faults, told
+from tanren.common.data._show import new_table, opened, percent, print_json, say_faults, told
 from tanren.common.data._source import Source, scan
 from tanren.common.errors import ExitCode, UserError
 
@@ -21,7 +21,7 @@ def run_duplicates(sources: Sequence[Source], *, validation_share: float, seed: 
         raise UserError(f"--validation-share {validation_share}: expected a share between 0 and 1")
     console = Console()
     found = Repeats([source.name for source in sources])
-    scans = [scan(source) for source in sources]  # a wrong name is told before anything is read
+    scans = opened(console, sources, scan)
     for index, rows in enumerate(scans):
         with console.phase("look for duplicates", sources[index].name):
             found.take(index, told(console, "look for duplicates", rows))

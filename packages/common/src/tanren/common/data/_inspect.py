@@ -11,12 +11,11 @@ from typing import Any
 
 from rich.text import Text
 
-from tanren.common.chat import find_marker
 from tanren.common.console import Console
 from tanren.common.data._layouts import AUTO, layout_of
-from tanren.common.data._payload import payload_format, payload_of
+from tanren.common.data._payload import find_marker, payload_format, payload_of
 from tanren.common.data._records import Fault, FaultyRowError, Record
-from tanren.common.data._show import head, new_table, percent, print_json, say_faults, told
+from tanren.common.data._show import head, new_table, opened, percent, print_json, say_faults, told
 from tanren.common.data._source import Source, scan_records
 from tanren.common.errors import ExitCode
 from tanren.common.task_contract import Row
@@ -25,6 +24,8 @@ MOST_VALUES = 5
 """So many values of a key are listed, the most frequent first."""
 MOST_DIFFERENT = 1000
 """A key with more different values (an id, a text) is not counted further: memory stays flat."""
+RARE = 0.02
+"""Where no value is in this share of the rows, values tell nothing: a text, an id."""
 VALUE_HEAD = 24  # characters of a value
 NO_FORMAT = "none"
 
@@ -53,7 +54,7 @@ class Values:
         if self.many:
             return f"more than {MOST_DIFFERENT} different ones"
         common = self.counts.most_common(MOST_VALUES)
-        if common[0][1] == 1 and len(self.counts) > MOST_VALUES:
+        if common[0][1] < RARE * self.rows and len(self.counts) > MOST_VALUES:
             return f"{len(self.counts)} different ones"
         more = len(self.counts) - len(common)
         return ", ".join(f"{head(value, VALUE_HEAD)} {count}" for value, count in common) + (
@@ -91,7 +92,7 @@ class Contents:
         self.layouts[_layout(record, layout)] += 1
         self.roles[_roles(row)] += 1
         self.formats[payload_format(row) or NO_FORMAT] += 1
-        _, count = find_marker(row.reference.strip(), markers) if markers else (None, 0)
+        _, count = find_marker(row, markers)
         self.with_marker += count > 0
         self.several_markers += count > 1
         self.empty_answers += not payload_of(row, markers).strip()
@@ -115,7 +116,7 @@ class Contents:
                 key: {
                     "rows": values.rows,
                     "different": None if values.many else len(values.counts),
-                    "most_frequent": dict(values.counts.most_common(MOST_VALUES)),
+                    "most_frequent": values.counts.most_common(MOST_VALUES),
                 }
                 for key, values in self.metadata.items()
             },
@@ -127,7 +128,7 @@ def run_inspect(sources: Sequence[Source], markers: Sequence[str], *, as_json: b
     """Count what is in the sources and print it. Exit code 1 where a row could not be read."""
     console = Console()
     contents = [Contents(source.name) for source in sources]
-    scans = [scan_records(source) for source in sources]  # a wrong name is told before anything is read
+    scans = opened(console, sources, scan_records)
     for source, pairs, found in zip(sources, scans, contents, strict=True):
         with console.phase("inspect", source.name):
             for record, row in told(console, "inspect", pairs):

@@ -15,7 +15,7 @@ from tanren.common.console import Console
 from tanren.common.data._distribution import COVERED, Lengths
 from tanren.common.data._payload import payload_format
 from tanren.common.data._records import Fault
-from tanren.common.data._show import new_table, percent, print_json, say_faults, told
+from tanren.common.data._show import new_table, opened, percent, print_json, say_faults, told
 from tanren.common.data._source import Source, scan
 from tanren.common.errors import ExitCode, UserError
 from tanren.common.task_contract import Row
@@ -132,8 +132,8 @@ def run_lengths(
         raise UserError(f"--plot {plot}: expected a name that ends with {' or '.join(PLOTS)}")
     if plot is not None and not plot.expanduser().absolute().parent.is_dir():
         raise UserError(f"--plot {plot}: there is no folder {plot.parent}")
-    scans = [scan(source) for source in sources]  # a wrong name is told before anything is loaded
     console = Console()
+    scans = opened(console, sources, scan)
     named = resolve_source(model, revision)
     with console.phase("load the tokenizer", named.describe()):
         from tanren.common.models.load import load_tokenizer

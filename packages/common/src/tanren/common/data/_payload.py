@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tanren.common.chat import find_marker
+from tanren.common.chat import Learned, learned_from
 from tanren.common.task_contract import Row
 
 FORMATS = ("json", "yaml", "toml", "xml", "csv")
@@ -27,9 +27,15 @@ def payload_format(row: Row) -> str | None:
 
 def payload_of(row: Row, markers: Sequence[str]) -> str:
     """Return what stands behind the marker of a row's answer (the one that masking takes), or the whole answer without one."""
-    answer = row.reference.strip()
-    marker, _ = find_marker(answer, markers) if markers else (None, 0)
-    return answer if marker is None else answer[marker.end() :]
+    start, _ = find_marker(row, markers)
+    return row.reference.strip()[start or 0 :]
+
+
+def find_marker(row: Row, markers: Sequence[str]) -> tuple[int | None, int]:
+    """Return where in a row's answer (stripped) its payload begins, None without a marker, and how many lines begin with one."""
+    if not markers:
+        return None, 0
+    return learned_from(row.reference.strip(), Learned("last", "after_marker", tuple(markers)))
 
 
 def _word(row: Row, key: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from rich import box
@@ -13,7 +13,7 @@ from rich.table import Table
 
 from tanren.common.console import Console
 from tanren.common.data._records import Fault
-from tanren.common.data._source import MOST_FAULTS
+from tanren.common.data._source import MOST_FAULTS, Source
 
 Thing = TypeVar("Thing")
 SAY_EVERY = 5.0  # seconds between two lines that say how far a long reading is
@@ -50,6 +50,18 @@ def head(text: str, characters: int = HEAD) -> str:
     """Return the beginning of a text on one line."""
     line = " ".join(text[: 4 * characters].split())
     return line if len(line) <= characters else line[: characters - 1] + "…"
+
+
+def opened(console: Console, sources: Sequence[Source], read: Callable[[Source], Thing]) -> list[Thing]:
+    """Open all sources before the first is read, so that a wrong name is told at once."""
+    readers = []
+    for source in sources:
+        if source.kind == "hub":  # its files are fetched here
+            with console.phase("load", f"{source.name} from the hub"):
+                readers.append(read(source))
+        else:
+            readers.append(read(source))
+    return readers
 
 
 def told(console: Console, what: str, rows: Iterable[Thing]) -> Iterator[Thing]:

@@ -45,6 +45,12 @@ class Source:
     layout: str = AUTO
     """How a row is laid out; auto: told by its keys, row by row."""
 
+    @classmethod
+    def of_file(cls, path: Path) -> Source:
+        """Return a file as a source, also where its path looks like the name of a hub dataset."""
+        path = path.expanduser()
+        return cls(str(path) if path.is_absolute() else f"./{path}")
+
     @property
     def kind(self) -> Kind:
         """What the name means; a file that is there comes before a dataset of the same name."""
@@ -179,7 +185,8 @@ def _check_settings(source: Source) -> None:
 def _existing_file(name: str) -> Path:
     path = Path(name).expanduser()
     if path.is_dir():
-        files = sorted(str(file) for file in path.rglob("*") if file.name.lower().endswith(SUFFIXES))
+        inside = (*path.glob("*"), *path.glob("*/*"))
+        files = sorted(str(file) for file in inside if file.name.lower().endswith(SUFFIXES))
         found = (
             f"name the files in it: {_listed(files)}"
             if files

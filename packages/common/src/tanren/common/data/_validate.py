@@ -6,13 +6,14 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from tanren.common.console import Console
 from tanren.common.data._formats import check_payload
 from tanren.common.data._payload import FORMATS, payload_format, payload_of
 from tanren.common.data._records import Fault
-from tanren.common.data._show import head, new_table, percent, print_json, told
+from tanren.common.data._show import head, new_table, opened, percent, print_json, told
 from tanren.common.data._source import Source, scan
 from tanren.common.errors import ExitCode, UserError
 from tanren.common.task_contract import Row
@@ -34,13 +35,13 @@ class Verdicts:
     unread: int = 0
     """Rows that could not be read; a file that could not be read, or not to its end, counts as one more."""
     errors: list[dict[str, str | None]] = field(default_factory=list)
-    failing: list[tuple[Row, str, str]] = field(default_factory=list)
-    """The rows to show: row, payload, error."""
+    failing: list[tuple[Row, str, str, str]] = field(default_factory=list)
+    """The rows to show: row, name, payload, error."""
 
     @property
     def good(self) -> bool:
-        """Whether there are rows, and every one of them is valid."""
-        return 0 < self.rows == self.valid.total()
+        """Whether everything was read, and every row of it is valid."""
+        return self.unread == 0 and self.rows == self.valid.total()
 
     def as_json(self) -> dict[str, Any]:
         """Return the counts and all errors."""
@@ -65,20 +66,26 @@ def run_validate(
     show_rows: int | None,
 ) -> int:
     """Check every payload and print what was found. Exit code 0 only where every row is valid."""
-    if as_json and (max_errors is not None or show_rows is not None):
-        flag = "--max-errors" if max_errors is not None else "--show-rows"
-        raise UserError(f"{flag} has no effect with --json: it lists all errors; take one of the two")
+    given = {"--max-errors": max_errors, "--format": only, "--show-rows": show_rows}
+    for flag, value in given.items():
+        if as_json and value is not None:
+            raise UserError(f"{flag} has no effect with --json, which lists every error; take one of the two")
+        if isinstance(value, int) and value < 0:
+            raise UserError(f"{flag} {value}: expected 0 or more")
     if only is not None and only not in FORMATS:
         raise UserError(f"--format {only!r}: expected one of {', '.join(FORMATS)}")
-    if only is not None and show_rows is None and not as_json:
+    if only is not None and show_rows is None:
         show_rows = SHOWN_ROWS
     found = Verdicts()
+    names = Counter(Path(source.name).name for source in sources)
     console = Console()
-    scans = [scan(source) for source in sources]  # a wrong name is told before anything is read
+    scans = opened(console, sources, scan)
     for source, rows in zip(sources, scans, strict=True):
         with console.phase("validate", source.name):
             for row in told(console, "validate", rows):
-                _judge(row, markers, found, only, show_rows or 0)
+                _judge(
+                    row, source.name if names[Path(source.name).name] > 1 else "", markers, found, only, show_rows or 0
+                )
     if as_json:
         print_json(found.as_json())
     else:
@@ -86,7 +93,10 @@ def run_validate(
     return ExitCode.DONE if found.good else ExitCode.FOUND_WANTING
 
 
-def _judge(row: Row | Fault, markers: Sequence[str], found: Verdicts, only: str | None, show_rows: int) -> None:
+def _judge(
+    row: Row | Fault, path: str, markers: Sequence[str], found: Verdicts, only: str | None, show_rows: int
+) -> None:
+    """Count a row; `path` is told with its number where two files have one name."""
     if isinstance(row, Fault):
         found.rows += row.rows
         found.unread += max(1, row.rows)
@@ -103,9 +113,13 @@ def _judge(row: Row | Fault, markers: Sequence[str], found: Verdicts, only: str 
         found.valid[name] += 1
         return
     found.invalid[name] += 1
-    found.errors.append({"row": row.id, "format": name, "message": error})
+    found.errors.append({"row": _named(row, path), "format": name, "message": error})
     if only in (None, name) and len(found.failing) < show_rows:
-        found.failing.append((row, payload, error))
+        found.failing.append((row, _named(row, path), payload, error))
+
+
+def _named(row: Row, path: str) -> str:
+    return f"{path}:{row.id.rpartition(':')[2]}" if path else row.id
 
 
 def _print(found: Verdicts, max_errors: int, only: str | None) -> None:
@@ -134,7 +148,7 @@ def _print(found: Verdicts, max_errors: int, only: str | None) -> None:
             f"{found.without_format} rows name none of the formats {', '.join(FORMATS)} (metadata.format, what stands behind "
             "_to_ in subcategory, category): their payload was not judged"
         )
-    for row, payload, error_text in found.failing:
-        out.text(f"\n--- {row.id}: {error_text}", style="bold")
+    for row, name, payload, error_text in found.failing:
+        out.text(f"\n--- {name}: {error_text}", style="bold")
         out.text(f"prompt:  {head(row.prompt[-1].content if row.prompt else '', PROMPT_HEAD)}")
         out.text(f"payload:\n{payload[:PAYLOAD_HEAD]}{'…' if len(payload) > PAYLOAD_HEAD else ''}")

@@ -30,10 +30,7 @@ class RowSource:
 def recipe_sources(config: DataConfig) -> tuple[RowSource, ...]:
     """Return the sources of rows to train on that a recipe names; none means the task pack's rows."""
     if config.file is not None:
-        source = Source(str(config.file.expanduser()))
-        if source.kind != "file":  # owner/name, say: the key means a file
-            source = Source(str(config.file.expanduser().absolute()))
-        return (RowSource(config.file.name, partial(read_rows, source)),)
+        return (RowSource(config.file.name, partial(read_rows, Source.of_file(config.file))),)
     return named_sources(config.sources)
 
 
