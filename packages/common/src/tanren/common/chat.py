@@ -150,6 +150,26 @@ def learned_from(answer: str, learned: Learned) -> tuple[int | None, int]:
     return marker.start() if learned.answer == "from_marker" else marker.end(), len(found)
 
 
+def render_segments(segments: Sequence[Segment]) -> Rendered:
+    """Return the text of a row of plain text, and where in it the model learns: no template, nothing between the segments."""
+    text = ""
+    spans: list[tuple[int, int]] = []
+    for segment in segments:
+        first, text = len(text), text + segment.text
+        if segment.learned and segment.text:
+            # Two learned segments in a row are one span: a token over their border is learned.
+            begin = spans.pop()[0] if spans and spans[-1][1] == first else first
+            spans.append((begin, len(text)))
+    return Rendered(text, (), tuple(spans), ())
+
+
+def render_row(tokenizer: PreTrainedTokenizerBase, row: Row, learned: Learned, where: str) -> Rendered:
+    """Render a row of either kind (see `render_conversation`, `render_segments`)."""
+    if row.segments:
+        return render_segments(row.segments)
+    return render_conversation(tokenizer, row.messages, learned, where)
+
+
 def make_sample(
     tokenizer: PreTrainedTokenizerBase,
     messages: Sequence[Message],

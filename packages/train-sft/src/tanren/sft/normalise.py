@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tanren.common.chat import find_marker
+from tanren.common.chat import Learned, learned_from
 
 BEGIN, END = "<|BEGIN_CODE|>", "<|END_CODE|>"
 # A fence at the beginning of a line, with a language behind it or not, up to the next line that is its end.
@@ -32,7 +32,7 @@ def code_tags(answer: str, markers: Sequence[str]) -> Normalised:
     """Return the body of an answer between `<|BEGIN_CODE|>` and `<|END_CODE|>`, each on a line of its own.
 
     The body is what stands between the tags if the answer has both; else the first fenced block; else what follows the
-    marker (`find_marker`); else all of it. Line breaks around it go, its own characters stay. What was rewritten once
+    marker (`learned_from`); else all of it. Line breaks around it go, its own characters stay. What was rewritten once
     stays as it is. Raises NotNormalisableError for a body that is empty, or holds a tag itself.
     """
     body, kind = _body(answer, markers)
@@ -53,9 +53,9 @@ def _body(answer: str, markers: Sequence[str]) -> tuple[str, str]:
     fenced = FENCED.search(answer)
     if fenced is not None:
         return fenced["body"], "from a fenced block"
-    marker, _ = find_marker(answer, markers)
-    if marker is not None:
-        return answer[marker.end() :], "after a marker"
+    start, _ = learned_from(answer, Learned("last", "after_marker", tuple(markers)))
+    if start is not None:
+        return answer[start:], "after a marker"
     return answer, "as a whole"
 
 
