@@ -14,8 +14,7 @@ import torch
 from tanren.common.attention.packed import registered_name
 from tanren.common.chat import Sample
 from tanren.common.console import Console
-from tanren.common.errors import ExitCode
-from tanren.common.models.tiny import tiny_model
+from tanren.common.models.tiny import tiny_model, tiny_tokenizer
 from tanren.common.run import MetricsWriter, RunDirectory, read_steps
 from tanren.sft.config import SftConfig
 from tanren.sft.interruption import Interruption
@@ -34,9 +33,7 @@ def steps(make: MakeSample) -> list[Step]:
 
 
 @contextmanager
-def _trainer(
-    folder: Path, steps: list[Step], interruption: Interruption | None = None, **settings: Any
-) -> Iterator[SftTrainer]:
+def _trainer(folder: Path, steps: list[Step], *, until: int | None = None, **settings: Any) -> Iterator[SftTrainer]:
     model = tiny_model("tiny-qwen3", torch.float32)
     model.set_attn_implementation(registered_name("sdpa"))
     console = Console(stream=io.StringIO())
@@ -45,13 +42,15 @@ def _trainer(
     console.attach(metrics)
     yield SftTrainer(
         model=model,
+        tokenizer=tiny_tokenizer(),
         steps=steps,
         config=SftConfig.model_validate({"optim": {"lr": 0.01, "warmup_ratio": 0, "schedule": "constant"}} | settings),
         run=run,
         console=console,
         tracker=NoTracker(),
-        interruption=interruption or Interruption(),
+        interruption=Interruption(),
         device="cpu",
+        until=until,
     )
     metrics.close()
 
@@ -96,7 +95,7 @@ def test_a_run_that_is_interrupted_and_resumed_ends_with_the_same_losses(tmp_pat
         (tmp_path / name).mkdir()
     with _trainer(tmp_path / "whole", steps) as trainer:
         trainer.train()
-    with _trainer(tmp_path / "parts", steps, Interruption(ExitCode.PREEMPTED)) as trainer:
+    with _trainer(tmp_path / "parts", steps, until=1) as trainer:
         trainer.train()
         assert trainer.state.global_step == 1
     with _trainer(tmp_path / "parts", steps) as trainer:

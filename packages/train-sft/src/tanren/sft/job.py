@@ -25,14 +25,16 @@ from tanren.common.run import (
     create_run,
     describe_environment,
     open_run,
+    read_steps,
+    read_validations,
     refuse_existing,
     write_atomically,
-    write_steps_csv,
+    write_csv,
 )
 from tanren.sft.adapter import attach_lora, save_adapter
 from tanren.sft.coverage import say_coverage
-from tanren.sft.interruption import watch_for_interruption
-from tanren.sft.memory import Settled, measured_memory, settle_memory, take_recorded
+from tanren.sft.interruption import Interruption, watch_for_interruption
+from tanren.sft.memory import Settled, settle_memory, take_recorded
 from tanren.sft.plan import Plan
 from tanren.sft.summary import final_numbers, make_summary, verdict_line
 
@@ -43,12 +45,13 @@ if TYPE_CHECKING:
     from tanren.common.chat import Sample
     from tanren.common.models.device import DevicePlan
     from tanren.common.models.load import LoadedModel
+    from tanren.sft.step_evaluation import StepEvaluation
     from tanren.sft.tracking import Tracker
     from tanren.sft.trainer import SftTrainer
 
 BASE, TRAINED = "base", "trained"
 # Settings that may differ between a run and its resumption: they do not touch the numbers.
-MAY_DIFFER_ON_RESUME = ("output.", "checkpoint.", "tracking.")
+MAY_DIFFER_ON_RESUME = ("output.", "checkpoint.every_steps", "checkpoint.keep", "tracking.")
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,8 @@ class Prepared:
     tokenizer: PreTrainedTokenizerBase
     device: DevicePlan
     samples: list[Sample]
+    validation: list[Sample]
+    """Never trained on; none where no validation is asked for."""
 
 
 def run_job(plan: Plan, *, resume: str | None) -> int:
@@ -110,17 +115,35 @@ def _prepare(plan: Plan, console: Console) -> Prepared:
         import tanren.sft.trainer  # noqa: F401 (the heavy import, paid where it is announced)
         from tanren.common.models.device import plan_device
         from tanren.common.models.load import load_tokenizer
+        from tanren.sft.optimizer import check_optimizer
         from tanren.sft.samples import make_samples
     device = plan_device(config.model)
     console.line(f"device: {device.device}, {device.dtype} ({device.reason}), {device.threads} CPU threads")
     _check_named_attention(plan, device)
+    check_optimizer(config.optim, device.device)
     with console.phase("load tokenizer", _first_time(plan)):
         tokenizer = load_tokenizer(plan.source)
     with console.phase("render and tokenise", f"{len(plan.train_rows)} rows"):
         samples, report = make_samples(tokenizer, plan.train_rows, config.data)
     for line in report.lines():
         console.line(line)
-    return Prepared(tokenizer, device, samples)
+    return Prepared(tokenizer, device, samples, _validation_samples(plan, tokenizer, console))
+
+
+def _validation_samples(plan: Plan, tokenizer: PreTrainedTokenizerBase, console: Console) -> list[Sample]:
+    """Turn the held-out rows into samples, if their loss is asked for; one without a token to learn has none, and is counted."""
+    if not plan.config.validation.every_steps:
+        return []
+    from tanren.sft.samples import make_samples
+
+    data = plan.config.data.model_copy(update={"fully_masked": "drop"})
+    try:
+        samples, report = make_samples(tokenizer, plan.heldout_rows, data)
+    except UserError as error:
+        raise UserError(f"validation: {error}") from None
+    for line in report.lines():
+        console.line(f"validation: {line}")
+    return samples
 
 
 def _run(
@@ -136,8 +159,8 @@ def _run(
     """Do the run in its directory: evaluate, train, evaluate, save, report."""
     from tanren.common.chat import template_hash
     from tanren.common.models.load import load_model
-    from tanren.sft.packing import lay_out
-    from tanren.sft.trainer import SftTrainer
+    from tanren.sft.loop import make_trainer, train
+    from tanren.sft.validation import finish_validation
 
     plan = settled.plan
     config, begun = plan.config, time.time()
@@ -157,37 +180,29 @@ def _run(
     with console.phase("attach LoRA", f"rank {config.lora.rank} on {config.lora.target_modules}"):
         model = attach_lora(plan, loaded)
     say_coverage(model, config.lora, console)
-    assert config.train.micro_batch_tokens != AUTO, "the plan chooses before there is a model"
-    steps = lay_out(
-        prepared.samples,
-        rows=plan.rows_to_train(len(prepared.samples)),
-        rows_per_step=config.train.rows_per_step,
-        budget=config.train.micro_batch_tokens if attention.packs else 1,
-        seed=config.seed,
-    )
     with watch_for_interruption(console) as interruption:
-        trainer = SftTrainer(
-            model=model,
-            steps=steps,
-            config=config,
-            run=run,
-            console=console,
-            tracker=tracker,
-            interruption=interruption,
-            device=prepared.device.device,
+        trainer = make_trainer(
+            plan,
+            prepared,
+            model,
+            run,
+            console,
+            tracker,
+            interruption,
+            packs=attention.packs,
+            step_evaluation=_step_evaluation(plan, prepared, run, console),
         )
-        memory = _train(trainer, settled, run, console, resumed=resumed)
-    write_steps_csv(run.metrics, run.path / "metrics.csv")
-    done = trainer.state.global_step
-    if interruption.exit_code is not None:
-        status = "interrupted" if interruption.exit_code is ExitCode.INTERRUPTED else "preempted"
+        checkpoint = run.checkpoint(run.checkpoint_steps()[-1]) if resumed else None
+        memory = train(trainer, settled, console, checkpoint)
+    write_csv(read_steps(run.metrics), run.path / "metrics.csv")
+    if trainer.validation is not None:
+        write_csv(read_validations(run.metrics), run.path / "validation.csv")
+    if interruption.status is not None:
         tracker.finish({}, "KILLED")
-        run.write_json(run.summary, make_summary(plan, run, console, status, begun, {}, memory))
-        console.line(
-            f"{status} after step {done} of {len(steps)}; to continue: the same command with --resume {run.path}"
-        )
-        return interruption.exit_code
+        run.write_json(run.summary, make_summary(plan, run, console, interruption.status, begun, {}, memory))
+        return _stopped(interruption, trainer, run, console)
 
+    validated = finish_validation(trainer, run, console)
     with console.phase("save adapter", str(run.adapter)):
         save_adapter(model, run, plan, loaded, template)
     comparison: Mapping[str, Any] = {}
@@ -195,7 +210,7 @@ def _run(
         evaluator.evaluate(TRAINED, model, prepared.tokenizer, run.evaluation)
         comparison = evaluator.compare(BASE, TRAINED)
     tracker.finish(final_numbers(comparison), "FINISHED")
-    run.write_json(run.summary, make_summary(plan, run, console, "done", begun, comparison, memory))
+    run.write_json(run.summary, make_summary(plan, run, console, "done", begun, comparison, memory, validated))
     with console.phase("write report"):
         page = find_report_writer()(run)
     if evaluator is not None:
@@ -264,29 +279,30 @@ def _open_tracker(plan: Plan, run: RunDirectory, console: Console) -> Tracker:
     return tracker
 
 
-def _train(
-    trainer: SftTrainer, settled: Settled, run: RunDirectory, console: Console, *, resumed: bool
-) -> Mapping[str, Any]:
-    """Train; return the memory that was planned beside what was used."""
-    import torch
+def _stopped(interruption: Interruption, trainer: SftTrainer, run: RunDirectory, console: Console) -> ExitCode:
+    """Say how to go on after a signal; return the exit code."""
+    status, done, steps = interruption.status, trainer.state.global_step, trainer.args.max_steps
+    if not run.checkpoint_steps():
+        console.line(f"{status} before step 1: there is no checkpoint, start again")
+        return ExitCode.PREEMPTED if status == "preempted" else ExitCode.INTERRUPTED
+    console.line(f"{status} after step {done} of {steps}; to continue: the same command with --resume {run.path}")
+    return interruption.exit_code
 
-    steps = trainer.args.max_steps
-    checkpoint: str | None = None
-    if resumed:
-        step = run.checkpoint_steps()[-1]
-        console.record("resume", {"step": step})
-        console.line(f"resuming after step {step} of {steps}")
-        checkpoint = str(run.checkpoint(step))
-    with console.phase("train", f"{steps} steps"), console.bar("train", steps, "step") as bar:
-        trainer.bar = bar
-        trainer.start_clock()
-        torch.use_deterministic_algorithms(True)
-        with measured_memory(settled, console) as memory:
-            try:
-                trainer.train(resume_from_checkpoint=checkpoint)
-            finally:
-                torch.use_deterministic_algorithms(False)
-    return memory
+
+def _step_evaluation(plan: Plan, prepared: Prepared, run: RunDirectory, console: Console) -> StepEvaluation | None:
+    evaluation = plan.config.evaluation
+    if not evaluation.every_steps or plan.pack is None:
+        return None
+    from tanren.sft.step_evaluation import StepEvaluation, rows_of_steps
+
+    rows = rows_of_steps(plan.heldout_rows, evaluation, plan.config.seed)
+    return StepEvaluation(
+        find_evaluator()(plan.pack, rows, evaluation, console),
+        prepared.tokenizer,
+        run.evaluation / "steps",
+        every=evaluation.every_steps,
+        steps=plan.steps(len(prepared.samples)),
+    )
 
 
 def _environment(prepared: Prepared, attention: Choice, loaded: LoadedModel, template: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from tanren.common.config import Loaded
+from tanren.common.config import Loaded, flatten
 from tanren.common.conversations import read_conversations
 from tanren.common.errors import UserError
 from tanren.common.models.source import ModelSource, resolve_source
@@ -59,12 +59,14 @@ def make_plan(loaded: Loaded[SftConfig]) -> Plan:
         return Plan(loaded, source, None, read_conversations(config.data.file), [], warnings)
     pack = load_pack(config.task.name, config.task.options)
     train_rows = pack.rows("train")
-    heldout_rows = pack.rows("heldout") if config.evaluation.enabled else []
+    wanted = config.evaluation.enabled or config.validation.every_steps
+    heldout_rows = pack.rows("heldout") if wanted else []
     if not train_rows:
         raise UserError(f"the task pack {config.task.name} gave no training row; its options ask for none")
-    if config.evaluation.enabled and not heldout_rows:
+    if wanted and not heldout_rows:
         raise UserError(
-            f"the task pack {config.task.name} gave no held-out row to evaluate on; raise its option, or --evaluation.no-enabled"
+            f"the task pack {config.task.name} gave no held-out row to evaluate on; raise its option, or "
+            "--evaluation.no-enabled --validation.every-steps 0"
         )
     both = {row.prompt for row in train_rows} & {row.prompt for row in heldout_rows}
     if both:
@@ -95,6 +97,7 @@ def _check_effects(loaded: Loaded[SftConfig]) -> tuple[str, ...]:
         )
     _check_learned(loaded)
     _check_adapter(config)
+    _check_between_steps(loaded)
     if not config.tracking.mlflow:
         for name in ("tracking.mlflow_uri", "tracking.experiment"):
             if name in origins:
@@ -115,6 +118,32 @@ def _check_learned(loaded: Loaded[SftConfig]) -> None:
                 )
     elif not data.markers or not all(marker.strip() for marker in data.markers):
         raise UserError(f"data.markers: found {data.markers!r}, expected words that stand before the result")
+
+
+def _check_between_steps(loaded: Loaded[SftConfig]) -> None:
+    """Refuse what hangs on a validation or an evaluation that does not take place."""
+    config, origins = loaded.config, loaded.origins
+    if config.data.file is not None and config.validation.every_steps:
+        raise UserError(
+            "validation.every_steps needs held-out rows, and data.file has none; use a task pack, or remove validation.every_steps"
+        )
+    needs = (
+        ("validation.patience", "validation.every_steps"),
+        ("validation.min_delta", "validation.every_steps"),
+        ("validation.restore_best", "checkpoint.keep_best"),
+        ("checkpoint.keep_best", "validation.every_steps"),
+        ("evaluation.every_steps", "evaluation.enabled"),
+        ("evaluation.step_rows", "evaluation.every_steps"),
+        ("train.spike_patience", "train.spike_factor"),
+    )
+    values = flatten(config.model_dump())
+    for name, needed in needs:
+        if name in origins and values[name] and not values[needed]:
+            raise UserError(f"{name} ({origins[name]}) has no effect without {needed}; remove it, or set {needed}")
+    if "optim.min_lr_ratio" in origins and config.optim.schedule == "constant":
+        raise UserError(
+            f"optim.min_lr_ratio ({origins['optim.min_lr_ratio']}) has no effect with optim.schedule = constant; remove one of the two"
+        )
 
 
 def _check_adapter(config: SftConfig) -> None:

@@ -3,7 +3,7 @@
 from ._directory import RunDirectory, create_run, open_run, refuse_existing
 from ._environment import describe_environment
 from ._files import append_line, folder_written_aside, write_atomically
-from ._metrics import MetricsWriter, read_events, read_steps, write_steps_csv
+from ._metrics import MetricsWriter, read_events, read_steps, read_validations, write_csv
 
 __all__ = [
     "MetricsWriter",
@@ -15,7 +15,8 @@ __all__ = [
     "open_run",
     "read_events",
     "read_steps",
+    "read_validations",
     "refuse_existing",
     "write_atomically",
-    "write_steps_csv",
+    "write_csv",
 ]

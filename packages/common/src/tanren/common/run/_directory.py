@@ -83,10 +83,16 @@ class RunDirectory:
         names = [path.name.removeprefix(CHECKPOINT_PREFIX) for path in self.checkpoints.glob(f"{CHECKPOINT_PREFIX}*")]
         return sorted(int(name) for name in names if name.isdigit())
 
-    def keep_checkpoints(self, number: int) -> None:
-        """Delete all but the newest `number` checkpoints."""
+    def keep_checkpoints(self, number: int, *, also: int | None = None) -> None:
+        """Delete all but the newest `number` checkpoints and the one after step `also`.
+
+        Each is renamed before it is deleted, so that a kill in between leaves no checkpoint with files missing.
+        """
         for step in self.checkpoint_steps()[:-number]:
-            shutil.rmtree(self.checkpoint(step))
+            if step != also:
+                self.checkpoint(step).rename(self.checkpoints / f".{CHECKPOINT_PREFIX}{step}.deleted")
+        for folder in self.checkpoints.glob(f".{CHECKPOINT_PREFIX}*.deleted"):
+            shutil.rmtree(folder)
 
     def write_json(self, path: Path, values: Mapping[str, Any]) -> None:
         """Write a JSON file of this run, whole or not at all."""
