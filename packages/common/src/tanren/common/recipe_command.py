@@ -39,6 +39,8 @@ class Request:
     dry_run: bool
     as_json: bool
     resume: str | None
+    verify: bool = False
+    """Prove that resuming is bit for bit instead of resuming."""
 
     def print_plan(self, facts: Mapping[str, Any], warnings: Sequence[str] = ()) -> None:
         """Print the resolved configuration with its origins, and what the run would do: as TOML, or as one JSON object."""
@@ -65,6 +67,9 @@ def read_arguments(command: RecipeCommand, arguments: Sequence[str]) -> Request 
     rest = list(arguments)
     dry_run, as_json = take_switch(rest, "--dry-run"), take_switch(rest, "--json")
     resume = take_value(rest, "--resume", "latest|RUN_DIRECTORY") if command.resumable else None
+    verify = take_switch(rest, "--verify") if command.resumable else False
+    if verify and (resume is None or dry_run):
+        raise UserError("--verify proves that a run can be resumed bit for bit: write --resume RUN_DIRECTORY --verify")
     if as_json and not dry_run:
         raise UserError("--json has no effect on a run; use it with --dry-run")
     help_only = "-h" in rest or "--help" in rest
@@ -81,7 +86,7 @@ def read_arguments(command: RecipeCommand, arguments: Sequence[str]) -> Request 
         description=_description(command),
         variables=command.variables,
     )
-    return Request(loaded, dry_run, as_json, resume)
+    return Request(loaded, dry_run, as_json, resume, verify)
 
 
 def _description(command: RecipeCommand) -> str:
@@ -91,6 +96,7 @@ def _description(command: RecipeCommand) -> str:
     lines.append("--dry-run [--json] prints the resolved configuration and the plan, and does nothing.")
     if command.resumable:
         lines.append("--resume latest|RUN_DIRECTORY continues an interrupted run from its newest checkpoint.")
+        lines.append("--verify beside it does not: it proves on this machine that resuming that run is bit for bit.")
     lines.append(f"'{command.prog} schema' prints the JSON schema of a recipe.")
     lines.extend(f"The environment variable {name} sets {key}." for name, key in command.variables.items())
     lines.append(f"Precedence: flag, environment variable ({command.prefix}SECTION__KEY), recipe, default.")

@@ -32,6 +32,7 @@ from tanren.common.run import (
     write_csv,
 )
 from tanren.sft.adapter import attach_lora, save_adapter
+from tanren.sft.cli import COMMAND
 from tanren.sft.coverage import say_coverage
 from tanren.sft.interruption import Interruption, watch_for_interruption
 from tanren.sft.memory import Settled, settle_memory, take_recorded
@@ -76,12 +77,12 @@ def run_job(plan: Plan, *, resume: str | None) -> int:
     earlier = open_run(resume, config.output.runs, config.name) if resume else None
     if earlier is not None:
         plan = take_recorded(plan, earlier)
-        _check_same_config(plan, earlier)
+        check_same_config(plan, earlier)
     else:
         refuse_existing(config.output.run_dir)  # told now, not after a minute of loading
     evaluator_class = find_evaluator() if plan.pack and config.evaluation.enabled else None
 
-    prepared = _prepare(plan, console)
+    prepared = prepare(plan, console)
     settled = settle_memory(plan, prepared.samples, prepared.device, console)
     plan = settled.plan
     run = earlier or create_run(config.output.run_dir, config.output.runs, config.name)
@@ -107,7 +108,7 @@ def run_job(plan: Plan, *, resume: str | None) -> int:
     return code
 
 
-def _prepare(plan: Plan, console: Console) -> Prepared:
+def prepare(plan: Plan, console: Console) -> Prepared:
     """Import the libraries, choose the device, and turn the rows into samples."""
     config = plan.config
     set_cuda_variables()
@@ -166,11 +167,11 @@ def _run(
     config, begun = plan.config, time.time()
     with console.phase("load model", plan.source.name):
         loaded = load_model(plan.source, prepared.device)
-    attention = _choose_attention(plan, loaded, console)
+    attention = choose_attention(plan, loaded, console)
     template = template_hash(prepared.tokenizer)
-    environment = _environment(prepared, attention, loaded, template) | {"memory_plan": settled.record()}
+    environment = describe_ground(prepared, attention, loaded, template) | {"memory_plan": settled.record()}
     if resumed:
-        _check_same_ground(run, environment, console)
+        check_same_ground(run, environment, console)
     else:
         write_atomically(run.config, dump_toml(plan.loaded.values(), plan.loaded.origins))
         run.write_json(run.environment, environment)
@@ -233,7 +234,8 @@ def _check_named_attention(plan: Plan, device: DevicePlan) -> None:
     select_attention(gpu_facts(device.device), installed_kernels(), traits, dtype=device.dtype, named=named)
 
 
-def _choose_attention(plan: Plan, loaded: LoadedModel, console: Console) -> Choice:
+def choose_attention(plan: Plan, loaded: LoadedModel, console: Console) -> Choice:
+    """Return the kernel of training, proven on this model, and say why it was chosen."""
     from tanren.common.attention.training import choose_training_attention
 
     named = plan.config.train.attention
@@ -253,7 +255,7 @@ def _first_time(plan: Plan) -> str:
     return plan.source.name
 
 
-def _check_same_config(plan: Plan, run: RunDirectory) -> None:
+def check_same_config(plan: Plan, run: RunDirectory) -> None:
     """Refuse to resume with other settings: the result would be neither the old run nor a new one."""
     recorded, now = flatten(run.read_config()), flatten(plan.loaded.values())
     differing = [
@@ -305,10 +307,12 @@ def _step_evaluation(plan: Plan, prepared: Prepared, run: RunDirectory, console:
     )
 
 
-def _environment(prepared: Prepared, attention: Choice, loaded: LoadedModel, template: str) -> dict[str, Any]:
+def describe_ground(prepared: Prepared, attention: Choice, loaded: LoadedModel, template: str) -> dict[str, Any]:
+    """Return what a run stands on, as `environment.json` records it."""
     from tanren.sft.samples import samples_sha256
 
     return describe_environment() | {
+        "command": COMMAND.prog,
         "device": asdict(prepared.device),
         "attention": {"kernel": attention.kernel, "reason": attention.reason, "rejected": dict(attention.rejected)},
         "attention_proof": attention.proof,
@@ -318,7 +322,7 @@ def _environment(prepared: Prepared, attention: Choice, loaded: LoadedModel, tem
     }
 
 
-def _check_same_ground(run: RunDirectory, environment: Mapping[str, Any], console: Console) -> None:
+def check_same_ground(run: RunDirectory, environment: Mapping[str, Any], console: Console) -> None:
     """Refuse to resume on other data or other weights; warn where only the numerics may part."""
     recorded = json.loads(run.environment.read_text(encoding="utf-8"))
     for name in ("samples_sha256", "model", "chat_template_hash"):

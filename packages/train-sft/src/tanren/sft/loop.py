@@ -69,7 +69,9 @@ def _validation(samples: list[Sample], plan: Plan, budget: int, steps: int) -> V
     return Validation(samples, plan.config.validation, budget=budget, steps=steps) if samples else None
 
 
-def train(trainer: SftTrainer, settled: Settled, console: Console, checkpoint: Path | None = None) -> Mapping[str, Any]:
+def train(
+    trainer: SftTrainer, settled: Settled, console: Console, checkpoint: Path | None = None, *, probe: bool = True
+) -> Mapping[str, Any]:
     """Train from the beginning or from a checkpoint; return the memory that was planned beside what was used."""
     steps, done = trainer.args.max_steps, 0
     if checkpoint is not None:
@@ -80,7 +82,7 @@ def train(trainer: SftTrainer, settled: Settled, console: Console, checkpoint: P
     torch.use_deterministic_algorithms(True)
     try:
         with measured_memory(settled, console) as memory:
-            if done < steps:
+            if probe and done < steps:
                 with console.phase("probe"):
                     trainer.probe(done)
             with console.phase("train", f"{steps} steps"), console.bar("train", steps, "step") as trainer.bar:

@@ -19,6 +19,8 @@ from pydantic_core import ErrorDetails
 
 from tanren.common.errors import UserError
 
+from ._write import defaults_in
+
 C = TypeVar("C", bound=BaseModel)
 
 
@@ -65,6 +67,11 @@ def load_config(
     origins = dict.fromkeys(flatten(values), f"recipe {recipe}")
     if recipe is not None:
         _validate(model, values, f"recipe {recipe}")
+        standard, found = flatten(model().model_dump(mode="json")), flatten(values)
+        # Marked so in a run's own config.toml: nobody asked for these.
+        for dotted in defaults_in(recipe.read_text(encoding="utf-8")):
+            if dotted in found and found[dotted] == standard.get(dotted):
+                del origins[dotted]
     names = {name: dotted for name, dotted in (variables or {}).items() if environment.get(name)}
     own = sorted(name for name in environment if name.startswith(prefix))
     names |= {name: name.removeprefix(prefix).lower().replace("__", ".") for name in own}

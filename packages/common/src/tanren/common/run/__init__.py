@@ -1,6 +1,6 @@
 """The run directory: what a run leaves behind, written so that nothing is torn, overwritten or half there."""
 
-from ._directory import RunDirectory, create_run, open_run, refuse_existing
+from ._directory import RunDirectory, create_run, open_run, refuse_existing, resume_command
 from ._environment import describe_environment
 from ._files import append_line, folder_written_aside, write_atomically
 from ._metrics import MetricsWriter, read_events, read_steps, read_validations, write_csv
@@ -17,6 +17,7 @@ __all__ = [
     "read_steps",
     "read_validations",
     "refuse_existing",
+    "resume_command",
     "write_atomically",
     "write_csv",
 ]

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import sysconfig
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -181,6 +182,25 @@ def open_run(which: str, runs: Path, name: str) -> RunDirectory:
     if not run.checkpoint_steps():
         raise UserError(f"--resume: {run.path} has no checkpoint yet; start a new run without --resume")
     return run
+
+
+def resume_command(folder: Path, *, verify: bool) -> list[str]:
+    """Return the command line that continues a run, with its own recorded settings as the recipe.
+
+    Raises UserError if there is no run, or if it does not say what started it or that is not installed here.
+    """
+    run = RunDirectory(folder.expanduser())
+    if not run.config.is_file() or not run.environment.is_file():
+        raise UserError(f"{folder}: no run there (no config.toml and environment.json); name a run directory")
+    name = json.loads(run.environment.read_text(encoding="utf-8")).get("command")
+    if name is None:
+        raise UserError(
+            f"{folder}: its environment.json does not say which command made it; write COMMAND {run.config} --resume {folder}"
+        )
+    program = Path(sysconfig.get_path("scripts"), name)
+    if not program.is_file():
+        raise UserError(f"{folder} was made by {name}, which is not installed here (no {program}); install its package")
+    return [str(program), str(run.config), "--resume", str(run.path), *(["--verify"] if verify else [])]
 
 
 def _finished(path: Path) -> bool:
