@@ -196,7 +196,7 @@ def _run(
         checkpoint = run.checkpoint(run.checkpoint_steps()[-1]) if resumed else None
         memory = train(trainer, settled, console, checkpoint)
     write_csv(read_steps(run.metrics), run.path / "metrics.csv")
-    if trainer.validation is not None:
+    if trainer.between.validation is not None:
         write_csv(read_validations(run.metrics), run.path / "validation.csv")
     if interruption.status is not None:
         tracker.finish({}, "KILLED")

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import torch
 from torch.nn.functional import cross_entropy
 from torch.utils.data import Dataset, Sampler, SequentialSampler
-from transformers import PrinterCallback, Trainer, TrainingArguments
+from transformers import PrinterCallback, Trainer
 
 from tanren.common.attention.packed import is_packed, packing_arguments
 from tanren.common.chat import Sample
@@ -32,13 +32,15 @@ from tanren.common.config import AUTO
 from tanren.common.console import Bar, Console
 from tanren.common.models.checkpointing import enable_checkpointing
 from tanren.common.run import RunDirectory, folder_written_aside
+from tanren.sft.arguments import StepDataset, collate, training_arguments
+from tanren.sft.between import BetweenSteps
 from tanren.sft.callbacks import RunCallback
 from tanren.sft.config import SftConfig
 from tanren.sft.coverage import say_gradients
 from tanren.sft.guard import Guard
 from tanren.sft.interruption import Interruption
 from tanren.sft.noise import EmbeddingNoise
-from tanren.sft.optimizer import EIGHT_BIT, decayed_names
+from tanren.sft.optimizer import decayed_names
 from tanren.sft.pace import Pace, clock
 from tanren.sft.packing import MicroBatch, Step
 from tanren.sft.schedule import rate_factor
@@ -54,48 +56,6 @@ if TYPE_CHECKING:
 
 LOOP = "loop.json"
 """In a checkpoint: what the library's state has no place for."""
-
-
-class StepDataset(Dataset[Step]):
-    """One item per optimizer step."""
-
-    def __init__(self, steps: Sequence[Step]) -> None:
-        """Hold the steps."""
-        self._steps = steps
-
-    def __len__(self) -> int:
-        """Return the number of steps."""
-        return len(self._steps)
-
-    def __getitem__(self, index: int) -> Step:
-        """Return one step."""
-        return self._steps[index]
-
-
-def training_arguments(config: SftConfig, run: RunDirectory, *, device: str, steps: int) -> TrainingArguments:
-    """Return the Trainer's arguments: what it does itself is the optimizer, the schedule and the random state."""
-    optim = config.optim
-    return TrainingArguments(
-        output_dir=str(run.checkpoints),
-        per_device_train_batch_size=1,  # one item is one whole optimizer step
-        max_steps=steps,
-        learning_rate=optim.lr,
-        weight_decay=optim.weight_decay,
-        adam_beta1=optim.beta1,
-        adam_beta2=optim.beta2,
-        max_grad_norm=optim.max_grad_norm,
-        logging_steps=config.train.log_every,
-        logging_nan_inf_filter=False,  # a NaN stops the run (training_step), it is not averaged away
-        save_strategy="no",  # RunCallback asks for checkpoints
-        eval_on_start=True,  # `SftTrainer.evaluate` knows what is due
-        optim=optim.name if optim.name in EIGHT_BIT else TrainingArguments.default_optim,
-        report_to=[],
-        disable_tqdm=True,
-        seed=config.seed,
-        use_cpu=device == "cpu",
-        remove_unused_columns=False,
-        dataloader_num_workers=0,
-    )
 
 
 class SftTrainer(Trainer):
@@ -119,7 +79,7 @@ class SftTrainer(Trainer):
     ) -> None:
         """Prepare to train `model` on `steps`; with `until`, only up to a checkpoint after that one."""
         self._steps, self.config, self._run, self._console, self._tracker = steps, config, run, console, tracker
-        self.validation, self._step_evaluation, self._interruption = validation, step_evaluation, interruption
+        self.between = BetweenSteps(config, console, tracker, interruption, validation, step_evaluation)
         self._guard = Guard(run, config.train, lambda ids: str(tokenizer.decode(list(ids))))
         self._noise = EmbeddingNoise(model, config.train.neftune_alpha) if config.train.neftune_alpha else None
         self._pace = Pace(steps)
@@ -134,7 +94,7 @@ class SftTrainer(Trainer):
             model=model,
             args=training_arguments(config, run, device=device, steps=len(steps)),
             train_dataset=StepDataset(steps),
-            data_collator=_collate,
+            data_collator=collate,
             callbacks=[RunCallback(config, interruption, until)],
         )
         self.remove_callback(PrinterCallback)
@@ -239,6 +199,8 @@ class SftTrainer(Trainer):
         assert step is not None
         facts = {"step": self.state.global_step + 1, "loss": loss, "lr": self._get_learning_rate(), "grad_norm": norm}
 
+        model.eval()  # without dropout: the figure is the row's own
+
         def loss_of(sample: Sample) -> float:
             with torch.no_grad():
                 return float(packed_loss(model, MicroBatch((sample,)), self.args.device))
@@ -248,33 +210,12 @@ class SftTrainer(Trainer):
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Do what is due after this step, or before the first; at the start of a resumed run, what was left undone."""
         del args, kwargs
-        step, asked = self.state.global_step, self._interruption
-        if self.validation is not None and self.validation.due(step) and asked.status is None:
-            self._validate(self.validation, step)
-        if self._step_evaluation is not None and self._step_evaluation.due(step) and asked.status is None:
-            values = self._step_evaluation.run(self._own_model, step)
-            self._console.record("evaluation", values)
-            self._tracker.log_step(step, {f"step_{name}": values[name] for name in ("valid", "correct")})
-            shares = ", ".join(f"{values[f'{name}_count']} {name}" for name in ("valid", "correct"))
-            self._console.line(f"evaluation after step {step}: of {values['n']} answers {shares}")
-        if self.validation is not None and self.validation.exhausted:
-            self.control.should_training_stop = True
-        if asked.status is not None:  # it came in the middle: what is left undone, the resumed run does first
-            self.control.should_save = self.control.should_training_stop = True
+        asked = self.between.run(self._own_model, self.args.device, self.state.global_step)
+        self.control.should_save |= asked.save
+        self.control.should_training_stop |= asked.stop
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, {})
         self.start_clock()
         return {}
-
-    def _validate(self, validation: Validation, step: int) -> None:
-        with self._console.phase("validate", f"after step {step}, {validation.rows} samples"):
-            values = validation.run(self._own_model, self.args.device, step, self._interruption)
-        if values is None:
-            return
-        self._console.record("validation", values)
-        self._tracker.log_step(step, {"validation_loss": values["loss"]})
-        self._console.line(f"validation after step {step}: loss {values['loss']:.4f} ({validation.verdict()})")
-        if self.config.checkpoint.keep_best and values["best_step"] == step:
-            self.control.should_save = True
 
     def _run_epoch(self, **kwargs: Any) -> None:  # type: ignore[override]  # called with names alone
         if not self.control.should_training_stop:  # by the validation at the start of a resumed run
@@ -333,31 +274,20 @@ class SftTrainer(Trainer):
             for path in inner.iterdir():
                 path.rename(self._save_to / path.name)
             inner.rmdir()
-            (self._save_to / LOOP).write_text(json.dumps(self._loop_state()), encoding="utf-8")
-        best = self.validation.state.best_step if self.validation and self.config.checkpoint.keep_best else None
-        self._run.keep_checkpoints(self.config.checkpoint.keep, also=best)
+            state = {"guard": asdict(self._guard.state), "between": self.between.state()}
+            (self._save_to / LOOP).write_text(json.dumps(state), encoding="utf-8")
+        self._run.keep_checkpoints(self.config.checkpoint.keep, also=self.between.kept)
         self.start_clock()
 
     def restore(self, checkpoint: Path) -> None:
         """Give the model the weights of a checkpoint."""
         self._load_from_checkpoint(str(checkpoint))
 
-    def _loop_state(self) -> dict[str, Any]:
-        state: dict[str, Any] = {"guard": asdict(self._guard.state)}
-        if self.validation is not None:
-            state["validation"] = asdict(self.validation.state)
-        if self._step_evaluation is not None:
-            state["step_evaluation"] = self._step_evaluation.last_step
-        return state
-
     def take_up(self, checkpoint: Path) -> None:
         """Take up what the loop remembered at a checkpoint, before `train` resumes from it."""
         state = json.loads((checkpoint / LOOP).read_text(encoding="utf-8"))
         self._guard.take_up(state["guard"])
-        if self.validation is not None:
-            self.validation.take_up(state["validation"])
-        if self._step_evaluation is not None:
-            self._step_evaluation.last_step = state["step_evaluation"]
+        self.between.take_up(state["between"])
 
 
 def packed_loss(model: torch.nn.Module, micro_batch: MicroBatch, device: torch.device | str) -> torch.Tensor:
@@ -390,8 +320,3 @@ def packed_loss(model: torch.nn.Module, micro_batch: MicroBatch, device: torch.d
         **extra,
     ).logits[0]
     return cross_entropy(logits.float(), torch.tensor(targets, device=device), reduction="sum")
-
-
-def _collate(items: list[Step]) -> dict[str, Any]:
-    (step,) = items
-    return {"step": step}

@@ -126,7 +126,7 @@ def finish_validation(trainer: SftTrainer, run: RunDirectory, console: Console) 
 
     Returns what `summary.json` records: the losses, the best step, why it stopped, and whose weights were kept.
     """
-    validation = trainer.validation
+    validation = trainer.between.validation
     if validation is None:
         return {}
     state, done = validation.state, trainer.state.global_step
