@@ -8,6 +8,7 @@ Nothing is written before the rows are known to be good; `summary.json` is writt
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
 
 BASE, TRAINED = "base", "trained"
 # Settings that may differ between a run and its resumption: they do not touch the numbers.
-MAY_DIFFER_ON_RESUME = ("output.", "checkpoint.every_steps", "checkpoint.keep", "tracking.")
+MAY_DIFFER_ON_RESUME = re.compile(r"(output|tracking)\..*|checkpoint\.(every_steps|keep)")
 
 
 @dataclass(frozen=True)
@@ -261,7 +262,7 @@ def check_same_config(plan: Plan, run: RunDirectory) -> None:
     differing = [
         name
         for name in sorted(recorded.keys() | now.keys())
-        if recorded.get(name) != now.get(name) and not name.startswith(MAY_DIFFER_ON_RESUME)
+        if recorded.get(name) != now.get(name) and not MAY_DIFFER_ON_RESUME.fullmatch(name)
     ]
     if differing:
         told = "\n".join(f"  {name}: the run has {recorded.get(name)!r}, now {now.get(name)!r}" for name in differing)
