@@ -15,7 +15,7 @@ from tanren.common.console import Console
 from tanren.common.run import MetricsWriter, RunDirectory
 
 if TYPE_CHECKING:
-    from tanren.sft.packing import Step
+    from tanren.sft.packing import Steps
     from tanren.sft.trainer import SftTrainer
 
 MakeSample = Callable[..., Sample]
@@ -51,7 +51,7 @@ def trainer_in() -> Callable[..., AbstractContextManager[SftTrainer]]:
     @contextmanager
     def trainer(
         folder: Path,
-        steps: list[Step],
+        steps: Steps,
         *,
         until: int | None = None,
         validated: Sequence[Sample] = (),

@@ -16,7 +16,8 @@ from tanren.common.errors import FoundWantingError
 from tanren.common.run import RunDirectory, read_steps
 from tanren.sft.config import TrainConfig
 from tanren.sft.guard import Guard, GuardState
-from tanren.sft.packing import MicroBatch, Step, lay_out
+from tanren.sft.packing import Steps, lay_out
+from tanren.sft.store import TrainingSamples
 from tanren.sft.trainer import SftTrainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -25,7 +26,7 @@ MakeTrainer = Callable[..., AbstractContextManager[SftTrainer]]
 
 
 @pytest.fixture
-def steps(make: MakeSample) -> list[Step]:
+def steps(make: MakeSample) -> Steps:
     samples = [make([10 + index, 20, 30 + index, 40], row_id=f"rows.jsonl:{index + 1}") for index in range(6)]
     return lay_out(samples, rows=18, rows_per_step=3, budget=8, seed=1)
 
@@ -40,11 +41,11 @@ def _weights(trainer: SftTrainer) -> torch.Tensor:
 
 
 def test_a_loss_that_is_no_number_stops_before_the_update_and_names_the_row(
-    tmp_path: Path, steps: list[Step], make: MakeSample, trainer_in: MakeTrainer
+    tmp_path: Path, steps: Steps, make: MakeSample, trainer_in: MakeTrainer
 ) -> None:
     bad = make([10, 200, 30], row_id="rows.jsonl:99")  # token 200 has a weight that is no number
     samples = [*steps[0].micro_batches[0].samples, bad]
-    with trainer_in(tmp_path, [Step((MicroBatch(tuple(samples)),))]) as trainer:
+    with trainer_in(tmp_path, Steps(TrainingSamples.of(samples), [[list(range(len(samples)))]])) as trainer:
         model: Any = trainer._own_model
         with torch.no_grad():
             model.get_input_embeddings().weight[200] = float("nan")
@@ -67,7 +68,7 @@ def test_a_loss_that_is_no_number_stops_before_the_update_and_names_the_row(
 
 
 def test_a_rate_that_is_absurd_ends_in_a_stop_that_blames_the_weights(
-    tmp_path: Path, steps: list[Step], trainer_in: MakeTrainer
+    tmp_path: Path, steps: Steps, trainer_in: MakeTrainer
 ) -> None:
     optim = {"lr": 1e38, "warmup_ratio": 0, "schedule": "constant"}
     with (
@@ -81,7 +82,7 @@ def test_a_rate_that_is_absurd_ends_in_a_stop_that_blames_the_weights(
 
 
 def test_a_gradient_that_is_no_number_stops_before_the_update(
-    tmp_path: Path, steps: list[Step], trainer_in: MakeTrainer
+    tmp_path: Path, steps: Steps, trainer_in: MakeTrainer
 ) -> None:
     with trainer_in(tmp_path, steps) as trainer:
         model: Any = trainer._own_model
@@ -116,7 +117,7 @@ def test_a_loss_far_above_its_running_median_stops_after_patience() -> None:
 
 def test_a_spike_in_training_stops_with_its_batch(tmp_path: Path, make: MakeSample, trainer_in: MakeTrainer) -> None:
     learned, other = make([10, 20, 30, 40], row_id="same"), make([99, 98, 97, 96], row_id="strange")
-    steps = [Step((MicroBatch((learned,)),))] * 14 + [Step((MicroBatch((learned, other)),))]
+    steps = Steps(TrainingSamples.of([learned, other]), [[[0]]] * 14 + [[[0, 1]]])
     with (
         trainer_in(tmp_path, steps, train={"spike_factor": 3.0, "spike_patience": 1}) as trainer,
         pytest.raises(FoundWantingError, match=r"step 15: the loss is .*The largest loss has row strange"),
@@ -125,9 +126,7 @@ def test_a_spike_in_training_stops_with_its_batch(tmp_path: Path, make: MakeSamp
     assert len(read_steps(tmp_path / "metrics.jsonl")) == 14
 
 
-def test_a_checkpoint_keeps_what_the_guard_remembers(
-    tmp_path: Path, steps: list[Step], trainer_in: MakeTrainer
-) -> None:
+def test_a_checkpoint_keeps_what_the_guard_remembers(tmp_path: Path, steps: Steps, trainer_in: MakeTrainer) -> None:
     with trainer_in(tmp_path, steps, until=3) as trainer:
         trainer.train()
         kept = trainer._guard.state

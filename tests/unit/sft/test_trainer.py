@@ -14,8 +14,10 @@ import torch
 from tanren.common.chat import Sample
 from tanren.common.console import Bar
 from tanren.common.run import RunDirectory, read_steps
-from tanren.sft.packing import MicroBatch, Step, lay_out
-from tanren.sft.trainer import SftTrainer, packed_loss
+from tanren.sft.loss import packed_loss
+from tanren.sft.packing import MicroBatch, Steps, lay_out
+from tanren.sft.store import TrainingSamples
+from tanren.sft.trainer import SftTrainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 MakeSample = Callable[..., Sample]
@@ -23,13 +25,13 @@ MakeTrainer = Callable[..., AbstractContextManager[SftTrainer]]
 
 
 @pytest.fixture
-def steps(make: MakeSample) -> list[Step]:
+def steps(make: MakeSample) -> Steps:
     samples = [make([10 + index, 20, 30 + index, 40], row_id=str(index)) for index in range(6)]
     return lay_out(samples, rows=12, rows_per_step=3, budget=8, seed=1)
 
 
 def test_each_step_is_logged_with_the_mean_loss_over_its_learned_tokens(
-    tmp_path: Path, steps: list[Step], trainer_in: MakeTrainer
+    tmp_path: Path, steps: Steps, trainer_in: MakeTrainer
 ) -> None:
     samples = [sample for micro_batch in steps[0].micro_batches for sample in micro_batch.samples]
     with trainer_in(tmp_path, steps) as trainer:
@@ -47,7 +49,7 @@ def test_each_step_is_logged_with_the_mean_loss_over_its_learned_tokens(
 
 
 def test_training_without_clipping_logs_its_gradient_norm_too(
-    tmp_path: Path, steps: list[Step], trainer_in: MakeTrainer
+    tmp_path: Path, steps: Steps, trainer_in: MakeTrainer
 ) -> None:
     for name, clip in (("clipped", 1e9), ("free", 0)):
         (tmp_path / name).mkdir()
@@ -59,7 +61,7 @@ def test_training_without_clipping_logs_its_gradient_norm_too(
 
 
 def test_checkpoints_are_written_whole_and_the_newest_kept(
-    tmp_path: Path, steps: list[Step], trainer_in: MakeTrainer
+    tmp_path: Path, steps: Steps, trainer_in: MakeTrainer
 ) -> None:
     with trainer_in(tmp_path, steps, checkpoint={"every_steps": 1, "keep": 2}) as trainer:
         trainer.train()
@@ -70,7 +72,7 @@ def test_checkpoints_are_written_whole_and_the_newest_kept(
 
 
 def test_a_run_that_is_interrupted_and_resumed_ends_with_the_same_losses(
-    tmp_path: Path, steps: list[Step], trainer_in: MakeTrainer
+    tmp_path: Path, steps: Steps, trainer_in: MakeTrainer
 ) -> None:
     for name in ("whole", "parts"):
         (tmp_path / name).mkdir()
@@ -86,9 +88,7 @@ def test_a_run_that_is_interrupted_and_resumed_ends_with_the_same_losses(
     assert [event["loss"] for event in parts] == [event["loss"] for event in whole]
 
 
-def test_several_steps_between_two_logs_are_averaged(
-    tmp_path: Path, steps: list[Step], trainer_in: MakeTrainer
-) -> None:
+def test_several_steps_between_two_logs_are_averaged(tmp_path: Path, steps: Steps, trainer_in: MakeTrainer) -> None:
     for name, every in (("each", 1), ("both", 2)):
         (tmp_path / name).mkdir()
         with trainer_in(tmp_path / name, steps, train={"log_every": every}) as trainer:
@@ -124,7 +124,7 @@ def test_rows_in_one_pass_or_one_by_one_train_the_same_weights(
         torch.testing.assert_close(other, weights[0], rtol=0, atol=1e-4)
 
 
-def test_the_probe_changes_nothing_of_the_run(tmp_path: Path, steps: list[Step], trainer_in: MakeTrainer) -> None:
+def test_the_probe_changes_nothing_of_the_run(tmp_path: Path, steps: Steps, trainer_in: MakeTrainer) -> None:
     lines: list[str] = []
     for name in ("plain", "probed"):
         (tmp_path / name).mkdir()
@@ -145,7 +145,7 @@ def test_the_probe_changes_nothing_of_the_run(tmp_path: Path, steps: list[Step],
 
 def test_a_step_with_few_tokens_to_learn_stands_out(tmp_path: Path, make: MakeSample, trainer_in: MakeTrainer) -> None:
     rich, poor = make(range(10, 30)), make(range(10, 30), prompt=18)
-    steps = [Step((MicroBatch((sample,)),)) for sample in (rich, rich, poor)]
+    steps = Steps(TrainingSamples.of([rich, rich, poor]), [[[0]], [[1]], [[2]]])
     lines: list[str] = []
     with trainer_in(tmp_path, steps, said=lines) as trainer:
         trainer.bar = Bar(trainer._console, None, None, 3, "step")

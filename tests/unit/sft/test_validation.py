@@ -19,7 +19,8 @@ from tanren.common.models.tiny import tiny_model
 from tanren.common.run import RunDirectory, read_steps, read_validations
 from tanren.sft.config import ValidationConfig
 from tanren.sft.interruption import Interruption
-from tanren.sft.packing import Step, lay_out
+from tanren.sft.loss import packed_loss
+from tanren.sft.packing import MicroBatch, Steps, lay_out
 from tanren.sft.trainer import SftTrainer
 from tanren.sft.validation import Validation, finish_validation
 
@@ -28,13 +29,17 @@ MakeSample = Callable[..., Sample]
 MakeTrainer = Callable[..., AbstractContextManager[SftTrainer]]
 
 
+def _loss(model: torch.nn.Module, micro_batch: MicroBatch) -> torch.Tensor:
+    return packed_loss(model, micro_batch, "cpu")
+
+
 @pytest.fixture
 def heldout(make: MakeSample) -> list[Sample]:
     return [make(range(40, 45 + 4 * index), prompt=1 + index, row_id=f"h{index}") for index in range(6)]
 
 
 @pytest.fixture
-def steps(make: MakeSample) -> list[Step]:
+def steps(make: MakeSample) -> Steps:
     samples = [make([10 + index, 20, 30 + index, 40], row_id=str(index)) for index in range(6)]
     return lay_out(samples, rows=24, rows_per_step=3, budget=8, seed=1)
 
@@ -55,7 +60,7 @@ def test_it_is_the_mean_over_learned_tokens_however_packed_and_leaves_the_model_
     model = tiny_model("tiny-qwen3", torch.float32).train()
     model.set_attn_implementation(registered_name("sdpa"))
     before = torch.get_rng_state()
-    event = _validation(heldout, budget).run(model, "cpu", 0, Interruption())
+    event = _validation(heldout, budget).run(model, _loss, 0, Interruption())
     assert event is not None
     assert torch.equal(torch.get_rng_state(), before)
     assert model.training
@@ -76,7 +81,7 @@ def test_it_is_the_mean_over_learned_tokens_however_packed_and_leaves_the_model_
 
 
 def test_it_comes_before_step_1_every_so_many_steps_and_at_the_end(
-    tmp_path: Path, steps: list[Step], heldout: list[Sample], trainer_in: MakeTrainer
+    tmp_path: Path, steps: Steps, heldout: list[Sample], trainer_in: MakeTrainer
 ) -> None:
     losses = {}
     for name, samples in (("with", heldout), ("without", [])):
@@ -89,7 +94,7 @@ def test_it_comes_before_step_1_every_so_many_steps_and_at_the_end(
 
 
 def test_it_stops_when_patience_is_at_its_end_and_takes_the_best_weights(
-    tmp_path: Path, steps: list[Step], heldout: list[Sample], trainer_in: MakeTrainer
+    tmp_path: Path, steps: Steps, heldout: list[Sample], trainer_in: MakeTrainer
 ) -> None:
     # What is learned has nothing to do with what is held out, so its loss rises.
     said: list[str] = []
@@ -113,7 +118,7 @@ def test_it_stops_when_patience_is_at_its_end_and_takes_the_best_weights(
         )
         assert summary["best_loss"] == losses[best]
         assert trainer.between.validation is not None
-        again = trainer.between.validation.run(trainer._own_model, "cpu", 99, Interruption())
+        again = trainer.between.validation.run(trainer._own_model, _loss, 99, Interruption())
         assert again is not None
         assert again["loss"] == losses[best]
     told = "".join(said)
@@ -125,7 +130,7 @@ def test_it_stops_when_patience_is_at_its_end_and_takes_the_best_weights(
 
 @pytest.mark.parametrize("stop", [2, 3])
 def test_a_resumed_run_validates_and_stops_as_a_straight_one(
-    tmp_path: Path, steps: list[Step], heldout: list[Sample], trainer_in: MakeTrainer, stop: int
+    tmp_path: Path, steps: Steps, heldout: list[Sample], trainer_in: MakeTrainer, stop: int
 ) -> None:
     # At step 2 a validation is due, and a run that is asked to stop there leaves it to the resumed one.
     validation = {"every_steps": 2, "patience": 2, "min_delta": 0.01}
@@ -147,7 +152,7 @@ def test_a_resumed_run_validates_and_stops_as_a_straight_one(
 
 
 def test_a_run_that_was_stopped_at_the_end_of_its_patience_takes_no_further_step(
-    tmp_path: Path, steps: list[Step], heldout: list[Sample], trainer_in: MakeTrainer
+    tmp_path: Path, steps: Steps, heldout: list[Sample], trainer_in: MakeTrainer
 ) -> None:
     settings = {"validation": {"every_steps": 1, "patience": 1}, "checkpoint": {"every_steps": 1}}
     with trainer_in(tmp_path, steps, validated=heldout, **settings) as trainer:
@@ -178,11 +183,11 @@ def test_a_validation_loss_that_is_no_number_ends_the_run(heldout: list[Sample])
     with torch.no_grad():
         model.get_input_embeddings().weight[40] = float("inf")
     with pytest.raises(FoundWantingError, match="the validation loss after step 2 is nan"):
-        _validation(heldout).run(model, "cpu", 2, Interruption())
+        _validation(heldout).run(model, _loss, 2, Interruption())
 
 
 def test_a_signal_in_the_middle_leaves_the_validation_to_the_resumed_run(heldout: list[Sample]) -> None:
     model = tiny_model("tiny-qwen3", torch.float32)
     validation = _validation(heldout)
-    assert validation.run(model, "cpu", 2, Interruption("preempted")) is None
+    assert validation.run(model, _loss, 2, Interruption("preempted")) is None
     assert validation.due(2)

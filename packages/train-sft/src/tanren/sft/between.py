@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
 
     from tanren.sft.step_evaluation import StepEvaluation
-    from tanren.sft.validation import Validation
+    from tanren.sft.validation import LossOf, Validation
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,12 @@ class BetweenSteps:
     validation: Validation | None = None
     step_evaluation: StepEvaluation | None = None
 
-    def run(self, model: torch.nn.Module, device: torch.device | str, step: int) -> Asked:
+    def run(self, model: torch.nn.Module, loss_of: LossOf, step: int) -> Asked:
         """Do what is due after `step` (0: before the first), and what a run that was stopped here left undone."""
         validation, evaluation = self.validation, self.step_evaluation
         is_best = False
         if validation is not None and validation.due(step) and not self._stopped:
-            is_best = self._validate(validation, model, device, step)
+            is_best = self._validate(validation, model, loss_of, step)
         if evaluation is not None and evaluation.due(step) and not self._stopped:
             self._evaluate(evaluation, model, step)
         exhausted = validation is not None and validation.exhausted
@@ -75,9 +75,9 @@ class BetweenSteps:
     def _stopped(self) -> bool:
         return self.interruption.status is not None
 
-    def _validate(self, validation: Validation, model: torch.nn.Module, device: torch.device | str, step: int) -> bool:
+    def _validate(self, validation: Validation, model: torch.nn.Module, loss_of: LossOf, step: int) -> bool:
         with self.console.phase("validate", f"after step {step}, {validation.rows} samples"):
-            values = validation.run(model, device, step, self.interruption)
+            values = validation.run(model, loss_of, step, self.interruption)
         if values is None:
             return False
         self.console.record("validation", values)

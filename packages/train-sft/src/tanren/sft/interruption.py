@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,12 +13,18 @@ from typing import Literal
 from tanren.common.console import Console
 from tanren.common.errors import ExitCode
 
+# Seconds in which a repeated SIGTERM is the same one: a scheduler tells every process of a job, and the one that runs
+# the stages of a recipe passes it on.
+ONE_REQUEST = 1.0
+
 
 @dataclass
 class Interruption:
     """How the run was asked to stop, if it was: by Ctrl-C (interrupted), or by SIGTERM (preempted)."""
 
     status: Literal["interrupted", "preempted"] | None = None
+    noted_at: float = float("-inf")
+    """When the last signal came, in seconds of the monotonic clock."""
 
     @property
     def exit_code(self) -> ExitCode:
@@ -32,6 +39,10 @@ def watch_for_interruption(console: Console) -> Iterator[Interruption]:
 
     def note(signum: int, frame: FrameType | None) -> None:
         handler = previous[signal.Signals(signum)]
+        told_again = signum == signal.SIGTERM and time.monotonic() - interruption.noted_at < ONE_REQUEST
+        if told_again:
+            return
+        interruption.noted_at = time.monotonic()
         if interruption.status is not None and callable(handler):
             handler(signum, frame)
             return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,6 @@ from tanren.common.config import AUTO
 from tanren.common.console import Console
 from tanren.common.run import RunDirectory
 from tanren.sft.memory import Settled, measured_memory
-from tanren.sft.packing import lay_out
 from tanren.sft.trainer import SftTrainer
 from tanren.sft.validation import Validation
 
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 
 
 def make_trainer(
+    trainer_class: type[SftTrainer],
     plan: Plan,
     prepared: Prepared,
     model: Any,
@@ -42,14 +42,8 @@ def make_trainer(
     config = plan.config
     assert config.train.micro_batch_tokens != AUTO, "the plan chooses before there is a model"
     budget = config.train.micro_batch_tokens if packs else 1
-    steps = lay_out(
-        prepared.samples,
-        rows=plan.rows_to_train(len(prepared.samples)),
-        rows_per_step=config.train.rows_per_step,
-        budget=budget,
-        seed=config.seed,
-    )
-    return SftTrainer(
+    steps = plan.lay_out(prepared.samples, budget)
+    return trainer_class(
         model=model,
         tokenizer=prepared.tokenizer,
         steps=steps,
@@ -65,8 +59,8 @@ def make_trainer(
     )
 
 
-def _validation(samples: list[Sample], plan: Plan, budget: int, steps: int) -> Validation | None:
-    return Validation(samples, plan.config.validation, budget=budget, steps=steps) if samples else None
+def _validation(samples: Sequence[Sample], plan: Plan, budget: int, steps: int) -> Validation | None:
+    return Validation(samples, plan.config.validation, budget=budget, steps=steps) if len(samples) else None
 
 
 def train(

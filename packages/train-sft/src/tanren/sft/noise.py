@@ -24,23 +24,26 @@ class EmbeddingNoise:
         """Watch the input embeddings of `model`."""
         self._alpha = alpha
         self._lengths: Sequence[int] | None = None
+        self._added = False
         embeddings = model.get_input_embeddings()
         embeddings.register_forward_hook(self._add)
 
     @contextmanager
     def on(self, lengths: Sequence[int]) -> Iterator[None]:
         """Turn it on for one pass over samples of so many tokens each, which lie end to end in one row."""
-        self._lengths = lengths
+        self._lengths, self._added = lengths, False
         try:
             yield
         finally:
             self._lengths = None
+        assert self._added, "the forward pass looks its embeddings up in another way"
 
     def _add(self, module: torch.nn.Module, inputs: object, output: torch.Tensor) -> torch.Tensor:
         """Return embeddings (1, tokens, hidden) with noise; what lies behind the last sample has none."""
         del module, inputs
         if self._lengths is None:
             return output
+        self._added = True
         _, tokens, hidden = output.shape
         lengths = torch.tensor(self._lengths, device=output.device)
         bound = torch.zeros(tokens, device=output.device)

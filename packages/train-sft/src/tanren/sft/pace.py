@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime, timedelta
-from itertools import accumulate
+
+import numpy as np
 
 from tanren.common.console import Console
-from tanren.sft.packing import MicroBatch, Step
+from tanren.sft.packing import MicroBatch, Steps
 
 
 class Pace:
     """Knows the tokens of every step, so that short and long ones are told apart."""
 
-    def __init__(self, steps: Sequence[Step]) -> None:
+    def __init__(self, steps: Steps) -> None:
         """Count the tokens of a laid-out run."""
-        self._up_to = [0, *accumulate(step.tokens for step in steps)]
-        self.supervised_share = sum(step.supervised for step in steps) / self._up_to[-1]
+        self._steps = steps
+        self._up_to = np.concatenate([[0], np.cumsum(steps.step_tokens)])
+        self.supervised_share = float(steps.supervised.sum() / self._up_to[-1])
         self._tokens, self._seconds, self._logged = 0, 0.0, 0
 
     def note(self, tokens: int, seconds: float) -> None:
@@ -29,12 +31,11 @@ class Pace:
 
     def left(self, done: int) -> float:
         """Return the seconds that the steps after step `done` will take."""
-        return (self._up_to[-1] - self._up_to[done]) * self._seconds / max(1, self._tokens)
+        return float(self._up_to[-1] - self._up_to[done]) * self._seconds / max(1, self._tokens)
 
     def probe(
         self,
         done: int,
-        steps: Sequence[Step],
         run_pass: Callable[[MicroBatch], None],
         console: Console,
         *,
@@ -45,9 +46,10 @@ class Pace:
         The largest, so that a device without the memory for it says so now. `twice` where the first pass compiles kernels:
         the second one counts. `run_pass` must leave no trace.
         """
-        largest = max(
-            (micro_batch for step in steps[done:] for micro_batch in step.micro_batches), key=lambda one: one.tokens
-        )
+        steps = self._steps
+        first = int(steps.first_micro_batches[done])
+        entries = steps.micro_batch(first + int(steps.tokens[first:].argmax()))
+        largest = MicroBatch(tuple(steps.samples[entry] for entry in entries))
         console.line(
             f"probe: the largest micro-batch, {largest.tokens} tokens, forward and backward, without an update ..."
         )

@@ -15,22 +15,19 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
-from torch.nn.functional import cross_entropy
 from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers import PrinterCallback, Trainer
 
-from tanren.common.attention.packed import is_packed, packing_arguments
 from tanren.common.chat import Sample
 from tanren.common.config import AUTO
 from tanren.common.console import Bar, Console
-from tanren.common.models.checkpointing import enable_checkpointing
+from tanren.common.fused import choose_route
 from tanren.common.run import RunDirectory, folder_written_aside
 from tanren.sft.arguments import StepDataset, collate, training_arguments
 from tanren.sft.between import BetweenSteps
@@ -39,10 +36,11 @@ from tanren.sft.config import SftConfig
 from tanren.sft.coverage import say_gradients
 from tanren.sft.guard import Guard
 from tanren.sft.interruption import Interruption
+from tanren.sft.loss import packed_loss
 from tanren.sft.noise import EmbeddingNoise
 from tanren.sft.optimizer import decayed_names
 from tanren.sft.pace import Pace, clock
-from tanren.sft.packing import MicroBatch, Step
+from tanren.sft.packing import MicroBatch, Step, Steps
 from tanren.sft.schedule import rate_factor
 from tanren.sft.tracking import Tracker
 from tanren.sft.untouched import untouched
@@ -66,7 +64,7 @@ class SftTrainer(Trainer):
         *,
         model: PeftModel | PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
-        steps: Sequence[Step],
+        steps: Steps,
         config: SftConfig,
         run: RunDirectory,
         console: Console,
@@ -88,8 +86,7 @@ class SftTrainer(Trainer):
         self._clock = time.perf_counter()
         self._save_to = run.checkpoints
         self.bar: Bar | None = None
-        assert config.train.gradient_checkpointing != AUTO, "the plan chooses before there is a model"
-        enable_checkpointing(model, config.train.gradient_checkpointing)
+        self.prepare_model(model, device)
         super().__init__(
             model=model,
             args=training_arguments(config, run, device=device, steps=len(steps)),
@@ -153,7 +150,7 @@ class SftTrainer(Trainer):
         if fault is not None:
             self._stop(fault, loss)
         if self.state.global_step == 0:
-            say_gradients(model, self._console)
+            say_gradients(self.tensors_with_gradients(model), self._console)
         self._losses.append(loss)
         return total
 
@@ -168,13 +165,13 @@ class SftTrainer(Trainer):
 
         with untouched(model):
             model.train()
-            self._pace.probe(done, self._steps, run_pass, self._console, twice=self.args.device.type == "cuda")
+            self._pace.probe(done, run_pass, self._console, twice=self.args.device.type == "cuda")
 
     def _backward(self, model: torch.nn.Module, micro_batch: MicroBatch, supervised: int) -> torch.Tensor:
         """Add a micro-batch's share of the step's gradient; return its share of the loss, detached."""
         lengths = [len(sample.input_ids) for sample in micro_batch.samples]
         with nullcontext() if self._noise is None else self._noise.on(lengths):
-            loss = packed_loss(model, micro_batch, self.args.device) / supervised
+            loss = self.micro_batch_loss(model, micro_batch) / supervised
             self.accelerator.backward(loss)
         return loss.detach().float()
 
@@ -203,14 +200,14 @@ class SftTrainer(Trainer):
 
         def loss_of(sample: Sample) -> float:
             with torch.no_grad():
-                return float(packed_loss(model, MicroBatch((sample,)), self.args.device))
+                return float(self.micro_batch_loss(model, MicroBatch((sample,))))
 
         raise self._guard.stop(fault, step, facts, loss_of)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Do what is due after this step, or before the first; at the start of a resumed run, what was left undone."""
         del args, kwargs
-        asked = self.between.run(self._own_model, self.args.device, self.state.global_step)
+        asked = self.between.run(self._own_model, self.micro_batch_loss, self.state.global_step)
         self.control.should_save |= asked.save
         self.control.should_training_stop |= asked.stop
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, {})
@@ -220,6 +217,22 @@ class SftTrainer(Trainer):
     def _run_epoch(self, **kwargs: Any) -> None:  # type: ignore[override]  # called with names alone
         if not self.control.should_training_stop:  # by the validation at the start of a resumed run
             super()._run_epoch(**kwargs)  # type: ignore[no-untyped-call]
+
+    def prepare_model(self, model: PeftModel | PreTrainedModel, device: str) -> None:
+        """Choose how the model is computed, keeping as little for the backward pass as the recipe says, and say it."""
+        train = self.config.train
+        assert train.gradient_checkpointing != AUTO, "the plan chooses before there is a model"
+        # With deterministic algorithms torch would fill every new tensor first, a pass over memory for each; nothing is read unwritten.
+        torch.utils.deterministic.fill_uninitialized_memory = False
+        self._console.line(choose_route(model, train.layers, train.gradient_checkpointing, device).line())
+
+    def micro_batch_loss(self, model: torch.nn.Module, micro_batch: MicroBatch) -> torch.Tensor:
+        """Return the summed cross entropy of a micro-batch's supervised tokens."""
+        return packed_loss(model, micro_batch, self.args.device)
+
+    def tensors_with_gradients(self, model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+        """Return what is trained, by name."""
+        return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Record the steps since the last logged one, in full precision."""
@@ -288,35 +301,3 @@ class SftTrainer(Trainer):
         state = json.loads((checkpoint / LOOP).read_text(encoding="utf-8"))
         self._guard.take_up(state["guard"])
         self.between.take_up(state["between"])
-
-
-def packed_loss(model: torch.nn.Module, micro_batch: MicroBatch, device: torch.device | str) -> torch.Tensor:
-    """Return the summed cross entropy of a micro-batch's supervised tokens, in nats, as a float32 scalar.
-
-    The samples lie end to end in one row of tokens, (1, tokens), each with positions from 0. Logits are computed only
-    where the next token is learned: the output head over 49,152 words would be the largest product otherwise.
-    """
-    tokens: list[int] = []
-    positions: list[int] = []
-    predicting: list[int] = []
-    targets: list[int] = []
-    for sample in micro_batch.samples:
-        offset = len(tokens)
-        tokens += sample.input_ids
-        positions += range(len(sample.input_ids))
-        for index in range(1, len(sample.input_ids)):
-            if sample.loss_mask[index]:
-                predicting.append(offset + index - 1)
-                targets.append(sample.input_ids[index])
-    packed = is_packed(model)  # type: ignore[arg-type]
-    assert packed or len(micro_batch.samples) == 1, "another attention would attend across packed samples"
-    lengths = [len(sample.input_ids) for sample in micro_batch.samples]
-    extra = packing_arguments(lengths, device) if packed else {}
-    logits = model(
-        input_ids=torch.tensor([tokens], device=device),
-        position_ids=torch.tensor([positions], device=device),
-        logits_to_keep=torch.tensor(predicting, device=device),
-        use_cache=False,
-        **extra,
-    ).logits[0]
-    return cross_entropy(logits.float(), torch.tensor(targets, device=device), reduction="sum")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,9 +16,12 @@ from tanren.common.errors import FoundWantingError
 from tanren.common.run import RunDirectory
 from tanren.sft.config import ValidationConfig
 from tanren.sft.interruption import Interruption
-from tanren.sft.packing import pack
-from tanren.sft.trainer import SftTrainer, packed_loss
+from tanren.sft.packing import MicroBatch, first_fit
+from tanren.sft.trainer import SftTrainer
 from tanren.sft.untouched import untouched
+
+LossOf = Callable[[torch.nn.Module, MicroBatch], torch.Tensor]
+"""The summed cross entropy of a micro-batch's supervised tokens, as the trainer computes it."""
 
 
 @dataclass
@@ -42,7 +45,8 @@ class Validation:
     def __init__(self, samples: Sequence[Sample], config: ValidationConfig, *, budget: int, steps: int) -> None:
         """Pack the samples into micro-batches of at most `budget` tokens; `steps` is the run's last step."""
         self._config, self._steps = config, steps
-        self._micro_batches = pack(samples, budget)
+        self._samples = samples
+        self._packed = first_fit([len(sample.input_ids) for sample in samples], budget)
         self.rows = len(samples)
         self.supervised = sum(sample.supervised for sample in samples)
         self.state = ValidationState()
@@ -61,14 +65,14 @@ class Validation:
         return 0 < self._config.patience <= self.state.without_improvement
 
     def run(
-        self, model: torch.nn.Module, device: torch.device | str, step: int, interruption: Interruption
+        self, model: torch.nn.Module, loss_of: LossOf, step: int, interruption: Interruption
     ) -> dict[str, Any] | None:
         """Return the event to record: the mean cross entropy in nats per supervised token; None if it was interrupted.
 
         Raises FoundWantingError where the loss is no number.
         """
         begun = time.perf_counter()
-        loss = self._mean_loss(model, device, interruption)
+        loss = self._mean_loss(model, loss_of, interruption)
         if loss is None:
             return None
         if not math.isfinite(loss):
@@ -98,16 +102,14 @@ class Validation:
         best = f"best {state.best_loss:.4f} after step {state.best_step}"
         return f"{best}; {state.without_improvement}{patience} in a row without improvement"
 
-    def _mean_loss(
-        self, model: torch.nn.Module, device: torch.device | str, interruption: Interruption
-    ) -> float | None:
+    def _mean_loss(self, model: torch.nn.Module, loss_of: LossOf, interruption: Interruption) -> float | None:
         total = 0.0
         with untouched(model), torch.no_grad():
             model.eval()
-            for micro_batch in self._micro_batches:
+            for places in self._packed:
                 if interruption.status is not None:
                     return None
-                total += float(packed_loss(model, micro_batch, device))
+                total += float(loss_of(model, MicroBatch(tuple(self._samples[place] for place in places))))
         return total / self.supervised
 
     def _note(self, step: int, loss: float) -> None:

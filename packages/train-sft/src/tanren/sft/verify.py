@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from tanren.common.console import Console
 from tanren.common.errors import ExitCode, UserError
 from tanren.common.run import MetricsWriter, RunDirectory, open_run, read_steps
-from tanren.sft.adapter import attach_lora
 from tanren.sft.interruption import Interruption
 from tanren.sft.job import check_same_config, check_same_ground, choose_attention, describe_ground, prepare
 from tanren.sft.memory import Settled, take_recorded
@@ -43,9 +42,9 @@ def run_verify(plan: Plan, which: str) -> int:
     console = Console()
     run = _find(which, plan)
     plan = take_recorded(plan, run)
-    check_same_config(plan, run)
+    check_same_config(plan.loaded.values(), run)
     prepared = prepare(plan, console)
-    start, stop, end = _span(run, plan.steps(len(prepared.samples)))
+    start, stop, end = _span(run, plan.steps(prepared.samples.sizes))
     console.line(
         f"verify {run.path}: from its checkpoint after step {start} to step {end}, straight and with a stop after {stop}"
     )
@@ -117,22 +116,30 @@ def _train(
 ) -> None:
     """Train in `folder` from a checkpoint up to a step, on a model that is loaded anew."""
     from tanren.common.chat import template_hash
-    from tanren.common.models.load import load_model
     from tanren.sft.loop import make_trainer, train
+    from tanren.sft.method import load_base, make_trainable
 
     folder.path.mkdir(exist_ok=True)
     console.line(f"{folder.path.name}: from {checkpoint.name} to step {until}")
     own = Console(stream=console.stream, started=console.started)
     metrics = MetricsWriter(folder.metrics)
     own.attach(metrics)
-    with own.phase("load model", plan.source.name):
-        loaded = load_model(plan.source, prepared.device)
+    loaded = load_base(plan, prepared.device, own)
     attention = choose_attention(plan, loaded, own)
     template = template_hash(prepared.tokenizer)
-    check_same_ground(run, describe_ground(prepared, attention, loaded, template), own)
-    model = attach_lora(plan, loaded)
+    check_same_ground(run, describe_ground(plan, prepared, attention, loaded, template), own)
+    model, trainer_class = make_trainable(plan, loaded, own)
     trainer = make_trainer(
-        plan, prepared, model, folder, own, NoTracker(), Interruption(), packs=attention.packs, until=until
+        trainer_class,
+        plan,
+        prepared,
+        model,
+        folder,
+        own,
+        NoTracker(),
+        Interruption(),
+        packs=attention.packs,
+        until=until,
     )
     train(trainer, Settled(plan, None), own, checkpoint, probe=False)
     metrics.close()

@@ -7,11 +7,15 @@ from ._sections import (
     AttentionKernel,
     Checkpointing,
     GenerationConfig,
+    Layers,
     LoraConfig,
+    Method,
     ModelConfig,
     OutputConfig,
+    Quantisation,
     TaskConfig,
 )
+from ._stages import Stage, load_stages
 from ._write import dump_toml
 
 __all__ = [
@@ -20,12 +24,17 @@ __all__ = [
     "Checkpointing",
     "ConfigModel",
     "GenerationConfig",
+    "Layers",
     "Loaded",
     "LoraConfig",
+    "Method",
     "ModelConfig",
     "OutputConfig",
+    "Quantisation",
+    "Stage",
     "TaskConfig",
     "dump_toml",
     "flatten",
     "load_config",
+    "load_stages",
 ]
