@@ -219,12 +219,15 @@ def resume_command(folder: Path, *, verify: bool) -> list[str]:
     Raises UserError if there is no run, or if it does not say what started it or that is not installed here.
     """
     run = RunDirectory(folder.expanduser())
-    if not run.config.is_file() or not run.environment.is_file():
+    # Of a run with stages, each stage has its own.
+    environments = [run.environment, *sorted(run.stages.glob(f"*/{run.environment.name}"))]
+    environment = next((path for path in environments if path.is_file()), None)
+    if not run.config.is_file() or environment is None:
         raise UserError(f"{folder}: no run there (no config.toml and environment.json); name a run directory")
-    name = json.loads(run.environment.read_text(encoding="utf-8")).get("command")
+    name = json.loads(environment.read_text(encoding="utf-8")).get("command")
     if name is None:
         raise UserError(
-            f"{folder}: its environment.json does not say which command made it; write COMMAND {run.config} --resume {folder}"
+            f"{environment} does not say which command made it; write COMMAND {run.config} --resume {folder}"
         )
     program = Path(sysconfig.get_path("scripts"), name)
     if not program.is_file():
