@@ -67,3 +67,16 @@ def test_a_table_in_a_list_is_written_without_what_is_not_set_and_reads_back_the
 
 def test_an_origin_with_a_line_break_stays_one_comment() -> None:
     assert tomllib.loads(dump_toml({"a": 1}, {"a": "recipe odd\nname.toml"})) == {"a": 1}
+
+
+def test_a_run_s_own_settings_are_a_recipe_in_which_nobody_asked_for_the_defaults(tmp_path: Path) -> None:
+    config = SftConfig.model_validate({"train": {"max_steps": 3, "log_every": 1}})
+    path = tmp_path / "config.toml"
+    text = dump_toml(
+        config.model_dump(mode="json"), {"train.max_steps": "recipe r.toml", "train.log_every": "recipe r.toml"}
+    )
+    path.write_text(text.replace('name = "sft"  # default', 'name = "mine"  # default'), encoding="utf-8")
+    loaded = load_config(SftConfig, recipe=path, flags=[], environment={}, prefix="X__", prog="test", description="")
+    # log_every is the default's value and was asked for; the name was changed by hand, whatever its comment says.
+    assert set(loaded.origins) == {"name", "train.max_steps", "train.log_every"}
+    assert loaded.values()["train"] == config.model_dump(mode="json")["train"]
