@@ -77,11 +77,6 @@ class Prepared:
         """What is trained on."""
         return self.data.training
 
-    @property
-    def validation(self) -> Sequence[Sample]:
-        """What the evaluation loss is taken on; empty where the recipe keeps no rows for it."""
-        return self.data.validation
-
 
 def run_job(plan: Plan, *, resume: str | None) -> int:
     """Run (or resume) the job; return the exit code. Raises UserError and MachineError with one message each."""
