@@ -32,6 +32,7 @@ from tanren.common.chat import Sample
 from tanren.common.config import Loaded
 from tanren.common.console import Console
 from tanren.common.models.source import ModelSource
+from tanren.common.models.tiny import tiny_tokenizer
 from tanren.common.plan import Choice, Prediction, Target, find_target, predict
 from tanren.common.plan.packed import attention_of
 from tanren.common.plan.trace import Shape, empty_model, shape_of
@@ -225,6 +226,7 @@ def measured(job: SftJob, model: Any, device: str) -> dict[str, Any]:
         trainer_class = FullTrainer if job.method == "full" else SftTrainer
         trainer = trainer_class(
             model=job.prepare(model),
+            tokenizer=tiny_tokenizer(),  # only the dump of a run that went wrong would be decoded with it
             steps=steps,
             config=job.plan.config,
             run=run,

@@ -46,6 +46,9 @@ rows_per_step = 8
 [checkpoint]
 every_steps = 3
 
+[validation]
+every_steps = 4
+
 [evaluation]
 enabled = false
 
@@ -81,7 +84,7 @@ def test_a_mix_in_phases_is_accounted_for_and_resumes_bit_for_bit(work: Path, tr
     shutil.copytree(run, work / "killed")
     (work / "killed" / "summary.json").unlink()  # as after a kill
     shutil.rmtree(work / "killed" / "adapter")
-    assert train_sft("mix.toml", "--resume", "killed", "--data.max-tokens", "100") == 0
+    assert train_sft("killed/config.toml", "--resume", "killed") == 0
     assert steps_of(work / "killed") == steps_of(run)
     adapters = [(work / name / "adapter" / "adapter_model.safetensors").read_bytes() for name in ("straight", "killed")]
     assert adapters[0] == adapters[1]

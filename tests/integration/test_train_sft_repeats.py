@@ -54,14 +54,24 @@ def test_a_run_stopped_by_ctrl_c_and_resumed_equals_a_straight_run(work: Path, t
     assert _weights(work / "stopped") == _weights(work / "straight")
 
 
-def test_sigterm_writes_a_checkpoint_and_says_preempted(work: Path) -> None:
+def test_sigterm_writes_a_checkpoint_says_preempted_and_is_a_success_to_the_scheduler(work: Path) -> None:
     process = start("train-sft", "tiny.toml", "--train.max-steps", 3000, "--checkpoint.every-steps", 0, cwd=work)
     list(lines_until(process, "step 5/3000"))
     process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert "preempted after step" in errors
+    (run,) = (work / "runs").glob("tiny-*")
+    assert json.loads((run / "summary.json").read_text(encoding="utf-8"))["status"] == "preempted"
+    assert len(list((run / "checkpoints").glob("step-*"))) == 1
+
+
+def test_sigterm_before_there_is_a_checkpoint_is_no_success(work: Path) -> None:
+    process = start("train-sft", "tiny.toml", cwd=work)
+    list(lines_until(process, "load tokenizer"))
+    process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
     assert process.returncode == 75
-    (run,) = (work / "runs").glob("tiny-*")
-    assert len(list((run / "checkpoints").glob("step-*"))) == 1
 
 
 def test_a_resumed_run_refuses_other_settings(
@@ -85,9 +95,9 @@ def test_a_resumed_run_refuses_other_data(work: Path, train_sft: Command, capsys
 def test_ctrl_c_in_the_last_step_stops_before_the_adapter_and_resuming_finishes(
     work: Path, train_sft: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from tanren.sft import trainer
+    from tanren.sft import callbacks
 
-    original = trainer.RunCallback.on_step_end
+    original = callbacks.RunCallback.on_step_end
 
     def press_at_the_end(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
         if state.global_step == state.max_steps:
@@ -95,7 +105,7 @@ def test_ctrl_c_in_the_last_step_stops_before_the_adapter_and_resuming_finishes(
         return original(self, args, state, control, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer.RunCallback, "on_step_end", press_at_the_end)
+        patch.setattr(callbacks.RunCallback, "on_step_end", press_at_the_end)
         assert train_sft("tiny.toml", "--output.run-dir", "late") == 130
     assert not (work / "late" / "adapter").exists()
     capsys.readouterr()

@@ -36,6 +36,7 @@ def _recipe(tmp_path: Path, text: str) -> Path:
         ("[optim]\nlearning_rat = 1.0\nlrr = 1.0", "optim.lrr", "lr"),
         ("[modle]\nname = 'x'", "modle", "model"),
         ("[train]\nrow_per_step = 1", "train.row_per_step", "rows_per_step"),
+        ("[[data.sources]]\nname = 'x'\nwieght = 2", "data.sources.0.wieght", "weight"),
     ],
 )
 def test_an_unknown_key_of_a_recipe_is_told_with_the_nearest_known_one(

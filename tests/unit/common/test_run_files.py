@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tanren.common.run import MetricsWriter, read_events, read_steps, write_atomically, write_steps_csv
+from tanren.common.run import MetricsWriter, read_events, read_steps, write_atomically, write_csv
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_steps_that_were_done_again_after_a_resume_count_once(metrics: Path) -> 
     writer.close()
     assert [event["loss"] for event in read_steps(metrics)] == [11.0, 12.0, 3.0]
     table = metrics.with_suffix(".csv")
-    write_steps_csv(metrics, table)
+    write_csv(read_steps(metrics), table)
     assert table.read_text(encoding="utf-8").splitlines() == ["step,loss", "1,11.0", "2,12.0", "3,3.0"]
 
 

@@ -1,12 +1,22 @@
-"""Samples of tokens that need no tokenizer."""
+"""Samples of tokens that need no tokenizer, and a trainer on a tiny model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import io
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tanren.common.chat import Sample
+from tanren.common.console import Console
+from tanren.common.run import MetricsWriter, RunDirectory
+
+if TYPE_CHECKING:
+    from tanren.sft.packing import Steps
+    from tanren.sft.trainer import SftTrainer
 
 MakeSample = Callable[..., Sample]
 
@@ -20,3 +30,58 @@ def make() -> MakeSample:
         return Sample(row_id, list(ids), mask, "")
 
     return sample
+
+
+@pytest.fixture
+def trainer_in() -> Callable[..., AbstractContextManager[SftTrainer]]:
+    """Return a function that makes a trainer of a tiny model in a folder; its settings are sections of a recipe.
+
+    `validated` are samples to validate on, `said` takes what the console prints.
+    """
+    import torch
+
+    from tanren.common.attention.packed import registered_name
+    from tanren.common.models.tiny import tiny_model, tiny_tokenizer
+    from tanren.sft.config import SftConfig
+    from tanren.sft.interruption import Interruption
+    from tanren.sft.tracking import NoTracker
+    from tanren.sft.trainer import SftTrainer
+    from tanren.sft.validation import Validation
+
+    @contextmanager
+    def trainer(
+        folder: Path,
+        steps: Steps,
+        *,
+        until: int | None = None,
+        validated: Sequence[Sample] = (),
+        said: list[str] | None = None,
+        **settings: Any,
+    ) -> Iterator[SftTrainer]:
+        model = tiny_model("tiny-qwen3", torch.float32)
+        model.set_attn_implementation(registered_name("sdpa"))
+        stream = io.StringIO()
+        console = Console(stream=stream)
+        run = RunDirectory(folder)
+        metrics = MetricsWriter(run.metrics)
+        console.attach(metrics)
+        defaults = {"optim": {"lr": 0.01, "warmup_ratio": 0, "schedule": "constant"}}
+        config = SftConfig.model_validate(defaults | settings)
+        yield SftTrainer(
+            model=model,
+            tokenizer=tiny_tokenizer(),
+            steps=steps,
+            config=config,
+            run=run,
+            console=console,
+            tracker=NoTracker(),
+            interruption=Interruption(),
+            device="cpu",
+            validation=Validation(validated, config.validation, budget=64, steps=len(steps)) if validated else None,
+            until=until,
+        )
+        metrics.close()
+        if said is not None:
+            said.append(stream.getvalue())
+
+    return trainer

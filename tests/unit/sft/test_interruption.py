@@ -14,14 +14,16 @@ from tanren.sft.interruption import watch_for_interruption
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, ExitCode.INTERRUPTED), (signal.SIGTERM, ExitCode.PREEMPTED)]
+    ("number", "status", "code"),
+    [(signal.SIGINT, "interrupted", ExitCode.INTERRUPTED), (signal.SIGTERM, "preempted", ExitCode.DONE)],
 )
-def test_the_first_signal_is_noted_and_said(number: signal.Signals, code: ExitCode) -> None:
+def test_the_first_signal_is_noted_and_said(number: signal.Signals, status: str, code: ExitCode) -> None:
     stream = io.StringIO()
     before = signal.getsignal(number)
     with watch_for_interruption(Console(stream=stream)) as interruption:
-        assert interruption.exit_code is None
+        assert interruption.status is None
         os.kill(os.getpid(), number)
+        assert interruption.status == status
         assert interruption.exit_code is code
     assert f"{number.name}: finishing this step, then writing a checkpoint" in stream.getvalue()
     assert signal.getsignal(number) is before

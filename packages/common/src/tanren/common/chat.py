@@ -196,7 +196,13 @@ def tokenise(
     pieces = [
         rendered.text[first:last] for rendered, own in zip(texts, borders, strict=True) for first, last in pairwise(own)
     ]
-    encoded = tokenizer(pieces, add_special_tokens=False, return_offsets_mapping=True)
+    encoded = tokenizer(
+        pieces,
+        add_special_tokens=False,
+        return_offsets_mapping=True,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+    )
     ids_of, offsets_of = iter(encoded["input_ids"]), iter(encoded["offset_mapping"])
     samples = []
     for rendered, own, row_id, where in zip(texts, borders, row_ids, wheres, strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,6 +45,7 @@ def _main(arguments: Sequence[str]) -> int:
         "plan": plan,
         "data": data,
         "bundle": bundle,
+        "resume": resume,
     }
     return int(tyro.extras.subcommand_cli_from_dict(commands, args=list(arguments), prog="tanren", description=ABOUT))
 
@@ -153,6 +155,26 @@ def data() -> int:
 def plan() -> int:
     """Say what a run will need before it starts: memory, steps, tokens, time (`tanren plan --help`)."""
     raise AssertionError("answered before the parser is asked")
+
+
+def resume(
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")],
+    *,
+    verify: tyro.conf.FlagCreatePairsOff[bool] = False,
+) -> int:
+    """Continue an interrupted run from its newest checkpoint, with its own recipe and the command that it began with.
+
+    Args:
+        run: The run directory.
+        verify: Do not continue it, but prove on this machine that continuing it is bit for bit: a few of its steps straight
+            and again with a stop in between. Exit code 0: equal; 1: not, with the first difference named.
+    """
+    from tanren.common.run import resume_command
+
+    command = resume_command(run, verify=verify)
+    sys.stderr.write(f"{' '.join(command)}\n")
+    sys.stderr.flush()
+    os.execv(command[0], command)  # noqa: S606 (the same process: signals and the exit code are the trainer's own)
 
 
 def bundle(

@@ -34,6 +34,9 @@ class Evaluator(Protocol):
     ) -> None:
         """Generate with one candidate ("base", "trained"), judge, and write its predictions below `folder`."""
 
+    def scores(self, candidate: str) -> Mapping[str, Any]:
+        """Return the scores of a candidate that was evaluated: n, and by group the shares of valid and correct answers."""
+
     def compare(self, first: str, second: str) -> Mapping[str, Any]:
         """Return the scores of two candidates and their paired difference, as `summary.json` records them."""
 

@@ -43,6 +43,8 @@ class Request:
     resume: str | None
     stages: tuple[Stage[Any], ...] = ()
     """Of a command that runs them all: each with its own configuration; empty for a recipe without stages."""
+    verify: bool = False
+    """Prove that resuming is bit for bit instead of resuming."""
 
     def print_plan(self, facts: Mapping[str, Any], warnings: Sequence[str] = ()) -> None:
         """Print the resolved configuration with its origins, and what the run would do: as TOML, or as one JSON object."""
@@ -88,6 +90,9 @@ def read_arguments(command: RecipeCommand, arguments: Sequence[str]) -> Request 
     rest = list(arguments)
     dry_run, as_json = take_switch(rest, "--dry-run"), take_switch(rest, "--json")
     resume = take_value(rest, "--resume", "latest|RUN_DIRECTORY") if command.resumable else None
+    verify = take_switch(rest, "--verify") if command.resumable else False
+    if verify and (resume is None or dry_run):
+        raise UserError("--verify proves that a run can be resumed bit for bit: write --resume RUN_DIRECTORY --verify")
     if as_json and not dry_run:
         raise UserError("--json has no effect on a run; use it with --dry-run")
     help_only = "-h" in rest or "--help" in rest
@@ -107,8 +112,12 @@ def read_arguments(command: RecipeCommand, arguments: Sequence[str]) -> Request 
     stages = load_stages(command.model, **sources)
     loaded = load_config(command.model, **sources)
     if command.runs_stages:
-        return Request(loaded, dry_run, as_json, resume, stages)
-    return Request(_the_stage(stages, wanted, loaded), dry_run, as_json, resume)
+        if verify and stages:
+            raise UserError(
+                f"--verify is for one run, and {loaded.recipe} has stages: name a stage's own run directory"
+            )
+        return Request(loaded, dry_run, as_json, resume, stages, verify)
+    return Request(_the_stage(stages, wanted, loaded), dry_run, as_json, resume, verify=verify)
 
 
 class _Sources(TypedDict):
@@ -151,6 +160,7 @@ def _description(command: RecipeCommand) -> str:
         )
     if command.resumable:
         lines.append("--resume latest|RUN_DIRECTORY continues an interrupted run from its newest checkpoint.")
+        lines.append("--verify beside it does not: it proves on this machine that resuming that run is bit for bit.")
     lines.append(f"'{command.prog} schema' prints the JSON schema of a recipe.")
     lines.extend(f"The environment variable {name} sets {key}." for name, key in command.variables.items())
     lines.append(f"Precedence: flag, environment variable ({command.prefix}SECTION__KEY), recipe, default.")

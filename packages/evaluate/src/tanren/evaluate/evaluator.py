@@ -54,6 +54,10 @@ class GenerationEvaluator:
         scores = score(self._judged[candidate])
         write_atomically(folder / candidate / SCORES, json.dumps(scores, indent=2) + "\n")
 
+    def scores(self, candidate: str) -> Mapping[str, Any]:
+        """Return the scores of a candidate that was evaluated."""
+        return score(self._judged[candidate])
+
     def compare(self, first: str, second: str) -> Mapping[str, Any]:
         """Return the scores of two candidates and their paired difference."""
         one, two = self._judged[first], self._judged[second]

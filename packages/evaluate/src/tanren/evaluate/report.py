@@ -10,7 +10,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from tanren.common.run import RunDirectory, read_events, read_steps, write_atomically
+from tanren.common.run import RunDirectory, read_events, read_steps, read_validations, write_atomically
 from tanren.common.task_packs import load_pack
 from tanren.evaluate.evaluator import PREDICTIONS, TASKS
 from tanren.evaluate.predictions import read_predictions, read_tasks
@@ -33,7 +33,7 @@ def write_report(run: RunDirectory) -> Any:
         run=run.path.name,
         summary=summary,
         comparison=comparison,
-        curve=_loss_curve(steps),
+        curve=_loss_curve(steps, read_validations(run.metrics)),
         bars=_bars(comparison),
         examples=_examples(run, comparison),
         config=run.config.read_text(encoding="utf-8"),
@@ -44,8 +44,8 @@ def write_report(run: RunDirectory) -> Any:
     return run.report
 
 
-def _loss_curve(steps: Sequence[dict[str, Any]]) -> str:
-    """Return the loss and its running mean over the steps as SVG."""
+def _loss_curve(steps: Sequence[dict[str, Any]], validations: Sequence[dict[str, Any]]) -> str:
+    """Return the loss, its running mean and the validation loss over the steps as SVG."""
     if not steps:
         return ""
     figure, axes = _figure(7.2, 2.6)
@@ -57,6 +57,9 @@ def _loss_curve(steps: Sequence[dict[str, Any]]) -> str:
     ]
     axes.plot(x, losses, color="#b8c4d6", linewidth=1, marker="." if len(x) < 3 else None, label="each step")
     axes.plot(x, mean, color="#1f4e8c", linewidth=1.8, label=f"mean of {window} steps")
+    if validations:
+        x, losses = [event["step"] for event in validations], [event["loss"] for event in validations]
+        axes.plot(x, losses, color="#b5482f", linewidth=1.4, marker="o", markersize=3, label="validation")
     axes.set_xlabel("optimizer step")
     axes.set_ylabel("loss (nats per token)")
     axes.set_ylim(bottom=0)

@@ -41,6 +41,10 @@ def _main(arguments: Sequence[str]) -> int:
     from tanren.sft.plan import make_plan
 
     plan = make_plan(request.loaded, request.resume)
+    if request.verify:
+        from tanren.sft.verify import run_verify
+
+        return run_verify(plan, request.resume or "latest")
     if request.dry_run:
         request.print_plan(plan.facts(), plan.warnings)
         return 0

@@ -121,6 +121,9 @@ class StartConfig(ModelConfig):
 class OptimConfig(ConfigModel):
     """AdamW and its schedule."""
 
+    name: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = "adamw"
+    """AdamW, or bitsandbytes' with 8-bit states (CUDA only); paged: states that move to the CPU's memory when the GPU's is full."""
+
     lr: Annotated[float, Field(gt=0)] = 2e-4
     """Peak learning rate."""
 
@@ -130,8 +133,11 @@ class OptimConfig(ConfigModel):
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.05
     """Share of the steps in which the rate rises from 0."""
 
+    min_lr_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Where cosine and linear end, as a share of the peak rate."""
+
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """Decoupled weight decay."""
+    """Decoupled weight decay of the trained matrices (of an adapter: A and B); norms, biases and embeddings do not decay."""
 
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Decay of the mean of gradients."""
@@ -176,6 +182,16 @@ class TrainConfig(ConfigModel):
     """Recompute activations in the backward pass instead of keeping them: of no layer, of every second one (selective), of all
     (full: least memory, up to a third slower). The result does not change. auto: as for micro_batch_tokens."""
 
+    neftune_alpha: Annotated[float, Field(ge=0)] = 0.0
+    """Noise on the embeddings while training (NEFTune, arXiv:2310.05914), scaled by each sample's own length; usual: 5; 0 means none."""
+
+    spike_factor: Annotated[float, Field(ge=0)] = 0.0
+    """Stop, with a dump of the batch, where the loss is above this many times its running median; usual: 5; 0 means never.
+    A loss or gradient that is no number always stops the run so."""
+
+    spike_patience: Positive = 3
+    """Steps in a row that must be above it."""
+
     log_every: Positive = 1
     """Optimizer steps between two logged lines."""
 
@@ -197,12 +213,37 @@ class CheckpointConfig(ConfigModel):
     keep: Positive = 2
     """Newest checkpoints that are kept."""
 
+    keep_best: bool = False
+    """Keep the checkpoint with the lowest validation loss, too, however old it is."""
+
+
+class ValidationConfig(ConfigModel):
+    """Loss on held-out samples while it trains: before step 1, every so many steps, at the end."""
+
+    every_steps: Annotated[int, Field(ge=0)] = 0
+    """Optimizer steps between two validations; 0 means none at all."""
+
+    patience: Annotated[int, Field(ge=0)] = 0
+    """Stop after so many validations in a row that were no improvement; 0 means never."""
+
+    min_delta: Annotated[float, Field(ge=0)] = 0.0
+    """An improvement is a loss that is lower by more than this (nats per token)."""
+
+    restore_best: bool = False
+    """Save the adapter of the best checkpoint at the end, not of the last step; needs checkpoint.keep_best."""
+
 
 class EvaluationConfig(GenerationConfig):
-    """Evaluation on the pack's held-out rows, before and after training, by greedy decoding."""
+    """Evaluation on the pack's held-out rows by greedy decoding: before and after training, and in between if asked."""
 
     enabled: bool = True
     """Evaluate before and after; with data.file there are no held-out rows, so it must be off."""
+
+    every_steps: Annotated[int, Field(ge=0)] = 0
+    """Optimizer steps between two evaluations on some of the rows while it trains; 0 means none."""
+
+    step_rows: Positive = 16
+    """How many held-out rows those take: always the same ones, drawn by the seed."""
 
 
 class TrackingConfig(ConfigModel):
@@ -252,6 +293,7 @@ class SftConfig(ConfigModel):
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    validation: ValidationConfig = ValidationConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     tracking: TrackingConfig = TrackingConfig()
     output: OutputConfig = OutputConfig()

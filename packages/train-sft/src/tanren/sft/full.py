@@ -92,7 +92,7 @@ class FullTrainer(SftTrainer):
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
         if grad_norm is None:
             grad_norm = self.accelerator.clip_grad_norm_(self._master_weights.masters, float("inf"))
-        return super()._get_grad_norm(model, grad_norm)  # type: ignore[no-untyped-call]
+        return super()._get_grad_norm(model, grad_norm)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         del state_dict

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
+from typing import Literal
 
 from tanren.common.console import Console
 from tanren.common.errors import ExitCode
@@ -19,11 +20,16 @@ ONE_REQUEST = 1.0
 
 @dataclass
 class Interruption:
-    """Which signal asked to stop, if any."""
+    """How the run was asked to stop, if it was: by Ctrl-C (interrupted), or by SIGTERM (preempted)."""
 
-    exit_code: ExitCode | None = None
+    status: Literal["interrupted", "preempted"] | None = None
     noted_at: float = float("-inf")
     """When the last signal came, in seconds of the monotonic clock."""
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """0 for a preemption: the checkpoint is written, and to its scheduler the job has done what it was asked."""
+        return ExitCode.INTERRUPTED if self.status == "interrupted" else ExitCode.DONE
 
 
 @contextmanager
@@ -37,10 +43,10 @@ def watch_for_interruption(console: Console) -> Iterator[Interruption]:
         if told_again:
             return
         interruption.noted_at = time.monotonic()
-        if interruption.exit_code is not None and callable(handler):
+        if interruption.status is not None and callable(handler):
             handler(signum, frame)
             return
-        interruption.exit_code = ExitCode.INTERRUPTED if signum == signal.SIGINT else ExitCode.PREEMPTED
+        interruption.status = "interrupted" if signum == signal.SIGINT else "preempted"
         console.line(
             f"{signal.Signals(signum).name}: finishing this step, then writing a checkpoint (again: stop at once)"
         )

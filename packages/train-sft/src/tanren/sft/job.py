@@ -8,9 +8,10 @@ Nothing is written before the rows are known to be good; `summary.json` is writt
 from __future__ import annotations
 
 import json
+import re
 import time
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -28,13 +29,16 @@ from tanren.common.run import (
     describe_environment,
     held,
     open_run,
+    read_steps,
+    read_validations,
     refuse_existing,
     write_atomically,
-    write_steps_csv,
+    write_csv,
 )
+from tanren.sft.cli import COMMAND
 from tanren.sft.coverage import check_before_loading
-from tanren.sft.interruption import watch_for_interruption
-from tanren.sft.memory import Settled, measured_memory, settle_memory, take_recorded
+from tanren.sft.interruption import Interruption, watch_for_interruption
+from tanren.sft.memory import Settled, settle_memory, take_recorded
 from tanren.sft.plan import Plan
 from tanren.sft.summary import final_numbers, make_summary, verdict_line
 from tanren.sft.unsloth_engine import import_unsloth, prove_packing
@@ -43,8 +47,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from tanren.common.attention import Choice
+    from tanren.common.chat import Sample
     from tanren.common.models.device import DevicePlan
     from tanren.common.models.load import LoadedModel
+    from tanren.sft.step_evaluation import StepEvaluation
     from tanren.sft.store import TrainingSamples
     from tanren.sft.tracking import Tracker
     from tanren.sft.trainer import SftTrainer
@@ -53,7 +59,7 @@ if TYPE_CHECKING:
 BASE, TRAINED = "base", "trained"
 # Settings that may differ between a run and its resumption: they do not touch the numbers.
 # A parent may have been moved: its hash is compared, not its path.
-MAY_DIFFER_ON_RESUME = ("output.", "checkpoint.", "tracking.", "model.parent")
+MAY_DIFFER_ON_RESUME = re.compile(r"(output|tracking)\..*|checkpoint\.(every_steps|keep)|model\.parent")
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,8 @@ class Prepared:
     tokenizer: PreTrainedTokenizerBase
     device: DevicePlan
     data: TrainingData
+    validation: Sequence[Sample]
+    """Never trained on; none where no validation is asked for."""
 
     @property
     def samples(self) -> TrainingSamples:
@@ -88,7 +96,7 @@ def run_job(plan: Plan, *, resume: str | None) -> int:
         refuse_existing(config.output.run_dir)  # told now, not after a minute of loading
     evaluator_class = find_evaluator() if plan.pack and config.evaluation.enabled else None
 
-    prepared = _prepare(plan, console)
+    prepared = prepare(plan, console)
     settled = settle_memory(plan, prepared.samples, prepared.device, console)
     plan = settled.plan
     run = earlier or create_run(config.output.run_dir, config.output.runs, config.name)
@@ -114,7 +122,7 @@ def run_job(plan: Plan, *, resume: str | None) -> int:
     return code
 
 
-def _prepare(plan: Plan, console: Console) -> Prepared:
+def prepare(plan: Plan, console: Console) -> Prepared:
     """Import the libraries, choose the device, and turn the rows into samples."""
     config = plan.config
     set_cuda_variables()
@@ -126,10 +134,12 @@ def _prepare(plan: Plan, console: Console) -> Prepared:
         from tanren.common.chat import template_hash
         from tanren.common.models.device import plan_device
         from tanren.common.models.load import load_tokenizer
+        from tanren.sft.optimizer import check_optimizer
         from tanren.sft.training_data import make_training_data
     device = plan_device(config.model)
     console.line(f"device: {device.device}, {device.dtype} ({device.reason}), {device.threads} CPU threads")
     _check_named_attention(plan, device)
+    check_optimizer(config.optim, device.device)
     if config.train.method == "lora":
         require_bitsandbytes(config.model.quantisation)
         with console.phase("check what the adapter reaches", "without weights"):
@@ -137,11 +147,35 @@ def _prepare(plan: Plan, console: Console) -> Prepared:
     with console.phase("load tokenizer", _first_time(plan)):
         tokenizer = load_tokenizer(plan.source)
     _check_template(plan, template_hash(tokenizer))
-    with console.phase("render and tokenise", f"{sum(plan.selection.sizes)} rows"):
-        data = make_training_data(tokenizer, plan)
+    rows = plan.selection.trained
+    with console.phase("render and tokenise", f"{rows} rows"), console.bar("tokenise", rows, "row") as bar:
+        data = make_training_data(tokenizer, plan, bar)
     for line in data.lines():
         console.line(line)
-    return Prepared(tokenizer, device, data)
+    return Prepared(tokenizer, device, data, _validation_samples(plan, data, tokenizer, console))
+
+
+def _validation_samples(
+    plan: Plan, data: TrainingData, tokenizer: PreTrainedTokenizerBase, console: Console
+) -> Sequence[Sample]:
+    """Return what the loss is taken on, if it is asked for: what the data keeps for it, or the task pack's held-out rows.
+
+    A row without a token to learn has no loss: it is left out, and counted.
+    """
+    if not plan.config.validation.every_steps:
+        return ()
+    if len(data.validation):
+        return data.validation
+    from tanren.sft.samples import make_samples
+
+    settings = plan.config.data.model_copy(update={"fully_masked": "drop"})
+    try:
+        samples, report = make_samples(tokenizer, plan.heldout_rows, settings)
+    except UserError as error:
+        raise UserError(f"validation: {error}") from None
+    for line in report.lines():
+        console.line(f"validation: {line}")
+    return samples
 
 
 def _run(
@@ -156,16 +190,18 @@ def _run(
 ) -> int:
     """Do the run in its directory: evaluate, train, evaluate, save, report."""
     from tanren.common.chat import template_hash
+    from tanren.sft.loop import make_trainer, train
     from tanren.sft.method import load_base, make_trainable, save_trained
+    from tanren.sft.validation import finish_validation
 
     plan = settled.plan
-    config, begun = plan.config, time.time()
+    begun = time.time()
     loaded = load_base(plan, prepared.device, console)
-    attention = _choose_attention(plan, loaded, console)
+    attention = choose_attention(plan, loaded, console)
     template = template_hash(prepared.tokenizer)
-    environment = _environment(plan, prepared, attention, loaded, template) | {"memory_plan": settled.record()}
+    environment = describe_ground(plan, prepared, attention, loaded, template) | {"memory_plan": settled.record()}
     if resumed:
-        _check_same_ground(run, environment, console)
+        check_same_ground(run, environment, console)
     else:
         write_atomically(run.config, dump_toml(plan.loaded.values(), plan.loaded.origins))
         run.write_json(run.environment, environment)
@@ -174,38 +210,37 @@ def _run(
         evaluator.evaluate(BASE, loaded.model, prepared.tokenizer, run.evaluation)
 
     model, trainer_class = make_trainable(plan, loaded, console)
-    assert config.train.micro_batch_tokens != AUTO, "the plan chooses before there is a model"
-    steps = plan.lay_out(prepared.samples, config.train.micro_batch_tokens if attention.packs else 1)
     with watch_for_interruption(console) as interruption:
-        trainer = trainer_class(
-            model=model,
-            steps=steps,
-            config=config,
-            run=run,
-            console=console,
-            tracker=tracker,
-            interruption=interruption,
-            device=prepared.device.device,
+        trainer = make_trainer(
+            trainer_class,
+            plan,
+            prepared,
+            model,
+            run,
+            console,
+            tracker,
+            interruption,
+            packs=attention.packs,
+            step_evaluation=_step_evaluation(plan, prepared, run, console),
         )
-        memory = _train(trainer, settled, run, console, resumed=resumed)
-    write_steps_csv(run.metrics, run.path / "metrics.csv")
-    done = trainer.state.global_step
-    if interruption.exit_code is not None:
-        status = "interrupted" if interruption.exit_code is ExitCode.INTERRUPTED else "preempted"
+        checkpoint = run.checkpoint(run.checkpoint_steps()[-1]) if resumed else None
+        memory = train(trainer, settled, console, checkpoint)
+    write_csv(read_steps(run.metrics), run.path / "metrics.csv")
+    if trainer.between.validation is not None:
+        write_csv(read_validations(run.metrics), run.path / "validation.csv")
+    if interruption.status is not None:
         tracker.finish({}, "KILLED")
-        run.write_json(run.summary, make_summary(plan, run, console, status, begun, {}, memory))
-        console.line(
-            f"{status} after step {done} of {len(steps)}; to continue: the same command with --resume {run.path}"
-        )
-        return interruption.exit_code
+        run.write_json(run.summary, make_summary(plan, run, console, interruption.status, begun, {}, memory))
+        return _stopped(interruption, trainer, run, console)
 
+    validated = finish_validation(trainer, run, console)
     saved = save_trained(model, prepared.tokenizer, run, plan, loaded, template, prepared.device, console)
     comparison: Mapping[str, Any] = {}
     if evaluator is not None:
         evaluator.evaluate(TRAINED, model, prepared.tokenizer, run.evaluation)
         comparison = evaluator.compare(BASE, TRAINED)
     tracker.finish(final_numbers(comparison), "FINISHED")
-    run.write_json(run.summary, make_summary(plan, run, console, "done", begun, comparison, memory))
+    run.write_json(run.summary, make_summary(plan, run, console, "done", begun, comparison, memory, validated))
     with console.phase("write report"):
         page = find_report_writer()(run)
     if evaluator is not None:
@@ -237,7 +272,8 @@ def _check_named_attention(plan: Plan, device: DevicePlan) -> None:
     select_attention(gpu_facts(device.device), installed_kernels(), traits, dtype=device.dtype, named=named)
 
 
-def _choose_attention(plan: Plan, loaded: LoadedModel, console: Console) -> Choice:
+def choose_attention(plan: Plan, loaded: LoadedModel, console: Console) -> Choice:
+    """Return the kernel of training, proven on this model, and say why it was chosen."""
     from tanren.common.attention.training import choose_training_attention
 
     named = plan.config.train.attention
@@ -266,7 +302,7 @@ def check_same_config(values: Mapping[str, Any], run: RunDirectory) -> None:
     differing = [
         name
         for name in sorted(recorded.keys() | now.keys())
-        if recorded.get(name) != now.get(name) and not name.startswith(MAY_DIFFER_ON_RESUME)
+        if recorded.get(name) != now.get(name) and not MAY_DIFFER_ON_RESUME.fullmatch(name)
     ]
     if differing:
         told = "\n".join(f"  {name}: the run has {recorded.get(name)!r}, now {now.get(name)!r}" for name in differing)
@@ -286,35 +322,38 @@ def _open_tracker(plan: Plan, run: RunDirectory, console: Console) -> Tracker:
     return tracker
 
 
-def _train(
-    trainer: SftTrainer, settled: Settled, run: RunDirectory, console: Console, *, resumed: bool
-) -> Mapping[str, Any]:
-    """Train; return the memory that was planned beside what was used."""
-    import torch
-
-    steps = trainer.args.max_steps
-    checkpoint: str | None = None
-    if resumed:
-        step = run.checkpoint_steps()[-1]
-        console.record("resume", {"step": step})
-        console.line(f"resuming after step {step} of {steps}")
-        checkpoint = str(run.checkpoint(step))
-    with console.phase("train", f"{steps} steps"), console.bar("train", steps, "step") as bar:
-        trainer.bar = bar
-        trainer.start_clock()
-        torch.use_deterministic_algorithms(True)
-        with measured_memory(settled, console) as memory:
-            try:
-                trainer.train(resume_from_checkpoint=checkpoint)
-            finally:
-                torch.use_deterministic_algorithms(False)
-    return memory
+def _stopped(interruption: Interruption, trainer: SftTrainer, run: RunDirectory, console: Console) -> ExitCode:
+    """Say how to go on after a signal; return the exit code."""
+    status, done, steps = interruption.status, trainer.state.global_step, trainer.args.max_steps
+    if not run.checkpoint_steps():
+        console.line(f"{status} before step 1: there is no checkpoint, start again")
+        return ExitCode.PREEMPTED if status == "preempted" else ExitCode.INTERRUPTED
+    console.line(f"{status} after step {done} of {steps}; to continue: the same command with --resume {run.path}")
+    return interruption.exit_code
 
 
-def _environment(
+def _step_evaluation(plan: Plan, prepared: Prepared, run: RunDirectory, console: Console) -> StepEvaluation | None:
+    evaluation = plan.config.evaluation
+    if not evaluation.every_steps or plan.pack is None:
+        return None
+    from tanren.sft.step_evaluation import StepEvaluation, rows_of_steps
+
+    rows = rows_of_steps(plan.heldout_rows, evaluation, plan.config.seed)
+    return StepEvaluation(
+        find_evaluator()(plan.pack, rows, evaluation, console),
+        prepared.tokenizer,
+        run.evaluation / "steps",
+        every=evaluation.every_steps,
+        steps=plan.steps(prepared.samples.sizes),
+    )
+
+
+def describe_ground(
     plan: Plan, prepared: Prepared, attention: Choice, loaded: LoadedModel, template: str
 ) -> dict[str, Any]:
+    """Return what a run stands on, as `environment.json` records it."""
     return describe_environment() | {
+        "command": COMMAND.prog,
         "device": asdict(prepared.device),
         "attention": {"kernel": attention.kernel, "reason": attention.reason, "rejected": dict(attention.rejected)},
         "attention_proof": attention.proof,
@@ -326,7 +365,7 @@ def _environment(
     }
 
 
-def _check_same_ground(run: RunDirectory, environment: Mapping[str, Any], console: Console) -> None:
+def check_same_ground(run: RunDirectory, environment: Mapping[str, Any], console: Console) -> None:
     """Refuse to resume on other data or other weights; warn where only the numerics may part."""
     recorded = json.loads(run.environment.read_text(encoding="utf-8"))
     for name in ("samples_sha256", "model", "parents", "chat_template_hash"):

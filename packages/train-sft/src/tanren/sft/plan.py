@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tanren.common.chain import LATEST, Link, TrainedAdapter, find_parent, read_adapter
-from tanren.common.config import Loaded
+from tanren.common.config import Loaded, flatten
 from tanren.common.errors import UserError
 from tanren.common.models.source import ModelSource, resolve_source
 from tanren.common.run import open_run
@@ -98,12 +98,14 @@ def make_plan(loaded: Loaded[SftConfig], resume: str | None = None) -> Plan:
         return Plan(loaded, source, None, select_rows(sources, config.data, config.seed), [], warnings, parent)
     pack = load_pack(config.task.name, config.task.options)
     train_rows = pack.rows("train")
-    heldout_rows = pack.rows("heldout") if config.evaluation.enabled else []
+    wanted = config.evaluation.enabled or config.validation.every_steps
+    heldout_rows = pack.rows("heldout") if wanted else []
     if not train_rows:
         raise UserError(f"the task pack {config.task.name} gave no training row; its options ask for none")
-    if config.evaluation.enabled and not heldout_rows:
+    if wanted and not heldout_rows:
         raise UserError(
-            f"the task pack {config.task.name} gave no held-out row to evaluate on; raise its option, or --evaluation.no-enabled"
+            f"the task pack {config.task.name} gave no held-out row to evaluate on; raise its option, or "
+            "--evaluation.no-enabled --validation.every-steps 0"
         )
     both = {row.prompt for row in train_rows} & {row.prompt for row in heldout_rows}
     if both:
@@ -160,7 +162,7 @@ def _check_effects(loaded: Loaded[SftConfig]) -> tuple[str, ...]:
             f"train.epochs ({origins['train.epochs']}) has no effect with train.max_steps = {config.train.max_steps}; remove one of the two"
         )
     _check_learned(loaded)
-    warnings += _check_method(loaded)
+    warnings += (*_check_method(loaded), *_check_between_steps(loaded))
     if not config.tracking.mlflow:
         for name in ("tracking.mlflow_uri", "tracking.experiment"):
             if name in origins:
@@ -181,6 +183,38 @@ def _check_learned(loaded: Loaded[SftConfig]) -> None:
                 )
     elif not data.markers or not all(marker.strip() for marker in data.markers):
         raise UserError(f"data.markers: found {data.markers!r}, expected words that stand before the result")
+
+
+def _check_between_steps(loaded: Loaded[SftConfig]) -> tuple[str, ...]:
+    """Refuse what hangs on a validation or an evaluation that does not take place; return a warning where rows are kept for none."""
+    config, origins = loaded.config, loaded.origins
+    kept = "data.validation" if config.data.validation else "data.validation_share"
+    is_kept = bool(config.data.validation or config.data.validation_share)
+    from_pack = config.data.file is None and not config.data.sources
+    if config.validation.every_steps and not is_kept and not from_pack:
+        raise UserError(
+            "validation.every_steps needs rows that are not trained on: set data.validation_share or [[data.validation]]"
+        )
+    needs = (
+        ("validation.patience", "validation.every_steps"),
+        ("validation.min_delta", "validation.every_steps"),
+        ("validation.restore_best", "checkpoint.keep_best"),
+        ("checkpoint.keep_best", "validation.every_steps"),
+        ("evaluation.every_steps", "evaluation.enabled"),
+        ("evaluation.step_rows", "evaluation.every_steps"),
+        ("train.spike_patience", "train.spike_factor"),
+    )
+    values = flatten(config.model_dump())
+    for name, needed in needs:
+        if name in origins and values[name] and not values[needed]:
+            raise UserError(f"{name} ({origins[name]}) has no effect without {needed}; remove it, or set {needed}")
+    if "optim.min_lr_ratio" in origins and config.optim.schedule == "constant":
+        raise UserError(
+            f"optim.min_lr_ratio ({origins['optim.min_lr_ratio']}) has no effect with optim.schedule = constant; remove one of the two"
+        )
+    if is_kept and not config.validation.every_steps:
+        return (f"{kept}: rows are kept out of training, and no loss is taken on them; set validation.every_steps",)
+    return ()
 
 
 def _check_method(loaded: Loaded[SftConfig]) -> tuple[str, ...]:
@@ -221,6 +255,7 @@ def _check_unsloth(loaded: Loaded[SftConfig]) -> tuple[str, ...]:
             "it recomputes all layers (full) or none",
         ),
         "train.attention": (config.train.attention != "auto", "it attends by itself"),
+        "train.neftune_alpha": (config.train.neftune_alpha > 0, "noise has not been tried in its forward pass"),
     }
     for name, (asked, why) in refused.items():
         if asked:

@@ -34,7 +34,11 @@ if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
 RunStage = Callable[[Loaded[SftConfig], str | None], int]
-STATUS: dict[int, str] = {ExitCode.PREEMPTED: "preempted", ExitCode.INTERRUPTED: "interrupted"}
+STATUS: dict[int, str] = {
+    ExitCode.DONE: "preempted",
+    ExitCode.PREEMPTED: "preempted",
+    ExitCode.INTERRUPTED: "interrupted",
+}
 
 
 def run_stages(request: Request, run_stage: RunStage | None = None) -> int:
@@ -85,7 +89,8 @@ class _Sequence:
                     status = "failed" if isinstance(error, Exception) else "interrupted"
                     self._summarise(status, begun)
                 raise
-            if code != ExitCode.DONE:
+            if code != ExitCode.DONE or not self._folder(number).finished:
+                # A preempted stage ends with 0, too: it has done what was asked of it.
                 status = STATUS.get(code, "failed")
                 self._summarise(status, begun)
                 later = ", ".join(one.name for one in self.stages[number:])

@@ -21,10 +21,11 @@ def make_summary(
     begun: float,
     comparison: Mapping[str, Any],
     training_memory: Mapping[str, Any] | None = None,
+    validation: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return what `summary.json` records: status, work done, speed, time by phase, peak memory, results.
 
-    `training_memory` is the plan's memory beside what was measured on a GPU.
+    `training_memory` is the plan's memory beside what was measured on a GPU, `validation` the best step and why it ended.
     """
     steps = read_steps(run.metrics)
     tokens = sum(step["tokens"] for step in steps)
@@ -45,6 +46,7 @@ def make_summary(
         "seconds_by_phase": {name: round(value, 2) for name, value in console.seconds.items()},
         "peak_memory_gib": round(peak / (2**20 if sys.platform.startswith("linux") else 2**30), 2),
         "training_memory": dict(training_memory or {}),
+        "validation": dict(validation or {}),
         "evaluation": dict(comparison),
     }
 

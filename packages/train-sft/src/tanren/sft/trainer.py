@@ -1,86 +1,59 @@
-"""The trainer: transformers' Trainer with five narrow overrides.
+"""The trainer: transformers' Trainer with narrow overrides.
 
 1. `training_step` runs one optimizer step: its micro-batches, packed without padding, one after the other. The loss is
    the mean over the step's supervised tokens, so the packing does not change it.
 2. `_get_train_sampler` keeps the order that the plan laid out.
-3. `create_scheduler` gives every step, the first too, a learning rate above 0.
-4. `_save_checkpoint` writes aside and renames, and deletes old checkpoints by number.
-5. `log` writes full-precision numbers to the run's metrics instead of rounded ones to the terminal.
+3. `create_scheduler` gives every step, the first too, a learning rate above 0; `get_decay_parameter_names` names matrices.
+4. `_get_grad_norm` stands between the backward pass and the optimizer: a gradient that is no number stops the run there.
+5. `evaluate` does what is due after a step: the validation loss, a few generated answers; `_run_epoch` heeds its stop.
+6. `_save_checkpoint` writes aside and renames, keeps what the loop itself remembers, and deletes old checkpoints by number.
+7. `log` writes full-precision numbers to the run's metrics instead of rounded ones to the terminal.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from torch.utils.data import Dataset, Sampler, SequentialSampler
-from transformers import (
-    PrinterCallback,
-    Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from transformers import PrinterCallback, Trainer
 
+from tanren.common.chat import Sample
 from tanren.common.config import AUTO
 from tanren.common.console import Bar, Console
-from tanren.common.errors import FoundWantingError
 from tanren.common.fused import choose_route
 from tanren.common.run import RunDirectory, folder_written_aside
+from tanren.sft.arguments import StepDataset, collate, training_arguments
+from tanren.sft.between import BetweenSteps
+from tanren.sft.callbacks import RunCallback
 from tanren.sft.config import SftConfig
 from tanren.sft.coverage import say_gradients
+from tanren.sft.guard import Guard
 from tanren.sft.interruption import Interruption
 from tanren.sft.loss import packed_loss
-from tanren.sft.packing import MicroBatch, Step
+from tanren.sft.noise import EmbeddingNoise
+from tanren.sft.optimizer import decayed_names
+from tanren.sft.pace import Pace, clock
+from tanren.sft.packing import MicroBatch, Step, Steps
+from tanren.sft.schedule import rate_factor
 from tanren.sft.tracking import Tracker
+from tanren.sft.untouched import untouched
 
 if TYPE_CHECKING:
     from peft import PeftModel
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from tanren.sft.step_evaluation import StepEvaluation
+    from tanren.sft.validation import Validation
 
-class StepDataset(Dataset[Step]):
-    """One item per optimizer step."""
-
-    def __init__(self, steps: Sequence[Step]) -> None:
-        """Hold the steps."""
-        self._steps = steps
-
-    def __len__(self) -> int:
-        """Return the number of steps."""
-        return len(self._steps)
-
-    def __getitem__(self, index: int) -> Step:
-        """Return one step."""
-        return self._steps[index]
-
-
-def training_arguments(config: SftConfig, run: RunDirectory, *, device: str, steps: int) -> TrainingArguments:
-    """Return the Trainer's arguments: what it does itself is the optimizer, the schedule and the random state."""
-    optim = config.optim
-    return TrainingArguments(
-        output_dir=str(run.checkpoints),
-        per_device_train_batch_size=1,  # one item is one whole optimizer step
-        max_steps=steps,
-        learning_rate=optim.lr,
-        weight_decay=optim.weight_decay,
-        adam_beta1=optim.beta1,
-        adam_beta2=optim.beta2,
-        max_grad_norm=optim.max_grad_norm,
-        logging_steps=config.train.log_every,
-        logging_nan_inf_filter=False,  # a NaN stops the run (training_step), it is not averaged away
-        save_strategy="no",  # RunCallback asks for checkpoints
-        report_to=[],
-        disable_tqdm=True,
-        seed=config.seed,
-        use_cpu=device == "cpu",
-        remove_unused_columns=False,
-        dataloader_num_workers=0,
-    )
+LOOP = "loop.json"
+"""In a checkpoint: what the library's state has no place for."""
 
 
 class SftTrainer(Trainer):
@@ -90,23 +63,26 @@ class SftTrainer(Trainer):
         self,
         *,
         model: PeftModel | PreTrainedModel,
-        steps: Sequence[Step],
+        tokenizer: PreTrainedTokenizerBase,
+        steps: Steps,
         config: SftConfig,
         run: RunDirectory,
         console: Console,
         tracker: Tracker,
         interruption: Interruption,
         device: str,
+        validation: Validation | None = None,
+        step_evaluation: StepEvaluation | None = None,
+        until: int | None = None,
     ) -> None:
-        """Prepare to train `model` on `steps`."""
-        self._steps, self._config, self._run, self._console, self._tracker = (
-            steps,
-            config,
-            run,
-            console,
-            tracker,
-        )
+        """Prepare to train `model` on `steps`; with `until`, only up to a checkpoint after that one."""
+        self._steps, self.config, self._run, self._console, self._tracker = steps, config, run, console, tracker
+        self.between = BetweenSteps(config, console, tracker, interruption, validation, step_evaluation)
+        self._guard = Guard(run, config.train, lambda ids: str(tokenizer.decode(list(ids))))
+        self._noise = EmbeddingNoise(model, config.train.neftune_alpha) if config.train.neftune_alpha else None
+        self._pace = Pace(steps)
         self._losses: list[float] = []
+        self._step: Step | None = None
         self._clock = time.perf_counter()
         self._save_to = run.checkpoints
         self.bar: Bar | None = None
@@ -115,8 +91,8 @@ class SftTrainer(Trainer):
             model=model,
             args=training_arguments(config, run, device=device, steps=len(steps)),
             train_dataset=StepDataset(steps),
-            data_collator=_collate,
-            callbacks=[RunCallback(config, interruption)],
+            data_collator=collate,
+            callbacks=[RunCallback(config, interruption, until)],
         )
         self.remove_callback(PrinterCallback)
 
@@ -131,13 +107,15 @@ class SftTrainer(Trainer):
         optimizer = optimizer or self.optimizer
         assert optimizer is not None, "the optimizer is made first"
         if self.lr_scheduler is None:
-            optim = self._config.optim
-            warmup = round(optim.warmup_ratio * num_training_steps)
+            optim = self.config.optim
             self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
-                optimizer,
-                lambda step: rate_factor(step, num_training_steps, warmup, optim.schedule),
+                optimizer, lambda step: rate_factor(step, num_training_steps, optim)
             )
         return self.lr_scheduler
+
+    def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
+        """Return the weights that decay (`decayed_names`)."""
+        return decayed_names(model)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Return 0: a step holds no single batch to estimate from, and nothing here reads the figure."""
@@ -155,25 +133,94 @@ class SftTrainer(Trainer):
         model.train()
         step: Step = inputs["step"]
         total = torch.zeros((), device=self.args.device)
+        first = self._step is None  # of this process: what it compiles takes its time, so each pass is told
+        self._step = step
         for index, micro_batch in enumerate(step.micro_batches, start=1):
-            loss = self.micro_batch_loss(model, micro_batch) / step.supervised
-            self.accelerator.backward(loss)
-            total += loss.detach().float()
+            begun = time.perf_counter()
+            total += self._backward(model, micro_batch, step.supervised)
+            if first:
+                self._synchronise()
+                told = f"{micro_batch.tokens} tokens, {time.perf_counter() - begun:.1f} s"
+                count = len(step.micro_batches)
+                self._console.line(f"step {self.state.global_step + 1}: micro-batch {index} of {count}, {told}")
             if self.bar is not None:
                 self.bar.advance(self.state.global_step + index / len(step.micro_batches))
-        if not math.isfinite(float(total)):
-            raise FoundWantingError(
-                f"the loss of step {self.state.global_step + 1} is {float(total)}: training diverged; lower optim.lr "
-                f"({self._config.optim.lr}) or raise optim.warmup_ratio, and start again or from an earlier checkpoint"
-            )
+        loss = float(total)
+        fault = self._guard.fault_of_loss(loss)
+        if fault is not None:
+            self._stop(fault, loss)
         if self.state.global_step == 0:
             say_gradients(self.tensors_with_gradients(model), self._console)
-        self._losses.append(float(total))
+        self._losses.append(loss)
         return total
+
+    def probe(self, done: int) -> None:
+        """Time the largest pass after step `done` and say when the run will be finished; nothing is changed by it."""
+        model = self._own_model
+
+        def run_pass(micro_batch: MicroBatch) -> None:
+            self._backward(model, micro_batch, micro_batch.tokens)
+            self._synchronise()
+            model.zero_grad()
+
+        with untouched(model):
+            model.train()
+            self._pace.probe(done, run_pass, self._console, twice=self.args.device.type == "cuda")
+
+    def _backward(self, model: torch.nn.Module, micro_batch: MicroBatch, supervised: int) -> torch.Tensor:
+        """Add a micro-batch's share of the step's gradient; return its share of the loss, detached."""
+        lengths = [len(sample.input_ids) for sample in micro_batch.samples]
+        with nullcontext() if self._noise is None else self._noise.on(lengths):
+            loss = self.micro_batch_loss(model, micro_batch) / supervised
+            self.accelerator.backward(loss)
+        return loss.detach().float()
+
+    @property
+    def _own_model(self) -> torch.nn.Module:
+        assert isinstance(self.model, torch.nn.Module), "the library lets it be absent; here it is given"
+        return self.model
+
+    def _synchronise(self) -> None:
+        if self.args.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> float:
+        norm = float(super()._get_grad_norm(model, grad_norm=grad_norm))  # type: ignore[no-untyped-call]
+        if not math.isfinite(norm):
+            self._stop(f"the gradient's norm is {norm}", self._losses[-1], norm)
+        return norm
+
+    def _stop(self, fault: str, loss: float, norm: float | None = None) -> NoReturn:
+        """Write the dump of the step that has gone wrong, and end the run."""
+        model, step = self._own_model, self._step
+        assert step is not None
+        facts = {"step": self.state.global_step + 1, "loss": loss, "lr": self._get_learning_rate(), "grad_norm": norm}
+
+        model.eval()  # without dropout: the figure is the row's own
+
+        def loss_of(sample: Sample) -> float:
+            with torch.no_grad():
+                return float(self.micro_batch_loss(model, MicroBatch((sample,))))
+
+        raise self._guard.stop(fault, step, facts, loss_of)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Do what is due after this step, or before the first; at the start of a resumed run, what was left undone."""
+        del args, kwargs
+        asked = self.between.run(self._own_model, self.micro_batch_loss, self.state.global_step)
+        self.control.should_save |= asked.save
+        self.control.should_training_stop |= asked.stop
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, {})
+        self.start_clock()
+        return {}
+
+    def _run_epoch(self, **kwargs: Any) -> None:  # type: ignore[override]  # called with names alone
+        if not self.control.should_training_stop:  # by the validation at the start of a resumed run
+            super()._run_epoch(**kwargs)  # type: ignore[no-untyped-call]
 
     def prepare_model(self, model: PeftModel | PreTrainedModel, device: str) -> None:
         """Choose how the model is computed, keeping as little for the backward pass as the recipe says, and say it."""
-        train = self._config.train
+        train = self.config.train
         assert train.gradient_checkpointing != AUTO, "the plan chooses before there is a model"
         # With deterministic algorithms torch would fill every new tensor first, a pass over memory for each; nothing is read unwritten.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
@@ -196,13 +243,15 @@ class SftTrainer(Trainer):
         steps = self._steps[done - len(self._losses) : done]
         seconds = time.perf_counter() - self._clock
         tokens = sum(step.tokens for step in steps)
+        supervised = sum(step.supervised for step in steps)
         values = {
             "step": done,
             "loss": sum(self._losses) / len(self._losses),
             "grad_norm": float(logs["grad_norm"]),
             "lr": float(logs["learning_rate"]),
             "tokens": tokens,
-            "supervised_tokens": sum(step.supervised for step in steps),
+            "supervised_tokens": supervised,
+            "supervised_share": supervised / tokens,
             "seconds": seconds,
             "tokens_per_second": tokens / seconds,
         }
@@ -210,9 +259,13 @@ class SftTrainer(Trainer):
         self._console.record("step", values)
         self._tracker.log_step(done, values)
         if self.bar is not None:
-            left = (len(self._steps) - done) * seconds / len(steps)
+            self._pace.note(tokens, seconds)
+            left = self._pace.left(done)
             facts = f"loss {values['loss']:.4f}  lr {values['lr']:.2e}  {values['tokens_per_second']:.0f} tokens/s"
-            self.bar.report(done, f"{facts}  {left:.0f} s left")
+            usual = self._pace.supervised_share
+            if not usual / 2 <= values["supervised_share"] <= usual * 2:
+                facts += f"  {100 * values['supervised_share']:.0f} % learned (the run: {100 * usual:.0f} %)"
+            self.bar.report(done, f"{facts}  {left:.0f} s left, done about {clock(left)}")
         self.start_clock()
 
     def start_clock(self) -> None:
@@ -234,41 +287,17 @@ class SftTrainer(Trainer):
             for path in inner.iterdir():
                 path.rename(self._save_to / path.name)
             inner.rmdir()
-        self._run.keep_checkpoints(self._config.checkpoint.keep)
+            state = {"guard": asdict(self._guard.state), "between": self.between.state()}
+            (self._save_to / LOOP).write_text(json.dumps(state), encoding="utf-8")
+        self._run.keep_checkpoints(self.config.checkpoint.keep, also=self.between.kept)
         self.start_clock()
 
+    def restore(self, checkpoint: Path) -> None:
+        """Give the model the weights of a checkpoint."""
+        self._load_from_checkpoint(str(checkpoint))
 
-class RunCallback(TrainerCallback):
-    """Asks for checkpoints: every so many steps, and when a signal asked the run to stop."""
-
-    def __init__(self, config: SftConfig, interruption: Interruption) -> None:
-        """Remember what to watch."""
-        self._every, self._interruption = config.checkpoint.every_steps, interruption
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> TrainerControl:
-        """Decide after each optimizer step."""
-        del args, kwargs
-        if self._interruption.exit_code is not None:
-            control.should_save = control.should_training_stop = True
-        elif self._every and state.global_step % self._every == 0 and state.global_step < state.max_steps:
-            control.should_save = True
-        if control.should_training_stop or state.global_step == state.max_steps:
-            control.should_log = True  # the steps since the last logged one
-        return control
-
-
-def rate_factor(step: int, steps: int, warmup: int, schedule: str) -> float:
-    """Return the share of the peak learning rate in optimizer step `step` (from 0) of `steps`, `warmup` of them rising."""
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    progress = (step - warmup) / max(1, steps - warmup)
-    if schedule == "cosine":
-        return (1 + math.cos(math.pi * progress)) / 2
-    return 1.0 - progress if schedule == "linear" else 1.0
-
-
-def _collate(items: list[Step]) -> dict[str, Any]:
-    (step,) = items
-    return {"step": step}
+    def take_up(self, checkpoint: Path) -> None:
+        """Take up what the loop remembered at a checkpoint, before `train` resumes from it."""
+        state = json.loads((checkpoint / LOOP).read_text(encoding="utf-8"))
+        self._guard.take_up(state["guard"])
+        self.between.take_up(state["between"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from array import array
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ import numpy as np
 from tanren.common.errors import UserError
 from tanren.sft.plan import Plan
 from tanren.sft.sample_report import Dropped, SampleReport
-from tanren.sft.samples import SampleMaker
+from tanren.sft.samples import BATCH, SampleMaker
 from tanren.sft.store import SampleStore, TrainingSamples
 
 if TYPE_CHECKING:
@@ -21,7 +22,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from tanren.common.chat import Sample
+    from tanren.common.console import Bar
     from tanren.sft.rows import Selection
+
+
+SAID_EVERY = 15
+"""Seconds between two lines about how far it is."""
 
 
 @dataclass(frozen=True)
@@ -70,16 +76,22 @@ class TrainingData:
         return hashlib.sha256(f"{training} {self.validation.sha256}".encode()).hexdigest()
 
 
-def make_training_data(tokenizer: PreTrainedTokenizerBase, plan: Plan) -> TrainingData:
-    """Read the sources again and turn the rows that the plan selected into samples.
+def make_training_data(tokenizer: PreTrainedTokenizerBase, plan: Plan, bar: Bar | None = None) -> TrainingData:
+    """Read the sources again and turn the rows that the plan selected into samples; `bar` is told how many rows are done.
 
     Raises UserError for a row that does not fit, unless the recipe says to drop or cut it, and where nothing is left.
     """
     selection, config, dropped = plan.selection, plan.config.data, Dropped()
     maker = SampleMaker(tokenizer, config, dropped)
     times = [array("H") for _ in selection.sizes]
-    for source, row, by_phase in selection.training_rows():
+    said = time.monotonic()
+    for number, (source, row, by_phase) in enumerate(selection.training_rows()):
         maker.add(row, source.label)
+        if bar is not None and number % BATCH == 0:
+            bar.advance(number)
+            if time.monotonic() - said > SAID_EVERY:
+                said = time.monotonic()
+                bar.report(number, f"{maker.report.tokens:,} tokens")
         for one, count in zip(times, by_phase, strict=True):
             one.append(count)
     store = maker.finish("train on")

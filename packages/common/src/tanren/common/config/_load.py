@@ -19,6 +19,8 @@ from pydantic_core import ErrorDetails
 
 from tanren.common.errors import UserError
 
+from ._write import defaults_in
+
 C = TypeVar("C", bound=BaseModel)
 
 
@@ -62,9 +64,9 @@ def load_config(
     Raises UserError for an unknown key (with the nearest known one), a wrong type, an unreadable recipe.
     """
     values = {} if recipe is None else read_toml(recipe)
-    origins = dict.fromkeys(flatten(values), f"recipe {recipe}")
     if recipe is not None:
         validate(model, values, f"recipe {recipe}")
+    origins = dict.fromkeys(asked_for(model, values, recipe), f"recipe {recipe}")
     return resolve(
         model,
         values,
@@ -77,6 +79,16 @@ def load_config(
         description=description,
         variables=variables,
     )
+
+
+def asked_for(model: type[BaseModel], values: Mapping[str, Any], recipe: Path | None) -> list[str]:
+    """Return the dotted names of what a recipe asks for: a run's own `config.toml` also has what nobody asked for, marked."""
+    found = flatten(values)
+    if recipe is None:
+        return list(found)
+    standard = flatten(model().model_dump(mode="json"))
+    marked = set(defaults_in(recipe.read_text(encoding="utf-8")))
+    return [name for name in found if name not in marked or found[name] != standard.get(name)]
 
 
 def resolve(

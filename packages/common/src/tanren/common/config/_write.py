@@ -7,6 +7,9 @@ from typing import Any
 
 import tomli_w
 
+DEFAULT = "default"
+"""The origin of a value that nothing has set."""
+
 
 def dump_toml(values: Mapping[str, Any], origins: Mapping[str, str]) -> str:
     """Write nested `values` (JSON types) as TOML; `origins` maps dotted names to where a value came from.
@@ -16,12 +19,22 @@ def dump_toml(values: Mapping[str, Any], origins: Mapping[str, str]) -> str:
     return "\n".join(_lines(values, origins, ())) + "\n"
 
 
+def defaults_in(text: str) -> Iterator[str]:
+    """Yield the dotted names of the values that `dump_toml` has marked as defaults in its text."""
+    section = ""
+    for line in text.split("\n"):
+        if line.startswith("["):
+            section = line.strip("[]") + "."
+        elif line.endswith(f"  # {DEFAULT}") and not line.startswith("#"):
+            yield section + line.partition(" = ")[0]
+
+
 def _lines(values: Mapping[str, Any], origins: Mapping[str, str], path: tuple[str, ...]) -> Iterator[str]:
     tables = {key: value for key, value in values.items() if isinstance(value, Mapping)}
     for key, value in values.items():
         if key in tables:
             continue
-        origin = _printable(origins.get(".".join((*path, key)), "default"))
+        origin = _printable(origins.get(".".join((*path, key)), DEFAULT))
         if value is None:
             yield f"# {_key(key)} is not set  # {origin}"
             continue

@@ -1,10 +1,10 @@
 """The run directory: what a run leaves behind, written so that nothing is torn, overwritten or half there."""
 
-from ._directory import RunDirectory, create_run, find_open_run, open_run, refuse_existing
+from ._directory import RunDirectory, create_run, find_open_run, open_run, refuse_existing, resume_command
 from ._environment import describe_environment
 from ._files import append_line, folder_written_aside, write_atomically
 from ._lock import held
-from ._metrics import MetricsWriter, read_events, read_steps, write_steps_csv
+from ._metrics import MetricsWriter, read_events, read_steps, read_validations, write_csv
 
 __all__ = [
     "MetricsWriter",
@@ -18,7 +18,9 @@ __all__ = [
     "open_run",
     "read_events",
     "read_steps",
+    "read_validations",
     "refuse_existing",
+    "resume_command",
     "write_atomically",
-    "write_steps_csv",
+    "write_csv",
 ]

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import sysconfig
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -105,10 +106,16 @@ class RunDirectory:
         names = [path.name.removeprefix(CHECKPOINT_PREFIX) for path in self.checkpoints.glob(f"{CHECKPOINT_PREFIX}*")]
         return sorted(int(name) for name in names if name.isdigit())
 
-    def keep_checkpoints(self, number: int) -> None:
-        """Delete all but the newest `number` checkpoints."""
+    def keep_checkpoints(self, number: int, *, also: int | None = None) -> None:
+        """Delete all but the newest `number` checkpoints and the one after step `also`.
+
+        Each is renamed before it is deleted, so that a kill in between leaves no checkpoint with files missing.
+        """
         for step in self.checkpoint_steps()[:-number]:
-            shutil.rmtree(self.checkpoint(step))
+            if step != also:
+                self.checkpoint(step).rename(self.checkpoints / f".{CHECKPOINT_PREFIX}{step}.deleted")
+        for folder in self.checkpoints.glob(f".{CHECKPOINT_PREFIX}*.deleted"):
+            shutil.rmtree(folder)
 
     def write_json(self, path: Path, values: Mapping[str, Any]) -> None:
         """Write a JSON file of this run, whole or not at all."""
@@ -204,6 +211,28 @@ def find_open_run(which: str, runs: Path, name: str) -> RunDirectory:
         if _finished(run.path):
             raise UserError(f"--resume {which}: this run is finished (its summary.json says so); start a new one")
     return run
+
+
+def resume_command(folder: Path, *, verify: bool) -> list[str]:
+    """Return the command line that continues a run, with its own recorded settings as the recipe.
+
+    Raises UserError if there is no run, or if it does not say what started it or that is not installed here.
+    """
+    run = RunDirectory(folder.expanduser())
+    # Of a run with stages, each stage has its own.
+    environments = [run.environment, *sorted(run.stages.glob(f"*/{run.environment.name}"))]
+    environment = next((path for path in environments if path.is_file()), None)
+    if not run.config.is_file() or environment is None:
+        raise UserError(f"{folder}: no run there (no config.toml and environment.json); name a run directory")
+    name = json.loads(environment.read_text(encoding="utf-8")).get("command")
+    if name is None:
+        raise UserError(
+            f"{environment} does not say which command made it; write COMMAND {run.config} --resume {folder}"
+        )
+    program = Path(sysconfig.get_path("scripts"), name)
+    if not program.is_file():
+        raise UserError(f"{folder} was made by {name}, which is not installed here (no {program}); install its package")
+    return [str(program), str(run.config), "--resume", str(run.path), *(["--verify"] if verify else [])]
 
 
 def _finished(path: Path) -> bool:

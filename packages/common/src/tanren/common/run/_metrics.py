@@ -9,7 +9,7 @@ import csv
 import io
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -48,18 +48,26 @@ def read_steps(path: Path) -> list[dict[str, Any]]:
 
     Steps behind a checkpoint from which the run was resumed were done twice: the last one counts.
     """
-    steps: dict[int, dict[str, Any]] = {}
+    return _newest(path, "step")
+
+
+def read_validations(path: Path) -> list[dict[str, Any]]:
+    """Return one event per validation, in order; of those done twice, the last one."""
+    return _newest(path, "validation")
+
+
+def _newest(path: Path, kind: str) -> list[dict[str, Any]]:
+    found: dict[int, dict[str, Any]] = {}
     for event in read_events(path):
         if event["kind"] == "resume":
-            steps = {step: values for step, values in steps.items() if step <= event["step"]}
-        elif event["kind"] == "step":
-            steps[event["step"]] = event
-    return [steps[step] for step in sorted(steps)]
+            found = {step: values for step, values in found.items() if step <= event["step"]}
+        elif event["kind"] == kind:
+            found[event["step"]] = event
+    return [found[step] for step in sorted(found)]
 
 
-def write_steps_csv(metrics: Path, target: Path) -> None:
-    """Write the steps of a metrics file as CSV (a view: made anew each time)."""
-    steps = read_steps(metrics)
+def write_csv(steps: Sequence[Mapping[str, Any]], target: Path) -> None:
+    """Write events of a metrics file as CSV (a view: made anew each time)."""
     columns = [key for key in (steps[0] if steps else {}) if key not in ("kind", "time")]
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, extrasaction="ignore")

@@ -46,6 +46,15 @@ class Selection:
         return tuple(int(times.sum()) for times in self.times) or (sum(self.counts),)
 
     @property
+    def trained(self) -> int:
+        """Different rows that are trained on."""
+        if not self.times:
+            return sum(self.counts)
+        import numpy as np
+
+        return int(np.any(self.times, axis=0).sum())
+
+    @property
     def validation_size(self) -> int:
         """Rows for validation."""
         return sum(self.validation_counts) + (0 if self.held is None else int(self.held.sum()))
@@ -99,7 +108,7 @@ def select_rows(sources: Sequence[RowSource], config: DataConfig, seed: int) -> 
     if validation_sources:
         validation_counts = _apart(validation_sources, np.array(found.keys, dtype=np.uint64)[taken])
         lines.append(f"{sum(validation_counts)} rows for validation; none of their prompts is trained on")
-    times = _times(found, taken, rules, factors, seed, lines)
+    times = _times(sources, found, taken, rules, factors, seed, lines)
     if config.phases:
         lines += _phase_lines(config, sources, found, times)
     return Selection(sources, found.counts, times, held, validation_sources, validation_counts, tuple(lines))
@@ -115,13 +124,14 @@ def _drawn(sources: Sequence[RowSource], found: Survey, total: int, seed: int, l
     taken = np.zeros(found.rows, dtype=bool)
     first = 0
     for source, count, rows in zip(sources, found.counts, asked, strict=True):
-        taken[first + np.array(shuffled(count, f"{seed}-mix-{source.label}")[:rows], dtype=np.int64)] = True
+        taken[first + np.array(shuffled(count, f"{seed}-mix-{source.key}")[:rows], dtype=np.int64)] = True
         first += count
     lines += mix_lines(sources, found.counts, asked, asked)
     return taken
 
 
 def _times(
+    sources: Sequence[RowSource],
     found: Survey,
     taken: NDArray[np.bool_],
     rules: Sequence[Rule],
@@ -144,7 +154,7 @@ def _times(
             "train.epochs, for fewer rows lower data.total"
         )
     groups = source * len(by_match) + match
-    names = [f"{one}-{_name(rules, matched)}" for one in range(len(found.counts)) for matched in found.matches]
+    names = [f"{one.key}-{_name(rules, matched)}" for one in sources for matched in found.matches]
     all_times = []
     for phase, by_source in enumerate(factors):
         weights = [factor * weight for factor in by_source for weight in by_match]

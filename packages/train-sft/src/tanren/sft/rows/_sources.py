@@ -21,6 +21,11 @@ class RowSource:
     read: Callable[[], Iterator[Row]]
     weight: float = 1.0
 
+    @property
+    def key(self) -> str:
+        """What draws depend on: the last part of the name, so that the same file elsewhere gives the same rows."""
+        return self.label.rpartition("/")[2]
+
 
 def recipe_sources(config: DataConfig) -> tuple[RowSource, ...]:
     """Return the sources of rows to train on that a recipe names; none means the task pack's rows."""

@@ -1,0 +1,36 @@
+"""What is asked for after each optimizer step: a log line, a validation, a checkpoint, the end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from tanren.sft.config import SftConfig
+from tanren.sft.interruption import Interruption
+
+
+class RunCallback(TrainerCallback):
+    """Asks for what is due every so many steps, and for a checkpoint and the end when a signal asked the run to stop."""
+
+    def __init__(self, config: SftConfig, interruption: Interruption, until: int | None = None) -> None:
+        """Remember what to watch; stop after step `until`."""
+        self._every, self._validate_every = config.checkpoint.every_steps, config.validation.every_steps
+        self._interruption, self._until = interruption, until
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        """Decide after each optimizer step."""
+        del args, kwargs
+        if self._interruption.status is not None or state.global_step == self._until:
+            control.should_save = control.should_training_stop = True
+        else:
+            control.should_evaluate = True  # `SftTrainer.evaluate` knows what is due
+            if self._every and state.global_step % self._every == 0 and state.global_step < state.max_steps:
+                control.should_save = True
+        may_save = control.should_save or (self._validate_every and state.global_step % self._validate_every == 0)
+        if may_save or control.should_training_stop:
+            # The steps since the last logged one: a resumed run begins to count anew at its checkpoint.
+            control.should_log = True
+        return control
