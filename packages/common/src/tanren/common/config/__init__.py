@@ -12,7 +12,7 @@ from ._sections import (
     OutputConfig,
     TaskConfig,
 )
-from ._stages import Stage, load_stages
+from ._stages import Stage, load_stages, validate_recipe
 from ._write import dump_toml
 
 __all__ = [
@@ -31,4 +31,5 @@ __all__ = [
     "flatten",
     "load_config",
     "load_stages",
+    "validate_recipe",
 ]
