@@ -37,10 +37,13 @@ from tanren.common.plan.packed import attention_of
 from tanren.common.plan.trace import Shape, empty_model, shape_of
 from tanren.common.run import MetricsWriter, RunDirectory, read_steps
 from tanren.sft.config import SftConfig
+from tanren.sft.full import FullTrainer
 from tanren.sft.interruption import Interruption
-from tanren.sft.packing import Step
+from tanren.sft.packing import Steps
 from tanren.sft.plan import Plan
 from tanren.sft.planner import SftJob
+from tanren.sft.rows import Selection
+from tanren.sft.store import TrainingSamples
 from tanren.sft.tracking import NoTracker
 from tanren.sft.trainer import SftTrainer
 
@@ -87,9 +90,11 @@ LAYERS = {"qwen3-30b-a3b": 12}
 class EqualSteps(SftJob):
     """Every step is the one that has most micro-batches."""
 
-    def steps(self, choice: Choice) -> list[Step]:
+    def steps(self, choice: Choice) -> Steps:
         """Return the same step several times."""
-        return [max(super().steps(choice), key=lambda step: len(step.micro_batches))] * STEPS
+        steps = super().steps(choice)
+        largest = max((steps.members(index) for index in range(len(steps))), key=len)
+        return Steps(steps.samples, [largest] * STEPS)
 
 
 def main() -> int:
@@ -177,15 +182,15 @@ def job_of(case: Case, shape: Shape, target: Target) -> SftJob:
                 "gradient_checkpointing": case.checkpointing,
                 "max_steps": STEPS,
                 "rows_per_step": max(1, 8 * case.tokens // (3 * longest)),
+                "method": "full" if case.method == "full" else "lora",
             },
             "checkpoint": {"every_steps": 0},
         }
     )
     source = ModelSource(case.shape, "folder", "")
-    plan = Plan(Loaded(config, {}, None), source, None, [], [])
+    plan = Plan(Loaded(config, {}, None), source, None, Selection(), [])
     attention = attention_of(config.train.attention, shape, torch.bfloat16, target)
-    job = EqualSteps(shape, torch.bfloat16, attention, plan, samples)
-    return job.as_if("full", "none") if case.method == "full" else job
+    return EqualSteps(shape, torch.bfloat16, attention, plan, TrainingSamples.of(samples), method=config.train.method)
 
 
 def predicted(prediction: Prediction) -> dict[str, Any]:
@@ -217,7 +222,8 @@ def measured(job: SftJob, model: Any, device: str) -> dict[str, Any]:
         console = Console(stream=io.StringIO())
         metrics = MetricsWriter(run.metrics)
         console.attach(metrics)
-        trainer = SftTrainer(
+        trainer_class = FullTrainer if job.method == "full" else SftTrainer
+        trainer = trainer_class(
             model=job.prepare(model),
             steps=steps,
             config=job.plan.config,

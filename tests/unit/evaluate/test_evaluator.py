@@ -14,9 +14,9 @@ from tanren.common.config import GenerationConfig
 from tanren.common.console import Console
 from tanren.common.errors import UserError
 from tanren.common.task_packs import load_pack
+from tanren.evaluate.candidate import check_provenance
 from tanren.evaluate.config import EvaluateConfig
 from tanren.evaluate.evaluator import GenerationEvaluator
-from tanren.evaluate.job import check_provenance
 from tanren.evaluate.predictions import read_predictions, read_tasks
 
 if TYPE_CHECKING:

@@ -44,8 +44,11 @@ class Link:
 
     def record(self, number: int) -> dict[str, Any]:
         """Return what provenance.json says of it, as parent `number` (from 1) of an adapter."""
+        return {"folder": f"{PARENTS}/{number}-{self.adapter_sha256[:8]}"} | self.merged_record()
+
+    def merged_record(self) -> dict[str, Any]:
+        """Return what is said of it where its files are not kept: its weights are part of a whole model."""
         return {
-            "folder": f"{PARENTS}/{number}-{self.adapter_sha256[:8]}",
             "adapter_sha256": self.adapter_sha256,
             "adapter_config_sha256": self.adapter_config_sha256,
             "run": self.run,

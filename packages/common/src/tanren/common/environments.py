@@ -114,6 +114,13 @@ def read_profiles(root: Path) -> tuple[Profile, ...]:
     return tuple(_profile(path) for path in sorted((root / "envs").glob("*/profile.toml")))
 
 
+def environments_with_cuda(root: Path | None) -> list[str]:
+    """Return the pixi environments that carry the GPU stacks, by name; none outside a workspace."""
+    if root is None:
+        return []
+    return [name for profile in read_profiles(root) if profile.cuda for name in profile.environments]
+
+
 def profile_of(root: Path, environment: str) -> Profile:
     """Return the profile whose lock the pixi environment installs; EnvironmentsError with the nearest names."""
     profiles = read_profiles(root)

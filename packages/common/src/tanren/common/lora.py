@@ -26,6 +26,8 @@ def attach_adapter(model: PreTrainedModel, lora: LoraConfig) -> Any:
         lora_dropout=lora.dropout,
         target_modules=lora.target_modules,
         target_parameters=lora.target_parameters or None,
+        use_rslora=lora.rslora,
+        use_dora=lora.dora,
         task_type="CAUSAL_LM",
     )
     try:

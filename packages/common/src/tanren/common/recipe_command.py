@@ -66,8 +66,14 @@ def plan_values(loaded: Loaded[Any], facts: Mapping[str, Any], warnings: Sequenc
 def plan_text(loaded: Loaded[Any], facts: Mapping[str, Any], warnings: Sequence[str]) -> str:
     """Return the same as TOML with comments."""
     told = "".join(f"# warning: {warning}\n" for warning in warnings)
-    plan = "".join(f"# {name}: {value}\n" for name, value in facts.items())
+    plan = "".join(_fact(name, value) for name, value in facts.items())
     return f"{dump_toml(loaded.values(), loaded.origins)}{told}\n# The plan\n{plan}"
+
+
+def _fact(name: str, value: Any) -> str:
+    if isinstance(value, list):  # several lines
+        return f"# {name}:\n" + "".join(f"#   {line}\n" for line in value)
+    return f"# {name}: {value}\n"
 
 
 def read_arguments(command: RecipeCommand, arguments: Sequence[str]) -> Request | None:

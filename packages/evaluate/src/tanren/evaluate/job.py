@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from tanren.common.chain import PROVENANCE, Link, TrainedAdapter, read_adapter, same_base
+from tanren.common.chain import PROVENANCE, Link, read_adapter
 from tanren.common.config import Loaded, dump_toml
 from tanren.common.console import Console
-from tanren.common.errors import ExitCode, UserError
+from tanren.common.errors import ExitCode
+from tanren.common.models.quantised import require_bitsandbytes
 from tanren.common.models.source import resolve_source
 from tanren.common.run import (
     MetricsWriter,
@@ -23,6 +24,7 @@ from tanren.common.run import (
 )
 from tanren.common.task_contract import Row
 from tanren.common.task_packs import TaskPack
+from tanren.evaluate.candidate import check_provenance, quantisation_of, with_adapter
 from tanren.evaluate.config import EvaluateConfig
 from tanren.evaluate.evaluator import GenerationEvaluator
 from tanren.evaluate.report import write_report
@@ -49,9 +51,15 @@ def run_job(loaded_config: Loaded[EvaluateConfig], pack: TaskPack, rows: Sequenc
         from tanren.common.models.device import plan_device
         from tanren.common.models.load import load_model, load_tokenizer
     device = plan_device(config.model)
+    quantisation, why = quantisation_of(loaded_config, trained)
+    if why:
+        console.line(why)
+    require_bitsandbytes(quantisation)
     with console.phase("load model", source.name):
         tokenizer = load_tokenizer(source)
-        base = load_model(source, device)
+        base = load_model(source, device, quantisation)
+    for note in base.notes:
+        console.line(note)
     if trained is not None:
         check_provenance(trained, base.provenance, template_hash(tokenizer), config)
     elif adapter is not None:
@@ -77,14 +85,7 @@ def run_job(loaded_config: Loaded[EvaluateConfig], pack: TaskPack, rows: Sequenc
         evaluator.evaluate(BASE, base.model, tokenizer, run.evaluation)
         comparison: Mapping[str, Any] = {}
         if adapter is not None:
-            from tanren.common.models.merging import load_adapter, merge_chain
-
-            model = base.model
-            if parents:
-                with console.phase("merge parents", ", ".join(link.line() for link in parents)):
-                    model = merge_chain(model, parents)
-            with console.phase("load adapter", str(adapter)):
-                candidate = load_adapter(model, adapter)
+            candidate = with_adapter(base, adapter, parents, source, device, quantisation, console)
             evaluator.evaluate(ADAPTER, candidate, tokenizer, run.evaluation)
             comparison = evaluator.compare(BASE, ADAPTER)
         summary = {
@@ -114,18 +115,3 @@ def _tell(
         page = write_report(run)
     console.text(evaluator.table(BASE, ADAPTER))
     console.line(f"report: {page}")
-
-
-def check_provenance(adapter: TrainedAdapter, base: Mapping[str, Any], template: str, config: EvaluateConfig) -> None:
-    """Refuse an adapter that was trained on other weights, or with another chat template."""
-    differing = same_base(adapter.base, base)
-    if differing:
-        raise UserError(
-            f"adapter {adapter.folder} was trained on another base model: {differing}; set model.name (and model.revision) "
-            "to the one it was trained on"
-        )
-    if adapter.template != template and not config.allow_other_template:
-        raise UserError(
-            f"adapter {adapter.folder} was trained with the chat template {adapter.template}, the model's is {template}; "
-            "its prompts would differ from training; evaluate all the same with --allow-other-template"
-        )

@@ -49,7 +49,8 @@ class GrpoPlanner:
         config = loaded.config
         shape = read_shape(resolve_source(config.model.name, config.model.revision))
         dtype = precision(config.model, target)
-        return GrpoJob(shape, dtype, attention_of(config.train.attention, shape, dtype, target), loaded, target)
+        kernel = attention_of(config.train.attention, shape, dtype, target)
+        return GrpoJob(shape, dtype, kernel, loaded, target, quantisation=config.model.quantisation)
 
 
 PLANNER = GrpoPlanner()

@@ -6,12 +6,15 @@ An adapter that reaches no expert, or trains a router that nobody meant, learns 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tanren.common.config import LoraConfig
 from tanren.common.console import Console
 from tanren.common.errors import UserError
+from tanren.common.lora import attach_adapter
+from tanren.common.models.source import ModelSource
 
 if TYPE_CHECKING:
     import torch
@@ -26,6 +29,8 @@ ROUTERS = ("gate", "router")
 class Coverage:
     """What an adapter reaches; names as in the base model."""
 
+    kind: str
+    """LoRA or DoRA, and how it is scaled."""
     modules: tuple[str, ...]
     """Linear layers with an adapter."""
     parameters: tuple[str, ...]
@@ -50,7 +55,7 @@ class Coverage:
 
     def line(self) -> str:
         """Say it in one line."""
-        said = f"LoRA on {len(self.modules)} of {len(self.linear)} linear layers"
+        said = f"{self.kind} on {len(self.modules)} of {len(self.linear)} linear layers"
         if self.fused:
             said += f" and {len(self.fused) - len(self.missed)} of {len(self.fused)} fused tensors of experts"
         if self.routers:
@@ -63,6 +68,20 @@ def say_coverage(model: PeftModel, lora: LoraConfig, console: Console) -> None:
     coverage = coverage_of(model)
     console.line(coverage.line())
     check_coverage(coverage, lora)
+
+
+def check_before_loading(source: ModelSource, lora: LoraConfig) -> None:
+    """Put the adapter on the model's shape, without weights, and check what it reaches: seconds, whatever the model's size.
+
+    Raises UserError where that is not what was asked for, or the adapter cannot be put on this model.
+    """
+    import torch
+
+    from tanren.common.plan.trace import empty_model, read_shape
+
+    model = empty_model(read_shape(source), torch.float32)
+    with model.device:
+        check_coverage(coverage_of(attach_adapter(model, lora)), lora)
 
 
 def coverage_of(model: PeftModel) -> Coverage:
@@ -82,7 +101,9 @@ def coverage_of(model: PeftModel) -> Coverage:
     parameters = tuple(model.targeted_parameter_names)
     owners = {name.rpartition(".")[0] for name in parameters}
     trained, every = model.get_nb_trainable_parameters()
+    settings: Any = model.peft_config[model.active_adapter]
     return Coverage(
+        kind=("DoRA" if settings.use_dora else "LoRA") + (" (rsLoRA scaling)" if settings.use_rslora else ""),
         modules=tuple(dict.fromkeys(name for name in wrapped if name not in owners)),
         parameters=parameters,
         linear=tuple(dict.fromkeys(linear)),
@@ -112,9 +133,8 @@ def check_coverage(coverage: Coverage, lora: LoraConfig) -> None:
     _all_found(lora.target_parameters, coverage.parameters, coverage.fused, "lora.target_parameters")
 
 
-def say_gradients(model: torch.nn.Module, console: Console) -> None:
-    """Say after the first step's backward passes which trained weights have received a gradient."""
-    trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+def say_gradients(trained: Mapping[str, torch.nn.Parameter], console: Console) -> None:
+    """Say after the first step's backward passes which trained weights, by name, have received a gradient."""
     without = [name for name, weight in trained.items() if weight.grad is None]
     if without:
         console.warn(

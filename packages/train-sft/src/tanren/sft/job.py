@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import json
 import time
+import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from tanren.common.chain import same_base
 from tanren.common.config import AUTO, dump_toml, flatten
 from tanren.common.console import Console
 from tanren.common.errors import ExitCode, UserError
 from tanren.common.evaluators import Evaluator, find_evaluator, find_report_writer
 from tanren.common.models.device import set_cuda_variables
+from tanren.common.models.quantised import require_bitsandbytes
 from tanren.common.run import (
     MetricsWriter,
     RunDirectory,
@@ -31,22 +32,23 @@ from tanren.common.run import (
     write_atomically,
     write_steps_csv,
 )
-from tanren.sft.adapter import attach_lora, save_adapter
-from tanren.sft.coverage import say_coverage
+from tanren.sft.coverage import check_before_loading
 from tanren.sft.interruption import watch_for_interruption
 from tanren.sft.memory import Settled, measured_memory, settle_memory, take_recorded
 from tanren.sft.plan import Plan
 from tanren.sft.summary import final_numbers, make_summary, verdict_line
+from tanren.sft.unsloth_engine import import_unsloth, prove_packing
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from tanren.common.attention import Choice
-    from tanren.common.chat import Sample
     from tanren.common.models.device import DevicePlan
     from tanren.common.models.load import LoadedModel
+    from tanren.sft.store import TrainingSamples
     from tanren.sft.tracking import Tracker
     from tanren.sft.trainer import SftTrainer
+    from tanren.sft.training_data import TrainingData
 
 BASE, TRAINED = "base", "trained"
 # Settings that may differ between a run and its resumption: they do not touch the numbers.
@@ -60,15 +62,22 @@ class Prepared:
 
     tokenizer: PreTrainedTokenizerBase
     device: DevicePlan
-    samples: list[Sample]
+    data: TrainingData
+
+    @property
+    def samples(self) -> TrainingSamples:
+        """What is trained on."""
+        return self.data.training
 
 
 def run_job(plan: Plan, *, resume: str | None) -> int:
     """Run (or resume) the job; return the exit code. Raises UserError and MachineError with one message each."""
     console = Console()
     config = plan.config
-    facts = f"{len(plan.train_rows)} rows to train on, {len(plan.heldout_rows)} held out"
+    facts = f"{sum(plan.selection.sizes)} rows to train on, {len(plan.heldout_rows)} held out"
     console.line(f"train-sft {config.name}: {plan.source.name}, {facts}")
+    for line in plan.selection.lines:
+        console.line(line)
     for warning in plan.warnings:
         console.warn(warning)
     earlier = open_run(resume, config.output.runs, config.name) if resume else None
@@ -109,23 +118,30 @@ def _prepare(plan: Plan, console: Console) -> Prepared:
     """Import the libraries, choose the device, and turn the rows into samples."""
     config = plan.config
     set_cuda_variables()
+    if config.train.engine == "unsloth":
+        with console.phase("import", "unsloth"):
+            import_unsloth()
     with console.phase("import", "torch, transformers, peft"):
         import tanren.sft.trainer  # noqa: F401 (the heavy import, paid where it is announced)
         from tanren.common.chat import template_hash
         from tanren.common.models.device import plan_device
         from tanren.common.models.load import load_tokenizer
-        from tanren.sft.samples import make_samples
+        from tanren.sft.training_data import make_training_data
     device = plan_device(config.model)
     console.line(f"device: {device.device}, {device.dtype} ({device.reason}), {device.threads} CPU threads")
     _check_named_attention(plan, device)
+    if config.train.method == "lora":
+        require_bitsandbytes(config.model.quantisation)
+        with console.phase("check what the adapter reaches", "without weights"):
+            check_before_loading(plan.source, config.lora)
     with console.phase("load tokenizer", _first_time(plan)):
         tokenizer = load_tokenizer(plan.source)
     _check_template(plan, template_hash(tokenizer))
-    with console.phase("render and tokenise", f"{len(plan.train_rows)} rows"):
-        samples, report = make_samples(tokenizer, plan.train_rows, config.data)
-    for line in report.lines():
+    with console.phase("render and tokenise", f"{sum(plan.selection.sizes)} rows"):
+        data = make_training_data(tokenizer, plan)
+    for line in data.lines():
         console.line(line)
-    return Prepared(tokenizer, device, samples)
+    return Prepared(tokenizer, device, data)
 
 
 def _run(
@@ -140,15 +156,11 @@ def _run(
 ) -> int:
     """Do the run in its directory: evaluate, train, evaluate, save, report."""
     from tanren.common.chat import template_hash
-    from tanren.common.models.load import load_model
-    from tanren.sft.packing import lay_out
-    from tanren.sft.trainer import SftTrainer
+    from tanren.sft.method import load_base, make_trainable, save_trained
 
     plan = settled.plan
     config, begun = plan.config, time.time()
-    with console.phase("load model", plan.source.name):
-        loaded = load_model(plan.source, prepared.device)
-    loaded = _with_parents(plan, loaded, prepared.device, console)
+    loaded = load_base(plan, prepared.device, console)
     attention = _choose_attention(plan, loaded, console)
     template = template_hash(prepared.tokenizer)
     environment = _environment(plan, prepared, attention, loaded, template) | {"memory_plan": settled.record()}
@@ -157,22 +169,15 @@ def _run(
     else:
         write_atomically(run.config, dump_toml(plan.loaded.values(), plan.loaded.origins))
         run.write_json(run.environment, environment)
+        prepared.data.dropped.write(run.path / "dropped.jsonl")
     if evaluator is not None:
         evaluator.evaluate(BASE, loaded.model, prepared.tokenizer, run.evaluation)
 
-    with console.phase("attach LoRA", f"rank {config.lora.rank} on {config.lora.target_modules}"):
-        model = attach_lora(plan, loaded)
-    say_coverage(model, config.lora, console)
+    model, trainer_class = make_trainable(plan, loaded, console)
     assert config.train.micro_batch_tokens != AUTO, "the plan chooses before there is a model"
-    steps = lay_out(
-        prepared.samples,
-        rows=plan.rows_to_train(len(prepared.samples)),
-        rows_per_step=config.train.rows_per_step,
-        budget=config.train.micro_batch_tokens if attention.packs else 1,
-        seed=config.seed,
-    )
+    steps = plan.lay_out(prepared.samples, config.train.micro_batch_tokens if attention.packs else 1)
     with watch_for_interruption(console) as interruption:
-        trainer = SftTrainer(
+        trainer = trainer_class(
             model=model,
             steps=steps,
             config=config,
@@ -194,8 +199,7 @@ def _run(
         )
         return interruption.exit_code
 
-    with console.phase("save adapter", str(run.adapter)):
-        save_adapter(model, run, plan, loaded, template, prepared.device)
+    saved = save_trained(model, prepared.tokenizer, run, plan, loaded, template, prepared.device, console)
     comparison: Mapping[str, Any] = {}
     if evaluator is not None:
         evaluator.evaluate(TRAINED, model, prepared.tokenizer, run.evaluation)
@@ -207,7 +211,7 @@ def _run(
     if evaluator is not None:
         console.text(evaluator.table(BASE, TRAINED))
         console.line(verdict_line(comparison))
-    console.line(f"adapter: {run.adapter}")
+    console.line(f"{saved.name}: {saved}")
     console.line(f"report: {page}")
     return ExitCode.DONE
 
@@ -219,19 +223,6 @@ def _check_template(plan: Plan, template: str) -> None:
             f"model.parent {plan.config.model.parent!r} was trained with the chat template {plan.parent.template}, "
             f"{plan.source.name} has {template}: give the model the template that it had then"
         )
-
-
-def _with_parents(plan: Plan, loaded: LoadedModel, device: DevicePlan, console: Console) -> LoadedModel:
-    """Merge the parents into the base, always on its 16- or 32-bit weights: what quantises them comes after this."""
-    if plan.parent is None:
-        return loaded
-    from tanren.common.models.merging import merge_chain
-
-    differing = same_base(plan.parent.base, loaded.provenance)
-    if differing:
-        raise UserError(f"model.parent {plan.config.model.parent!r} was trained on another base model: {differing}")
-    with console.phase("merge parents", ", ".join(plan.parent.lines())):
-        return replace(loaded, model=merge_chain(loaded.model, plan.parents(device.dtype)))
 
 
 def _check_named_attention(plan: Plan, device: DevicePlan) -> None:
@@ -251,7 +242,10 @@ def _choose_attention(plan: Plan, loaded: LoadedModel, console: Console) -> Choi
 
     named = plan.config.train.attention
     with console.phase("prove attention", named):
-        choice = choose_training_attention(loaded.model, named)
+        if plan.config.train.engine == "unsloth":
+            choice = prove_packing(loaded.model, str(loaded.model.device))
+        else:
+            choice = choose_training_attention(loaded.model, named)
     for line in choice.lines():
         console.line(line)
     return choice
@@ -268,7 +262,7 @@ def _first_time(plan: Plan) -> str:
 
 def check_same_config(values: Mapping[str, Any], run: RunDirectory) -> None:
     """Refuse to resume with other settings: the result would be neither the old run nor a new one."""
-    recorded, now = flatten(run.read_config()), flatten(values)
+    recorded, now = flatten(run.read_config()), flatten(tomllib.loads(dump_toml(values, {})))
     differing = [
         name
         for name in sorted(recorded.keys() | now.keys())
@@ -320,8 +314,6 @@ def _train(
 def _environment(
     plan: Plan, prepared: Prepared, attention: Choice, loaded: LoadedModel, template: str
 ) -> dict[str, Any]:
-    from tanren.sft.samples import samples_sha256
-
     return describe_environment() | {
         "device": asdict(prepared.device),
         "attention": {"kernel": attention.kernel, "reason": attention.reason, "rejected": dict(attention.rejected)},
@@ -329,7 +321,8 @@ def _environment(
         "model": loaded.provenance,
         "parents": [link.record(number) for number, link in enumerate(plan.parents(prepared.device.dtype), start=1)],
         "chat_template_hash": template,
-        "samples_sha256": samples_sha256(prepared.samples),
+        "samples_sha256": prepared.data.sha256(),
+        "data": prepared.data.record(),
     }
 
 

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tanren.common.chain import LATEST, Link, TrainedAdapter, find_parent, read_adapter
 from tanren.common.config import Loaded
-from tanren.common.conversations import read_conversations
 from tanren.common.errors import UserError
 from tanren.common.models.source import ModelSource, resolve_source
 from tanren.common.run import open_run
 from tanren.common.task_contract import Row
 from tanren.common.task_packs import TaskPack, load_pack
 from tanren.sft.config import SftConfig
+from tanren.sft.rows import Selection, check_data, listed_source, recipe_sources, rows_by_phase, select_rows
+
+if TYPE_CHECKING:
+    from tanren.common.chat import Sample
+    from tanren.sft.packing import Steps
 
 
 @dataclass(frozen=True)
@@ -24,7 +29,7 @@ class Plan:
     loaded: Loaded[SftConfig]
     source: ModelSource
     pack: TaskPack | None
-    train_rows: list[Row]
+    selection: Selection
     heldout_rows: list[Row]
     warnings: tuple[str, ...] = ()
     parent: TrainedAdapter | None = None
@@ -32,12 +37,16 @@ class Plan:
 
     def facts(self) -> dict[str, Any]:
         """Return what the run would do, for `--dry-run`."""
+        rows = {"validation_rows": self.selection.validation_size} if self.selection.validation_size else {}
+        account = {"data": list(self.selection.lines)} if self.selection.lines else {}
         return {
             "model": self.source.describe(),
             "parents": self.parent.lines() if self.parent else [],
-            "train_rows": len(self.train_rows),
+            "train_rows": sum(self.selection.sizes),
             "heldout_rows": len(self.heldout_rows),
-            "steps": self.steps(len(self.train_rows)),
+            **rows,
+            "steps": self.steps(self.selection.sizes),
+            **account,
         }
 
     @property
@@ -49,14 +58,30 @@ class Plan:
         """Return the adapters that are merged first, in this order, into weights of that precision."""
         return self.parent.chain(dtype) if self.parent else ()
 
-    def rows_to_train(self, samples: int) -> int:
-        """Return how many rows are trained on, each epoch's counted, out of `samples` different ones."""
-        train = self.config.train
-        return train.max_steps * train.rows_per_step or max(1, round(samples * train.epochs))
+    def rows_to_train(self, sizes: Sequence[int]) -> list[int]:
+        """Return how many rows each phase trains on, each pass's counted; `sizes` are the rows of one pass of each."""
+        train, phases = self.config.train, self.config.data.phases
+        return rows_by_phase(
+            phases, sizes, epochs=train.epochs, max_steps=train.max_steps, rows_per_step=train.rows_per_step
+        )
 
-    def steps(self, samples: int) -> int:
-        """Return the number of optimizer steps for that many samples."""
-        return math.ceil(self.rows_to_train(samples) / self.config.train.rows_per_step)
+    def steps(self, sizes: Sequence[int]) -> int:
+        """Return the number of optimizer steps for phases of that many rows a pass."""
+        return sum(math.ceil(rows / self.config.train.rows_per_step) for rows in self.rows_to_train(sizes))
+
+    def lay_out(self, samples: Sequence[Sample], budget: int) -> Steps:
+        """Lay out the run in steps, with at most `budget` tokens in a micro-batch."""
+        from tanren.sft.packing import lay_out
+        from tanren.sft.store import TrainingSamples
+
+        trained = TrainingSamples.of(samples)
+        return lay_out(
+            trained,
+            rows=self.rows_to_train(trained.sizes),
+            rows_per_step=self.config.train.rows_per_step,
+            budget=budget,
+            seed=self.config.seed,
+        )
 
 
 def make_plan(loaded: Loaded[SftConfig], resume: str | None = None) -> Plan:
@@ -68,8 +93,9 @@ def make_plan(loaded: Loaded[SftConfig], resume: str | None = None) -> Plan:
     source = resolve_source(loaded.config.model.name, loaded.config.model.revision)
     loaded, parent = _settle_parent(loaded, source, resume)
     config = loaded.config
-    if config.data.file is not None:
-        return Plan(loaded, source, None, read_conversations(config.data.file), [], warnings, parent)
+    sources = recipe_sources(config.data)
+    if sources:
+        return Plan(loaded, source, None, select_rows(sources, config.data, config.seed), [], warnings, parent)
     pack = load_pack(config.task.name, config.task.options)
     train_rows = pack.rows("train")
     heldout_rows = pack.rows("heldout") if config.evaluation.enabled else []
@@ -82,7 +108,8 @@ def make_plan(loaded: Loaded[SftConfig], resume: str | None = None) -> Plan:
     both = {row.prompt for row in train_rows} & {row.prompt for row in heldout_rows}
     if both:
         raise UserError(f"the task pack {config.task.name} leaks: {len(both)} held-out prompts are also trained on")
-    return Plan(loaded, source, pack, train_rows, heldout_rows, warnings, parent)
+    selection = select_rows([listed_source(f"pack:{config.task.name}", train_rows)], config.data, config.seed)
+    return Plan(loaded, source, pack, selection, heldout_rows, warnings, parent)
 
 
 def _settle_parent(
@@ -115,25 +142,25 @@ def _check_effects(loaded: Loaded[SftConfig]) -> tuple[str, ...]:
     """Refuse settings that would have no effect in this run; return a warning where a flag outranks the recipe."""
     config, origins = loaded.config, loaded.origins
     warnings: list[str] = []
-    if config.data.file is not None:
+    check_data(loaded)
+    given = "data.file" if config.data.file is not None else "data.sources" if config.data.sources else None
+    if given is not None:
         named = [name for name in origins if name.startswith("task.")]
         by_recipe = all(origins[name].startswith("recipe") for name in named)
-        if named and (not by_recipe or origins["data.file"].startswith("recipe")):
-            raise UserError(f"{named[0]} ({origins[named[0]]}) has no effect with data.file; remove one of the two")
+        if named and (not by_recipe or origins[given].startswith("recipe")):
+            raise UserError(f"{named[0]} ({origins[named[0]]}) has no effect with {given}; remove one of the two")
         if named:
-            warnings.append(
-                f"data.file ({origins['data.file']}) replaces the task pack: {', '.join(named)} have no effect"
-            )
+            warnings.append(f"{given} ({origins[given]}) replaces the task pack: {', '.join(named)} have no effect")
         if config.evaluation.enabled:
             raise UserError(
-                "evaluation needs a task pack's held-out rows, and data.file replaces the pack; turn it off with --evaluation.no-enabled"
+                f"evaluation needs a task pack's held-out rows, and {given} replaces the pack; turn it off with --evaluation.no-enabled"
             )
     if config.train.max_steps and "train.epochs" in origins:
         raise UserError(
             f"train.epochs ({origins['train.epochs']}) has no effect with train.max_steps = {config.train.max_steps}; remove one of the two"
         )
     _check_learned(loaded)
-    _check_adapter(config)
+    warnings += _check_method(loaded)
     if not config.tracking.mlflow:
         for name in ("tracking.mlflow_uri", "tracking.experiment"):
             if name in origins:
@@ -156,9 +183,72 @@ def _check_learned(loaded: Loaded[SftConfig]) -> None:
         raise UserError(f"data.markers: found {data.markers!r}, expected words that stand before the result")
 
 
+def _check_method(loaded: Loaded[SftConfig]) -> tuple[str, ...]:
+    """Refuse settings of a method or engine that is not this run's, and adapters that cannot be had; return warnings."""
+    config, origins = loaded.config, loaded.origins
+    if config.train.method == "lora":
+        _check_adapter(config)
+        return _check_unsloth(loaded) if config.train.engine == "unsloth" else ()
+    named = [f"{name} ({origins[name]})" for name in sorted(origins) if name.startswith("lora.")]
+    if named:
+        raise UserError(
+            f"{', '.join(named)}: no effect with train.method = full, which has no adapter; remove one of the two"
+        )
+    if config.model.quantisation != "none":
+        raise UserError(
+            f"model.quantisation = {config.model.quantisation} keeps frozen weights in fewer bits, and train.method = full freezes none: take one"
+        )
+    if config.train.engine == "unsloth":
+        raise UserError(
+            "train.engine = unsloth trains adapters here; with train.method = full write train.engine = native"
+        )
+    return ()
+
+
+def _check_unsloth(loaded: Loaded[SftConfig]) -> tuple[str, ...]:
+    """Refuse what unsloth has no place for here; return what is to be known before."""
+    config, origins = loaded.config, loaded.origins
+    refused = {
+        "model.device = cpu": (config.model.device == "cpu", "it needs a CUDA device"),
+        "model.quantisation = int8": (
+            config.model.quantisation == "int8",
+            "8-bit models take another path through it, which has not been tried",
+        ),
+        "lora.dora": (config.lora.dora, "its fused kernels leave DoRA out"),
+        "lora.target_parameters": (bool(config.lora.target_parameters), "it packs samples of dense models alone"),
+        "train.gradient_checkpointing = selective": (
+            config.train.gradient_checkpointing == "selective",
+            "it recomputes all layers (full) or none",
+        ),
+        "train.attention": (config.train.attention != "auto", "it attends by itself"),
+    }
+    for name, (asked, why) in refused.items():
+        if asked:
+            where = f" ({origins[key]})" if (key := name.partition(" ")[0]) in origins else ""
+            raise UserError(f"train.engine = unsloth cannot have {name}{where}: {why}; or write train.engine = native")
+    warnings = ["the memory plan is that of the native engine; unsloth's has not been compared with it"]
+    if config.lora.dropout:
+        warnings.append(
+            f"lora.dropout = {config.lora.dropout}: unsloth may leave its fused LoRA kernels out then; 0 is its fast setting"
+        )
+    return tuple(warnings)
+
+
 def _check_adapter(config: SftConfig) -> None:
-    if config.lora.target_parameters and config.lora.dropout:
+    if config.lora.dora and config.model.quantisation == "int8":
+        raise UserError(
+            "lora.dora cannot be had with model.quantisation = int8: PEFT 0.21 loses the layers' scales when it reads them on a "
+            "CPU, and on a GPU it has not been tried; take nf4, or write lora.dora = false"
+        )
+    if not config.lora.target_parameters:
+        return
+    if config.lora.dropout:
         raise UserError(
             f"lora.dropout = {config.lora.dropout} cannot be had with lora.target_parameters: what is learned there is added "
             "to the weights themselves, so there is no input to drop; write lora.dropout = 0"
+        )
+    if config.lora.dora:
+        raise UserError(
+            "lora.dora cannot be had with lora.target_parameters: it is defined for linear layers, and fused experts are none; "
+            "write lora.dora = false, or leave the experts out"
         )

@@ -34,6 +34,7 @@ def make_summary(
     return {
         "status": status,
         "name": plan.config.name,
+        "trained": _trained(plan),
         "steps": steps[-1]["step"] if steps else 0,
         "tokens": tokens,
         "supervised_tokens": sum(step["supervised_tokens"] for step in steps),
@@ -46,6 +47,15 @@ def make_summary(
         "training_memory": dict(training_memory or {}),
         "evaluation": dict(comparison),
     }
+
+
+def _trained(plan: Plan) -> str:
+    """Say what was trained: all weights, or an adapter and on what."""
+    config = plan.config
+    if config.train.method == "full":
+        return "all weights"
+    kind = "DoRA" if config.lora.dora else "LoRA"
+    return f"{kind} rank {config.lora.rank}" + (" (rsLoRA scaling)" if config.lora.rslora else "")
 
 
 def final_numbers(comparison: Mapping[str, Any]) -> dict[str, float]:

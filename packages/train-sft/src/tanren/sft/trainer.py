@@ -111,8 +111,7 @@ class SftTrainer(Trainer):
         self._clock = time.perf_counter()
         self._save_to = run.checkpoints
         self.bar: Bar | None = None
-        assert config.train.gradient_checkpointing != AUTO, "the plan chooses before there is a model"
-        enable_checkpointing(model, config.train.gradient_checkpointing)
+        self.prepare_checkpointing(model)
         super().__init__(
             model=model,
             args=training_arguments(config, run, device=device, steps=len(steps)),
@@ -158,7 +157,7 @@ class SftTrainer(Trainer):
         step: Step = inputs["step"]
         total = torch.zeros((), device=self.args.device)
         for index, micro_batch in enumerate(step.micro_batches, start=1):
-            loss = packed_loss(model, micro_batch, self.args.device) / step.supervised
+            loss = self.micro_batch_loss(model, micro_batch) / step.supervised
             self.accelerator.backward(loss)
             total += loss.detach().float()
             if self.bar is not None:
@@ -169,9 +168,23 @@ class SftTrainer(Trainer):
                 f"({self._config.optim.lr}) or raise optim.warmup_ratio, and start again or from an earlier checkpoint"
             )
         if self.state.global_step == 0:
-            say_gradients(model, self._console)
+            say_gradients(self.tensors_with_gradients(model), self._console)
         self._losses.append(float(total))
         return total
+
+    def prepare_checkpointing(self, model: PeftModel | PreTrainedModel) -> None:
+        """Let the model keep as little for the backward pass as the recipe says."""
+        checkpointing = self._config.train.gradient_checkpointing
+        assert checkpointing != AUTO, "the plan chooses before there is a model"
+        enable_checkpointing(model, checkpointing)
+
+    def micro_batch_loss(self, model: torch.nn.Module, micro_batch: MicroBatch) -> torch.Tensor:
+        """Return the summed cross entropy of a micro-batch's supervised tokens."""
+        return packed_loss(model, micro_batch, self.args.device)
+
+    def tensors_with_gradients(self, model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+        """Return what is trained, by name."""
+        return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Record the steps since the last logged one, in full precision."""

@@ -8,8 +8,10 @@ from ._sections import (
     Checkpointing,
     GenerationConfig,
     LoraConfig,
+    Method,
     ModelConfig,
     OutputConfig,
+    Quantisation,
     TaskConfig,
 )
 from ._stages import Stage, load_stages, validate_recipe
@@ -23,8 +25,10 @@ __all__ = [
     "GenerationConfig",
     "Loaded",
     "LoraConfig",
+    "Method",
     "ModelConfig",
     "OutputConfig",
+    "Quantisation",
     "Stage",
     "TaskConfig",
     "dump_toml",

@@ -16,6 +16,10 @@ Checkpointing = Literal["none", "selective", "full"]
 """How much of a layer is computed again in the backward pass."""
 AttentionKernel = Literal["flash_attention_4", "flash_attention_2", "varlen", "sdpa", "eager"]
 """Attention kernels of training (tanren.common.attention)."""
+Quantisation = Literal["none", "nf4", "int8"]
+"""Of frozen linear layers: as they are, or in 4 or 8 bits as bitsandbytes keeps them."""
+Method = Literal["lora", "full"]
+"""What is trained: an adapter, or all parameters."""
 
 
 class ModelConfig(ConfigModel):
@@ -28,7 +32,11 @@ class ModelConfig(ConfigModel):
     """Branch, tag or commit of a hub model; not set means the hub's default branch (the commit is recorded)."""
 
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Precision of the frozen weights. auto: bfloat16 where the chip multiplies it natively, else float32."""
+    """Precision in which the model computes. auto: bfloat16 where the chip multiplies it natively, else float32."""
+
+    quantisation: Quantisation = "none"
+    """Of the frozen linear layers, by bitsandbytes: nf4 (4 bits, QLoRA, arXiv:2305.14314, scales quantised too) or int8 (LLM.int8(),
+    arXiv:2208.07339). Embeddings, norms, the output head and fused experts stay as they are."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: the first CUDA device where one is usable, else the CPU."""
@@ -44,7 +52,13 @@ class LoraConfig(ConfigModel):
     """Rank of the update."""
 
     alpha: Annotated[int, Field(gt=0)] = 32
-    """The update is scaled by alpha / rank."""
+    """The update is scaled by alpha / rank; with rslora by alpha / sqrt(rank)."""
+
+    rslora: bool = False
+    """Scale by alpha / sqrt(rank), so that a high rank learns as fast as a low one (rsLoRA, arXiv:2312.03732)."""
+
+    dora: bool = False
+    """Learn the length of each output's weights apart from their direction (DoRA, arXiv:2402.09353). Slower, and not for experts."""
 
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Dropout on the adapter's input."""

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
+from tanren.common.config import Quantisation
 from tanren.common.errors import UserError
 from tanren.common.models.device import DevicePlan
 from tanren.common.models.packaged import converted_folder
+from tanren.common.models.quantised import (
+    dequantising,
+    keep_trainable,
+    quantised_line,
+    quantising,
+    require_bitsandbytes,
+    stored_quantisation,
+)
 from tanren.common.models.source import ModelSource
 from tanren.common.models.tiny import tiny_model, tiny_tokenizer
 
@@ -24,6 +37,8 @@ class LoadedModel:
 
     model: PreTrainedModel
     provenance: dict[str, Any]
+    notes: tuple[str, ...] = ()
+    """What is to be said about its weights."""
 
 
 def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
@@ -33,11 +48,11 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     """
     if source.kind == "tiny":
         return tiny_tokenizer()
-    location, revision = _location(source)
-    try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(location, revision=revision)
-    except (OSError, ValueError) as error:
-        raise UserError(_not_loadable("tokenizer", source, error)) from None
+    with model_location(source) as (location, revision):
+        try:
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(location, revision=revision)
+        except (OSError, ValueError) as error:
+            raise UserError(_not_loadable("tokenizer", source, error)) from None
     if not tokenizer("a", add_special_tokens=False)["input_ids"]:
         # transformers 5 makes an empty tokenizer of the model's kind where the files are missing, and says nothing.
         raise UserError(
@@ -52,30 +67,57 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_model(source: ModelSource, plan: DevicePlan) -> LoadedModel:
-    """Return the model in the planned precision on the planned device.
+def load_model(source: ModelSource, plan: DevicePlan, quantisation: Quantisation = "none") -> LoadedModel:
+    """Return the model in the planned precision on the planned device, its linear layers in 4 or 8 bits if so asked.
 
-    Raises UserError where the files cannot be had.
+    A checkpoint that is stored as MXFP4 is dequantised. Raises UserError where the files cannot be had, bitsandbytes is
+    missing, or a stored format cannot be trained.
     """
-    if source.kind == "tiny":
-        model = tiny_model(source.location, plan.torch_dtype)
-    else:
-        location, revision = _location(source)
+    require_bitsandbytes(quantisation)
+    if source.kind == "tiny" and quantisation == "none":
+        tiny: Any = tiny_model(source.location, plan.torch_dtype)
+        return LoadedModel(tiny.to(plan.device), source.provenance())
+    with model_location(source) as (location, revision):
         try:
-            model = AutoModelForCausalLM.from_pretrained(location, revision=revision, dtype=plan.torch_dtype)
+            stored = stored_quantisation(AutoConfig.from_pretrained(location, revision=revision))
+            settings = dequantising(source.name, stored, quantisation) if stored else None
+            if quantisation != "none":
+                settings = quantising(quantisation, plan.torch_dtype)
+            # Quantised and dequantised where it will be: a GPU does it in seconds, and one copy of the weights suffices.
+            placed = {"quantization_config": settings, "device_map": {"": plan.device}} if settings else {}
+            model: Any = AutoModelForCausalLM.from_pretrained(
+                location, revision=revision, dtype=plan.torch_dtype, **placed
+            )
         except (OSError, ValueError) as error:
             raise UserError(_not_loadable("model", source, error)) from None
     provenance = source.provenance()
     commit = getattr(model.config, "_commit_hash", None)
     if commit:
         provenance["commit"] = commit
-    return LoadedModel(model.to(plan.device), provenance)  # type: ignore[arg-type]
+    if quantisation != "none":
+        keep_trainable(model)
+        provenance["quantisation"] = quantisation
+        return LoadedModel(model, provenance, (quantised_line(model, quantisation),))
+    if stored:
+        provenance["dequantised_from"] = stored
+        model.to(plan.torch_dtype)  # experts come out as bfloat16, whatever was asked for
+        note = f"the checkpoint is stored as {stored}: dequantised to {plan.dtype} for training"
+        return LoadedModel(model.to(plan.device), provenance, (note,))
+    return LoadedModel(model.to(plan.device), provenance)
 
 
-def _location(source: ModelSource) -> tuple[str, str | None]:
-    if source.kind == "packaged":
-        return str(converted_folder(source)), None
-    return source.location, source.revision
+@contextmanager
+def model_location(source: ModelSource) -> Iterator[tuple[str, str | None]]:
+    """Give the folder or hub id, and the revision; a tiny model has a folder for as long as it is read."""
+    if source.kind == "tiny":
+        with TemporaryDirectory() as folder:
+            tiny_model(source.location, torch.float32).save_pretrained(folder)
+            tiny_tokenizer().save_pretrained(folder)
+            yield folder, None
+    elif source.kind == "packaged":
+        yield str(converted_folder(source)), None
+    else:
+        yield source.location, source.revision
 
 
 def _not_loadable(what: str, source: ModelSource, error: Exception) -> str:

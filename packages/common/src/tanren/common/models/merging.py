@@ -3,16 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
 from tanren.common.chain import Link
+from tanren.common.config import Quantisation
 from tanren.common.errors import UserError
+from tanren.common.models.device import DevicePlan
+from tanren.common.models.load import LoadedModel, load_model
+from tanren.common.models.source import ModelSource
 
 ADAPTER = "default"
+
+
+def with_parents(
+    loaded: LoadedModel, chain: Sequence[Link], device: DevicePlan, quantisation: Quantisation
+) -> LoadedModel:
+    """Return a model with its parents merged into its 16- or 32-bit weights, and then quantised if so asked.
+
+    It is quantised as any checkpoint is: written into a temporary folder, and read from there.
+    """
+    merged = merge_chain(loaded.model, chain)
+    if quantisation == "none":
+        return replace(loaded, model=merged)
+    with TemporaryDirectory() as folder:
+        merged.save_pretrained(folder)
+        quantised = load_model(ModelSource(folder, "folder", folder), device, quantisation)
+    return LoadedModel(quantised.model, loaded.provenance | {"quantisation": quantisation}, quantised.notes)
 
 
 def merge_chain(model: PreTrainedModel, chain: Sequence[Link]) -> PreTrainedModel:

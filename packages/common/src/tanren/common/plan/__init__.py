@@ -7,7 +7,7 @@ from tanren.common.plan._categories import LOSS, RESIDENT
 from tanren.common.plan._changes import Remedy, remedies
 from tanren.common.plan._command import run_plan
 from tanren.common.plan._fit import Fit, fit
-from tanren.common.plan._job import Change, Choice, Job, Layout, Load, Method, Planner, Quantisation, find_planner
+from tanren.common.plan._job import Change, Choice, Job, Layout, Load, Planner, find_planner
 from tanren.common.plan._prediction import Prediction, predict
 from tanren.common.plan._table import as_json, table, verdict_line
 from tanren.common.plan._target import CUDA_CONTEXT, GIB, Target, find_target, present_gpu
@@ -24,10 +24,8 @@ __all__ = [
     "Job",
     "Layout",
     "Load",
-    "Method",
     "Planner",
     "Prediction",
-    "Quantisation",
     "Remedy",
     "Target",
     "Verdict",

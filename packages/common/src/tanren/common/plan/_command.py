@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
-from tanren.common.config import Loaded, dump_toml
+from tanren.common.config import Loaded, Method, Quantisation, dump_toml
 from tanren.common.console import Console
 from tanren.common.errors import ExitCode, UserError
 from tanren.common.plan._changes import remedies
 from tanren.common.plan._fit import fit
-from tanren.common.plan._job import PLANNED, Job, Method, Quantisation, find_planner
+from tanren.common.plan._job import PLANNED, Job, find_planner
 from tanren.common.plan._prediction import Prediction, predict
 from tanren.common.plan._probe import corrected, run_probe
 from tanren.common.plan._table import Answer, as_json, table
@@ -31,9 +31,9 @@ HELP = """Says before a run, and without its weights, what it will need: memory 
 
 --gpu NAME: plan for another GPU than this machine's (H100, 'RTX 5080', B300, ...). --memory GIB replaces its memory.
 
---method full: as if all parameters were trained, and no adapter. No trainer of this version does so.
+--method lora|full: as if an adapter, or all parameters were trained, whatever the recipe says.
 
---quantisation nf4|int8: as if the frozen linear layers were kept in 4 or 8 bits. No trainer of this version loads them so.
+--quantisation none|nf4|int8: as if the frozen linear layers were kept so, whatever the recipe says.
 
 --fit: choose micro-batch and checkpointing for the device. Settings that the recipe leaves at auto are always chosen.
 
@@ -53,8 +53,8 @@ class Options:
     command: str
     gpu: str | None
     memory_gib: float | None
-    method: Method
-    quantisation: Quantisation
+    method: Method | None
+    quantisation: Quantisation | None
     fit: bool
     write: Path | None
     probe: bool
@@ -82,6 +82,8 @@ def run_plan(arguments: Sequence[str]) -> int:
     with console.phase("read", "model configuration and rows"):
         job = planner.job(request.loaded, target)
     job = job.as_if(options.method, options.quantisation)
+    if options.probe:
+        _check_probe(options, job)
     chooses = options.fit or bool(job.open_settings)
     if options.write is not None and not chooses:
         raise UserError(
@@ -112,6 +114,18 @@ def run_plan(arguments: Sequence[str]) -> int:
     return ExitCode.FOUND_WANTING if verdict_of(prediction) is Verdict.REFUSED else ExitCode.DONE
 
 
+def _check_probe(options: Options, job: Job) -> None:
+    """Refuse a probe that would not run what was planned: it runs the recipe, with random weights as they are."""
+    if options.method or options.quantisation:
+        raise UserError(
+            "--probe runs the recipe itself: say there what --method and --quantisation say here (--train.method, --model.quantisation)"
+        )
+    if job.quantisation != "none":
+        raise UserError(
+            f"--probe has random weights, which are not quantised (model.quantisation = {job.quantisation}); leave it out"
+        )
+
+
 def _plan(
     job: Job, target: Target, console: Console, open_settings: Sequence[str]
 ) -> tuple[Prediction, Sequence[Prediction]]:
@@ -138,8 +152,8 @@ def _options(rest: list[str]) -> Options:
         command=take_value(rest, "--for", "COMMAND") or DEFAULT,
         gpu=take_value(rest, "--gpu", "NAME"),
         memory_gib=None if memory is None else _gib(memory),
-        method=_one_of("--method", take_value(rest, "--method", "lora|full") or "lora", Method),
-        quantisation=_one_of("--quantisation", take_value(rest, "--quantisation", "nf4|int8") or "none", Quantisation),
+        method=_one_of("--method", take_value(rest, "--method", "lora|full"), Method),
+        quantisation=_one_of("--quantisation", take_value(rest, "--quantisation", "none|nf4|int8"), Quantisation),
         fit=take_switch(rest, "--fit"),
         write=None if write is None else Path(write).expanduser(),
         probe=take_switch(rest, "--probe"),
@@ -147,9 +161,9 @@ def _options(rest: list[str]) -> Options:
     )
 
 
-def _one_of(flag: str, name: str, known: Any) -> Any:
-    """Return a value of a Literal."""
-    if name not in get_args(known):
+def _one_of(flag: str, name: str | None, known: Any) -> Any:
+    """Return a value of a Literal, or None where the flag is not given."""
+    if name is not None and name not in get_args(known):
         raise UserError(f"{flag} {name!r}: known are {', '.join(get_args(known))}")
     return name
 

@@ -9,6 +9,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from tanren.common.errors import UserError
+from tanren.common.models.quantised import stored_quantisation
 from tanren.common.models.source import SMOLLM2_HUB, ModelSource
 from tanren.common.models.tiny import tiny_config
 
@@ -64,12 +65,11 @@ def shape_of(name: str, values: dict[str, Any]) -> Shape:
 
 def _without_quantisation(name: str, config: PreTrainedConfig) -> Shape:
     """Training works on bfloat16 or float32 weights: a checkpoint that is stored quantised is dequantised when it is loaded."""
-    stored = getattr(config, "quantization_config", None)
+    stored = stored_quantisation(config)
     if stored is None:
         return Shape(name, config)
-    method = stored.get("quant_method") if isinstance(stored, dict) else getattr(stored, "quant_method", stored)
     del config.quantization_config
-    return Shape(name, config, (f"the checkpoint is stored as {method}: planned as it is trained, dequantised",))
+    return Shape(name, config, (f"the checkpoint is stored as {stored}: planned as it is trained, dequantised",))
 
 
 def empty_model(shape: Shape, dtype: torch.dtype) -> PreTrainedModel:

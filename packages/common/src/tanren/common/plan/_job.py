@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from tanren.common.config import Checkpointing, Loaded
+from tanren.common.config import Checkpointing, Loaded, Method, Quantisation
 from tanren.common.errors import UserError
 from tanren.common.recipe_command import RecipeCommand
 
@@ -22,12 +22,6 @@ if TYPE_CHECKING:
 GROUP = "tanren.planners"
 MICRO_BATCH_TOKENS, CHECKPOINTING = PLANNED = ("train.micro_batch_tokens", "train.gradient_checkpointing")
 """Settings that may be left to the planner."""
-
-
-Method = Literal["lora", "full"]
-"""What is trained: an adapter, or all parameters."""
-Quantisation = Literal["none", "nf4", "int8"]
-"""Of frozen linear layers: as they are, or in 4 or 8 bits as bitsandbytes keeps them."""
 
 
 @dataclass(frozen=True)
@@ -117,8 +111,12 @@ class Job(Protocol):
     def largest_step(self) -> int:
         """Tokens that one micro-batch can hold at most: those of the largest step, or one sample where samples are not packed."""
 
-    def as_if(self, method: Method, quantisation: Quantisation) -> Job:
-        """Return the same job with another method, and with the frozen linear layers in so many bits."""
+    @property
+    def quantisation(self) -> Quantisation:
+        """Of the frozen linear layers."""
+
+    def as_if(self, method: Method | None, quantisation: Quantisation | None) -> Job:
+        """Return the same job with another method, and with the frozen linear layers in so many bits; None: the recipe's own."""
 
     def layout(self, choice: Choice) -> Layout:
         """Lay the run out."""

@@ -8,6 +8,7 @@ import time
 
 import torch
 
+from tanren.common.master_weights import MasterWeights
 from tanren.common.plan._job import Choice, Job
 from tanren.common.plan._probe import Measured
 from tanren.common.plan.trace import empty_model
@@ -25,7 +26,9 @@ def measure(job: Job, choice: Choice, device: str) -> Measured:
         for buffer in model.buffers():
             buffer.zero_()
     trained = job.trained_model(model, choice)
-    optimizer = torch.optim.AdamW([one for one in trained.parameters() if one.requires_grad], fused=device == "cuda")
+    weights = [one for one in trained.parameters() if one.requires_grad]
+    optimizer = torch.optim.AdamW(weights, fused=device == "cuda")
+    MasterWeights(weights).attach(optimizer)
     layout = job.layout(choice)
     loss, micro_batches = job.loss(layout.largest), 1 if layout.later is None else 2
     torch.use_deterministic_algorithms(True)

@@ -1,7 +1,8 @@
 """Linear layers in 4 or 8 bits, as bitsandbytes keeps them, on tensors without data: bytes and passing copies, no values.
 
 bitsandbytes replaces linear layers alone: embeddings, norms, the output head and experts that are fused into one tensor
-stay as they are. Neither of its products keeps its input for a frozen weight; both make the weight anew in the backward pass.
+stay as they are. Both products make the weight anew in the backward pass. The one in 8 bits keeps its input, though nothing is
+computed from it, and where checkpointing does not reach it: in an attribute (bitsandbytes 0.50, `ctx.tensors`).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tanren.common.plan._job import Quantisation
+from tanren.common.config import Quantisation
 from tanren.common.plan._operations import register_flops
 
 BLOCK, BLOCKS = 64, 256
@@ -53,6 +54,7 @@ class _Product(torch.autograd.Function):
         ctx.save_for_backward(packed, scales)
         ctx.rows = rows
         if packed.dtype == torch.int8:
+            ctx.held = values
             product: torch.Tensor = _int8_product(values, packed)[0]
             return product
         weight: torch.Tensor = _dequantise(packed, scales, rows, values)

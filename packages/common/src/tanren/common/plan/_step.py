@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from tanren.common.errors import UserError
+from tanren.common.master_weights import MasterWeights
 from tanren.common.plan._account import Account
 from tanren.common.plan._categories import ACTIVATIONS, BACKWARD, GRADIENTS, LOSS, OPTIMIZER, TRAINED, WEIGHTS
 from tanren.common.plan._operations import Operation
@@ -59,8 +60,8 @@ def trace_step(model: torch.nn.Module, loss: Loss, *, gradients: bool) -> StepTr
     `gradients`: those of an earlier micro-batch of the step are there already.
     Raises NotTraceableError where the step needs data.
 
-    Optimizer: AdamW with two states in each trained parameter's precision and a float32 count of steps, fused, so
-    without temporaries (transformers' default on CUDA, torch/optim/adamw.py).
+    Optimizer: AdamW with two states in float32 and a float32 count of steps, fused, so without temporaries (transformers'
+    default on CUDA, torch/optim/adamw.py); weights in 16 bits have a float32 copy that it updates (MasterWeights).
     """
     begun = time.perf_counter()
     account = Account()
@@ -69,29 +70,32 @@ def trace_step(model: torch.nn.Module, loss: Loss, *, gradients: bool) -> StepTr
     account.hold((tensor for tensor in parameters if not tensor.requires_grad), WEIGHTS)
     account.hold(model.buffers(), WEIGHTS)
     account.hold(trained, TRAINED)
-    states = [torch.empty_like(parameter) for parameter in trained for _ in range(2)]
-    counts = [torch.empty((), device=parameter.device) for parameter in trained]
-    account.hold([*states, *counts], OPTIMIZER)
-    resident = sum(account.live.values())
-    handles = [
-        parameter.register_post_accumulate_grad_hook(lambda held: account.hold([held.grad], GRADIENTS))
-        for parameter in trained
-    ]
-    handles.append(_loss_begins(model, account))
-    if gradients:
-        for parameter in trained:
-            parameter.grad = torch.empty_like(parameter)
-        account.hold((parameter.grad for parameter in trained if parameter.grad is not None), GRADIENTS)
-    try:
-        _micro_batch(model, loss, account)
-    finally:
-        for handle in handles:
-            handle.remove()
-    model.zero_grad(set_to_none=True)
-    sizes = [parameter.numel() * parameter.element_size() for parameter in trained]
-    update = Counter(
-        Operation(0.0, 7 * size, "") for size in sizes
-    )  # reads weight, gradient, 2 states; writes all but the gradient
+    with MasterWeights(trained) as held:
+        states = [torch.empty_like(master) for master in held.masters for _ in range(2)]
+        counts = [torch.empty((), device=master.device) for master in held.masters]
+        account.hold([*held.copies, *states, *counts], OPTIMIZER)
+        resident = sum(account.live.values())
+
+        def gradient_is_there(weight: Any) -> None:
+            gradient = held.of(weight).grad
+            assert gradient is not None, "the hook runs when there is one"
+            account.hold([gradient], GRADIENTS)
+
+        handles = [weight.register_post_accumulate_grad_hook(gradient_is_there) for weight in trained]
+        handles.append(_loss_begins(model, account))
+        if gradients:
+            for master in held.masters:
+                master.grad = torch.empty_like(master)
+            account.hold((master.grad for master in held.masters if master.grad is not None), GRADIENTS)
+        try:
+            _micro_batch(model, loss, account)
+        finally:
+            for handle in handles:
+                handle.remove()
+        model.zero_grad(set_to_none=True)
+        # Of float32: reads weight, gradient, 2 states, and writes all but the gradient; a copy is read and rounded to its weight.
+        update = Counter(Operation(0.0, 28 * master.numel(), "") for master in held.masters)
+        update.update(Operation(0.0, 6 * copy.numel(), "") for copy in held.copies)
     return StepTrace(
         parameters=sum(parameter.numel() for parameter in parameters),
         trained=sum(parameter.numel() for parameter in trained),

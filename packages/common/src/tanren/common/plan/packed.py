@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from tanren.common.config import AUTO, Checkpointing, LoraConfig, ModelConfig, flatten
+from tanren.common.config import AUTO, Checkpointing, LoraConfig, Method, ModelConfig, Quantisation, flatten
 from tanren.common.errors import UserError
 from tanren.common.plan._categories import GRADIENTS
-from tanren.common.plan._job import PLANNED, Choice, Layout, Load, Method, Quantisation
+from tanren.common.plan._job import PLANNED, Choice, Layout, Load
 from tanren.common.plan._target import Target
 
 if TYPE_CHECKING:
@@ -75,18 +75,19 @@ class PackedJob(ABC):
     dtype: torch.dtype
     kernel: AttentionChoice
     quantisation: Quantisation = field(default="none", kw_only=True)
-    """Of the frozen linear layers. No trainer of this version loads them so."""
+    """Of the frozen linear layers."""
     method: Method = field(default="lora", kw_only=True)
-    """What is trained: the recipe's adapter, or all parameters. No trainer of this version does the latter."""
+    """What is trained: the recipe's adapter, or all parameters."""
     _traces: dict[Choice, StepTrace] = field(default_factory=dict, compare=False, kw_only=True)
     _layouts: dict[Choice, Layout] = field(default_factory=dict, compare=False, kw_only=True)
     _models: dict[Checkpointing, Any] = field(default_factory=dict, compare=False, kw_only=True)
 
-    def as_if(self, method: Method, quantisation: Quantisation) -> Self:
-        """Return the same job with another method, and with the frozen linear layers in so many bits.
+    def as_if(self, method: Method | None, quantisation: Quantisation | None) -> Self:
+        """Return the same job with another method, and with the frozen linear layers in so many bits; None: the recipe's own.
 
         Raises UserError where the two exclude one another.
         """
+        method, quantisation = method or self.method, quantisation or self.quantisation
         if method == "full" and quantisation != "none":
             raise UserError(
                 f"--quantisation {quantisation} keeps frozen weights, and --method full freezes none: take one"
@@ -99,7 +100,7 @@ class PackedJob(ABC):
             return "all parameters"
         targets = lora.target_modules if isinstance(lora.target_modules, str) else ", ".join(lora.target_modules)
         bits = "" if self.quantisation == "none" else f", frozen layers in {self.quantisation}"
-        return f"LoRA rank {lora.rank} on {targets}{bits}"
+        return f"{'DoRA' if lora.dora else 'LoRA'} rank {lora.rank} on {targets}{bits}"
 
     @property
     def attention(self) -> str:

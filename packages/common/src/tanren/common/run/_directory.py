@@ -77,6 +77,11 @@ class RunDirectory:
         return self.path / "adapter"
 
     @property
+    def model(self) -> Path:
+        """The whole model, where all weights were trained."""
+        return self.path / "model"
+
+    @property
     def evaluation(self) -> Path:
         """Tasks, predictions and scores."""
         return self.path / "evaluation"

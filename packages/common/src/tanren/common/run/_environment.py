@@ -27,6 +27,8 @@ PACKAGES = (
     "mlflow",
     "trl",
     "datasets",
+    "bitsandbytes",
+    "unsloth",
 )
 
 

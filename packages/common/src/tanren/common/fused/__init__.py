@@ -1,0 +1,6 @@
+"""Training through fused layers: fewer passes over memory, the same numbers (docs/speed.md)."""
+
+from tanren.common.fused._loss import linear_cross_entropy
+from tanren.common.fused._model import FusedModel, NotFusableError
+
+__all__ = ["FusedModel", "NotFusableError", "linear_cross_entropy"]
