@@ -102,10 +102,10 @@ def test_a_run_stopped_in_its_first_stage_goes_on_there_and_ends_as_a_straight_o
     staged: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = (staged / "staged.toml").read_text(encoding="utf-8")
-    (staged / "staged.toml").write_text(recipe.replace("max_steps = 6", "max_steps = 60"), encoding="utf-8")
+    (staged / "staged.toml").write_text(recipe.replace("max_steps = 6", "max_steps = 40"), encoding="utf-8")
     more = ("--checkpoint.every-steps", 0)
     process = start("train-sft", "staged.toml", "--output.run-dir", "stopped", *more, cwd=staged)
-    list(lines_until(process, "step 5/60"))
+    list(lines_until(process, "step 5/40"))
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 75, errors

@@ -105,6 +105,8 @@ def test_a_merged_weight_is_the_exact_sum_rounded_once_for_each_merge(two: Path,
         ("tiny-qwen3-moe", LoraConfig(rank=4, alpha=8, target_modules=ATTENTION, target_parameters=EXPERTS)),
         ("tiny-gpt-oss", LoraConfig(rank=4, alpha=8, target_modules=ATTENTION, target_parameters=EXPERTS)),
         ("tiny-gpt-oss", LoraConfig(rank=4, target_modules=["q_proj"], target_parameters=["1.mlp.experts.down_proj"])),
+        ("tiny-qwen3", LoraConfig(rank=4, alpha=8, rslora=True)),
+        ("tiny-qwen3", LoraConfig(rank=4, alpha=8, dora=True)),
     ],
 )
 def test_a_merged_model_answers_as_the_adapter_on_the_model_does(tmp_path: Path, name: str, lora: LoraConfig) -> None:

@@ -147,6 +147,32 @@ def test_a_dry_run_prints_every_stage_with_its_plan(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "told"),
+    [
+        ('method = "full"', 'method = "lora"', "stage 'first' has train.method = full: its result is a whole model"),
+        ('engine = "native"', 'engine = "unsloth"', "for model.parent and later stages write train.engine = native"),
+    ],
+)
+def test_a_stage_that_the_next_cannot_start_from_is_told_before_the_first_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str, second: str, told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    row = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    stages = "".join(
+        f'[[stages]]\nname = "{name}"\n[stages.train]\n{line}\n'
+        for name, line in (("first", first), ("second", second))
+    )
+    recipe = (
+        f'[model]\nname = "builtin:tiny-qwen3"\n[data]\nfile = "rows.jsonl"\n[evaluation]\nenabled = false\n{stages}'
+    )
+    (tmp_path / "mine.toml").write_text(recipe, encoding="utf-8")
+    with pytest.raises(UserError, match=told):
+        _main(["mine.toml"])
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_command_that_looks_at_one_stage_asks_which(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from dataclasses import replace
 

@@ -52,6 +52,14 @@ def merge_run(named: str, out: Path, dtype: str | None, model: str | None) -> No
         tokenizer = load_tokenizer(source)
         _check_template(adapter, template_hash(tokenizer), source)
         loaded = load_model(source, plan_device(ModelConfig(dtype=loaded_in)))
+    for note in loaded.notes:
+        console.line(note)
+    quantisation = adapter.base.get("quantisation")
+    if quantisation:
+        console.warn(
+            f"the adapter was trained on weights in {quantisation}, and is merged into 16- or 32-bit ones: its answers may differ from "
+            "those that `evaluate --adapter` judges; evaluate the merged model"
+        )
     differing = same_base(adapter.base, loaded.provenance)
     if differing:
         raise UserError(f"{adapter.folder} was trained on another base model: {differing}; name it with --model")
@@ -99,10 +107,9 @@ def _write(
     loaded: LoadedModel,
     written: Precision,
 ) -> None:
-    chain = [link.record(number) for number, link in enumerate(adapter.chain(written), start=1)]
     record = {
         "base_model": loaded.provenance,
-        "merged": [{key: value for key, value in one.items() if key != "folder"} for one in chain],
+        "merged": [link.merged_record() for link in adapter.chain(written)],
         "dtype": written,
         "chat_template_hash": adapter.template,
     }

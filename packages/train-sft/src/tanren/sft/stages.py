@@ -24,11 +24,11 @@ from tanren.common.chain import read_adapter
 from tanren.common.command import run_command
 from tanren.common.config import Loaded, Stage, dump_toml
 from tanren.common.console import Console
-from tanren.common.errors import ExitCode, MachineError
+from tanren.common.errors import ExitCode, MachineError, UserError
 from tanren.common.recipe_command import Request, plan_text, plan_values
 from tanren.common.run import RunDirectory, create_run, find_open_run, held, write_atomically
 from tanren.sft.config import SftConfig
-from tanren.sft.plan import make_plan
+from tanren.sft.plan import check_takes_parent, make_plan
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -96,8 +96,9 @@ class _Sequence:
                 )
                 return code
         summary = self._summarise("done", begun)
+        result = next(name for name in ("adapter", "model") if name in summary)
         self.console.line(
-            f"all {len(self.stages)} stages are done; adapter: {self.run_directory.path / summary['adapter']}"
+            f"all {len(self.stages)} stages are done; {result}: {self.run_directory.path / summary[result]}"
         )
         return ExitCode.DONE
 
@@ -106,8 +107,8 @@ class _Sequence:
         run = self._folder(number)
         title = f"stage {number} of {len(self.stages)}, {stage.name}"
         if run.finished:
-            adapter = read_adapter(run.adapter)
-            self.console.line(f"{title}: finished before, kept (adapter sha256 {adapter.itself.adapter_sha256[:8]})")
+            sha256 = read_adapter(run.adapter).itself.adapter_sha256 if run.adapter.is_dir() else None
+            self.console.line(f"{title}: finished before, kept{f' (adapter sha256 {sha256[:8]})' if sha256 else ''}")
             return ExitCode.DONE
         resume = None
         if run.checkpoint_steps():
@@ -148,7 +149,9 @@ class _Sequence:
             "stages": stages,
         }
         if status == "done":
-            summary["adapter"] = f"{stages[-1]['folder']}/adapter"
+            last = self._folder(len(self.stages))
+            result = last.adapter if last.adapter.is_dir() else last.model
+            summary[result.name] = str(result.relative_to(self.run_directory.path))
         self.run_directory.write_json(self.run_directory.summary, summary)
         return summary
 
@@ -166,7 +169,13 @@ def _first_look(number: int, stages: Sequence[Stage[SftConfig]]) -> tuple[dict[s
         loaded = loaded.with_values({"model.parent": None}, f"the result of stage {stages[number - 2].name!r}")
     plan = make_plan(loaded)
     facts = plan.facts()
+    if number < len(stages) and loaded.config.train.method == "full":
+        raise UserError(
+            f"stage {stages[number - 1].name!r} has train.method = full: its result is a whole model, and a stage after it starts from "
+            "an adapter's; make it the last stage, or write two recipes, the second with model.name = RUN/model"
+        )
     if number > 1:
+        check_takes_parent(loaded.config)
         facts["parents"] = f"the result of stage {stages[number - 2].name!r}"
     return facts, plan.warnings
 
