@@ -19,9 +19,10 @@ from tanren.common.models.tiny import tiny_model
 from tanren.common.run import MetricsWriter, RunDirectory, read_steps
 from tanren.sft.config import SftConfig
 from tanren.sft.interruption import Interruption
+from tanren.sft.loss import packed_loss
 from tanren.sft.packing import MicroBatch, Step, Steps, lay_out
 from tanren.sft.tracking import NoTracker
-from tanren.sft.trainer import SftTrainer, packed_loss
+from tanren.sft.trainer import SftTrainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 MakeSample = Callable[..., Sample]

@@ -18,9 +18,9 @@ from tanren.common.config import Loaded
 from tanren.common.errors import MachineError, UserError
 from tanren.common.models.tiny import tiny_model
 from tanren.sft.config import SftConfig
+from tanren.sft.loss import packed_loss
 from tanren.sft.packing import MicroBatch
 from tanren.sft.plan import make_plan
-from tanren.sft.trainer import packed_loss
 from tanren.sft.unsloth_engine import prove_packing, unsloth_loss
 
 RECIPE = (

@@ -15,6 +15,7 @@ from tanren.common.config import (
     Checkpointing,
     ConfigModel,
     GenerationConfig,
+    Layers,
     LoraConfig,
     Method,
     ModelConfig,
@@ -166,6 +167,10 @@ class TrainConfig(ConfigModel):
 
     attention: Literal["auto", AttentionKernel] = "auto"
     """Attention kernel. auto: the fastest that proves right on this machine. A named one that cannot run is an error. ATTN_IMPL sets it, too."""
+
+    layers: Layers = "auto"
+    """How the layers are computed. fused: ours, with fewer passes over memory, for Llama, Mistral, Qwen2 and Qwen3 with LoRA, held
+    against the library's on the model before step 1; plain: the library's. auto: fused on a GPU where the model can have it."""
 
     gradient_checkpointing: Literal[Checkpointing, "auto"] = "none"
     """Recompute activations in the backward pass instead of keeping them: of no layer, of every second one (selective), of all

@@ -54,7 +54,17 @@ def job_for(plan: Plan, samples: Sequence[Sample], target: Target) -> SftJob:
     shape, dtype = read_shape(plan.source), precision(config.model, target)
     kernel = attention_of(config.train.attention, shape, dtype, target)
     quantisation, method = config.model.quantisation, config.train.method
-    return SftJob(shape, dtype, kernel, plan, TrainingSamples.of(samples), quantisation=quantisation, method=method)
+    return SftJob(
+        shape,
+        dtype,
+        kernel,
+        plan,
+        TrainingSamples.of(samples),
+        quantisation=quantisation,
+        method=method,
+        layers=config.train.layers,
+        device=target.device,
+    )
 
 
 @dataclass(frozen=True)
@@ -100,7 +110,7 @@ class SftJob(PackedJob):
 
     def loss(self, load: Load) -> Loss:
         """Return the trainer's loss of a micro-batch."""
-        from tanren.sft.trainer import packed_loss
+        from tanren.sft.loss import packed_loss
 
         micro_batch = stand_in(load)
         return lambda model, device: packed_loss(model, micro_batch, device)

@@ -44,6 +44,8 @@ class FusedModel:
 
     def __init__(self, model: Any, checkpointing: Checkpointing) -> None:
         """Take a PEFT model apart. Raises NotFusableError where its layers are not what is fused here."""
+        if not hasattr(model, "get_base_model"):
+            raise NotFusableError("it has no adapters")
         base = model.get_base_model()
         if type(base).__name__ not in FAMILIES:
             raise NotFusableError(f"{type(base).__name__} is none of {', '.join(FAMILIES)}")
@@ -62,11 +64,16 @@ class FusedModel:
             ]
         )
 
-    def hidden(self, input_ids: torch.Tensor, positions: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
-        """Return the hidden states before the output head, (tokens, width); ids and positions (1, tokens), packed."""
+        self._refresh()
+
+    def _refresh(self) -> None:
         with torch.no_grad():
             for stack in self._stacks:
                 stack.refresh()
+
+    def hidden(self, input_ids: torch.Tensor, positions: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
+        """Return the hidden states before the output head, (tokens, width); ids and positions (1, tokens), packed."""
+        self._refresh()
         embedded = self._backbone.embed_tokens(input_ids)
         cos, sin = (part[0] for part in self._backbone.rotary_emb(embedded, positions))
         packing = packing_arguments(lengths, input_ids.device)
