@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -115,5 +116,19 @@ def _write(
     }
     with folder_written_aside(target) as folder:
         merged.save_pretrained(folder)
+        _check_whole(merged, folder)
         tokenizer.save_pretrained(folder)
         (folder / PROVENANCE).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _check_whole(model: PreTrainedModel, folder: Path) -> None:
+    """Hold what was written against the model: the library may write weights under other names, and must not lose one."""
+    from safetensors import safe_open
+
+    expected = {weight.data_ptr(): weight.numel() for weight in model.state_dict().values()}
+    written = 0
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, "pt") as file:
+            written += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 (no mapping)
+    if written != sum(expected.values()):
+        raise RuntimeError(f"{folder} holds {written} numbers, the merged model {sum(expected.values())}")
