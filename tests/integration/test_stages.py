@@ -141,6 +141,19 @@ def test_a_stage_that_fails_ends_the_run_with_its_exit_code_and_finished_ones_ar
     assert _summary(staged / "run")["status"] == "done"
 
 
+def test_a_stage_that_was_preempted_ends_the_run_also_where_its_exit_code_says_nothing(staged: Path) -> None:
+    def preempted(loaded: Loaded[SftConfig], resume: str | None) -> int:
+        folder = loaded.config.output.run_dir
+        assert folder is not None
+        folder.mkdir(parents=True)
+        (folder / "summary.json").write_text('{"status": "preempted"}', encoding="utf-8")
+        return 0
+
+    assert _run("--output.run-dir", "run", run_stage=preempted) == 0
+    assert _summary(staged / "run")["status"] == "preempted"
+    assert [path.name for path in (staged / "run" / "stages").iterdir()] == ["1-one"]
+
+
 def test_a_finished_stage_whose_adapter_was_changed_is_not_built_upon(staged: Path) -> None:
     def only_the_first(loaded: Loaded[SftConfig], resume: str | None) -> int:
         return _in_this_process(loaded, resume) if loaded.config.name == "tiny-one" else 3

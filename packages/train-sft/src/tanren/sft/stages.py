@@ -26,7 +26,8 @@ from tanren.common.config import Loaded, Stage, dump_toml
 from tanren.common.console import Console
 from tanren.common.errors import ExitCode, MachineError, UserError
 from tanren.common.recipe_command import Request, plan_text, plan_values
-from tanren.common.run import RunDirectory, create_run, find_open_run, held, write_atomically
+from tanren.common.run import RunDirectory, create_run, describe_environment, find_open_run, held, write_atomically
+from tanren.sft.cli import COMMAND
 from tanren.sft.config import SftConfig
 from tanren.sft.plan import check_takes_parent, make_plan
 
@@ -38,7 +39,7 @@ STATUS: dict[int, str] = {ExitCode.PREEMPTED: "preempted", ExitCode.INTERRUPTED:
 
 
 def run_stages(request: Request, run_stage: RunStage | None = None) -> int:
-    """Run (or resume, or only print) the stages of a recipe; return the exit code of the first that is not done, else 0.
+    """Run (or resume, or only print) the stages of a recipe; return the exit code of the first that is not finished, else 0.
 
     `run_stage` runs one stage's configuration, resumed from the run directory that it is given; by default in a process
     of its own. Raises UserError for whatever is wrong with any stage, before the first one starts.
@@ -60,6 +61,7 @@ def run_stages(request: Request, run_stage: RunStage | None = None) -> int:
     else:
         run = create_run(output.run_dir, output.runs, name)
         write_atomically(run.config, dump_toml(values, request.loaded.origins))
+        run.write_json(run.environment, describe_environment() | {"command": COMMAND.prog})
     with held(run), run.log.open("a", encoding="utf-8") as console.log:
         console.line(f"train-sft {name}: {len(stages)} stages: {', '.join(stage.name for stage in stages)}")
         console.line(f"run directory: {run.path}")
@@ -85,8 +87,8 @@ class _Sequence:
                     status = "failed" if isinstance(error, Exception) else "interrupted"
                     self._summarise(status, begun)
                 raise
-            if code != ExitCode.DONE:
-                status = STATUS.get(code, "failed")
+            if not self._folder(number).finished:
+                status = self._status(number, code)
                 self._summarise(status, begun)
                 later = ", ".join(one.name for one in self.stages[number:])
                 self.console.line(
@@ -128,6 +130,13 @@ class _Sequence:
             values["model.parent"] = str(self._folder(number - 1).path)
         self.console.line(f"{title}: {'resumed' if resume else 'begins'}")
         return self.run_stage(stage.loaded.with_values(values, f"stage {number} of {len(self.stages)}"), resume)
+
+    def _status(self, number: int, code: int) -> str:
+        """Say how a stage that is not finished ended; by its exit code, or by its own summary where that tells nothing."""
+        if code != ExitCode.DONE:
+            return STATUS.get(code, "failed")
+        status: str = json.loads(self._folder(number).summary.read_text(encoding="utf-8"))["status"]
+        return status
 
     def _folder(self, number: int) -> RunDirectory:
         return RunDirectory(self.run_directory.stages / f"{number}-{self.stages[number - 1].name}")

@@ -62,7 +62,7 @@ def load_config(
     Raises UserError for an unknown key (with the nearest known one), a wrong type, an unreadable recipe.
     """
     values = {} if recipe is None else read_toml(recipe)
-    origins = dict.fromkeys(flatten(values), f"recipe {recipe}")
+    origins = recipe_origins(values, f"recipe {recipe}")
     if recipe is not None:
         validate(model, values, f"recipe {recipe}")
     return resolve(
@@ -77,6 +77,11 @@ def load_config(
         description=description,
         variables=variables,
     )
+
+
+def recipe_origins(values: Mapping[str, Any], source: str) -> dict[str, str]:
+    """Return the origin of each value that a recipe, or a stage of it, gives."""
+    return dict.fromkeys(flatten(values), source)
 
 
 def resolve(
