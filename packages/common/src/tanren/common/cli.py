@@ -158,7 +158,7 @@ def plan() -> int:
 
 
 def import_env_files(
-    files: tyro.conf.Positional[tuple[Path, ...]],
+    files: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="STAGE.env [STAGE.env ...]")] = (),
     rows: Annotated[tuple[str, ...], tyro.conf.arg(metavar="[NAME=N ...]")] = (),
 ) -> int:
     """Print a recipe of train-sft that does what the old staged trainer did with its .env files (SFT_... variables).
@@ -172,6 +172,8 @@ def import_env_files(
     from tanren.common.errors import UserError
     from tanren.common.import_env import import_env
 
+    if not files:
+        raise UserError("no file was named; write: tanren import-env stage1.env [stage2.env ...] > my.toml")
     counts: dict[str, int] = {}
     for one in rows:
         name, _, count = one.rpartition("=")
@@ -183,10 +185,10 @@ def import_env_files(
 
 
 def merge(
-    run: tyro.conf.Positional[str],
-    out: Path,
-    dtype: Annotated[str, tyro.conf.arg(help="float32 or bfloat16 (default: as it was trained)")] = "",
-    model: str = "",
+    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")],
+    out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")],
+    dtype: Annotated[str | None, tyro.conf.arg(metavar="float32|bfloat16")] = None,
+    model: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None,
 ) -> int:
     """Write a whole model: the base, with the chain of adapters below a run's result and that result merged into it in order.
 
@@ -195,12 +197,12 @@ def merge(
     Args:
         run: A finished run directory, latest:NAME (in ./runs), or an adapter's folder.
         out: The folder to write; must not exist.
-        dtype: float32 or bfloat16.
-        model: Where the base model is, if it is not where the run found it: a folder, or a hub id.
+        dtype: The precision that is written (default: the one in which the adapter was trained).
+        model: Where the base model is, if it is no longer where the run found it: a folder, or a hub id.
     """
     from tanren.common.merge import merge_run
 
-    merge_run(run, out, dtype or None, model or None)
+    merge_run(run, out, dtype, model)
     return 0
 
 

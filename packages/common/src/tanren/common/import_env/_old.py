@@ -61,7 +61,7 @@ class OldStage:
 
     def origin(self, *variables: str) -> str:
         """Say which variables a setting comes from, with file and line, or that it is the old default."""
-        return " x ".join(
+        return " and ".join(
             f"{name}, {self.given[name].origin}" if name in self.given else f"{name}, the old default"
             for name in variables
         )
