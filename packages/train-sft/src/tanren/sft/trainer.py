@@ -175,6 +175,8 @@ class SftTrainer(Trainer):
         """Choose how the model is computed, keeping as little for the backward pass as the recipe says, and say it."""
         train = self._config.train
         assert train.gradient_checkpointing != AUTO, "the plan chooses before there is a model"
+        # With deterministic algorithms torch would fill every new tensor first, a pass over memory for each; nothing is read unwritten.
+        torch.utils.deterministic.fill_uninitialized_memory = False
         self._console.line(choose_route(model, train.layers, train.gradient_checkpointing, device).line())
 
     def micro_batch_loss(self, model: torch.nn.Module, micro_batch: MicroBatch) -> torch.Tensor:
