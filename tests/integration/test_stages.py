@@ -102,10 +102,10 @@ def test_a_run_stopped_in_its_first_stage_goes_on_there_and_ends_as_a_straight_o
     staged: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = (staged / "staged.toml").read_text(encoding="utf-8")
-    (staged / "staged.toml").write_text(recipe.replace("max_steps = 6", "max_steps = 60"), encoding="utf-8")
+    (staged / "staged.toml").write_text(recipe.replace("max_steps = 6", "max_steps = 40"), encoding="utf-8")
     more = ("--checkpoint.every-steps", 0)
     process = start("train-sft", "staged.toml", "--output.run-dir", "stopped", *more, cwd=staged)
-    list(lines_until(process, "step 5/60"))
+    list(lines_until(process, "step 5/40"))
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
@@ -139,6 +139,19 @@ def test_a_stage_that_fails_ends_the_run_with_its_exit_code_and_finished_ones_ar
     assert "had been stopped before its first checkpoint" in said
     assert _weights(staged / "run" / "stages" / "1-one") == kept
     assert _summary(staged / "run")["status"] == "done"
+
+
+def test_a_stage_that_was_preempted_ends_the_run_also_where_its_exit_code_says_nothing(staged: Path) -> None:
+    def preempted(loaded: Loaded[SftConfig], resume: str | None) -> int:
+        folder = loaded.config.output.run_dir
+        assert folder is not None
+        folder.mkdir(parents=True)
+        (folder / "summary.json").write_text('{"status": "preempted"}', encoding="utf-8")
+        return 0
+
+    assert _run("--output.run-dir", "run", run_stage=preempted) == 0
+    assert _summary(staged / "run")["status"] == "preempted"
+    assert [path.name for path in (staged / "run" / "stages").iterdir()] == ["1-one"]
 
 
 def test_a_finished_stage_whose_adapter_was_changed_is_not_built_upon(staged: Path) -> None:

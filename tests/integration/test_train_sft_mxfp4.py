@@ -71,6 +71,19 @@ def _values(blocks: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
     return found
 
 
+def test_a_dequantised_model_is_saved_with_all_its_experts(
+    stored: tuple[Path, dict[str, torch.Tensor]], tmp_path: Path
+) -> None:
+    source, device = resolve_source(str(stored[0])), DevicePlan("cpu", "float32", 1, "")
+    loaded = load_model(source, device)
+    loaded.model.save_pretrained(tmp_path / "saved")
+    again = load_model(resolve_source(str(tmp_path / "saved")), device)
+    assert not again.notes  # it is no MXFP4 checkpoint any more
+    found = dict(again.model.named_parameters())
+    for name, weight in loaded.model.named_parameters():
+        assert torch.equal(found[name], weight), name
+
+
 def test_the_values_of_the_format_are_those_of_its_table() -> None:
     assert E2M1 == [0, 0.5, 1, 1.5, 2, 3, 4, 6, 0, -0.5, -1, -1.5, -2, -3, -4, -6]
 

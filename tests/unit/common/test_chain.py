@@ -13,11 +13,13 @@ import torch
 from safetensors.torch import load_file
 
 from tanren.common.chain import Link, copy_parents, find_parent, read_adapter
+from tanren.common.chat import template_hash
 from tanren.common.config import LoraConfig
 from tanren.common.errors import UserError
 from tanren.common.lora import attach_adapter
+from tanren.common.merge import merge_run
 from tanren.common.models.merging import load_adapter, merge_chain
-from tanren.common.models.tiny import tiny_model
+from tanren.common.models.tiny import tiny_model, tiny_tokenizer
 from tanren.common.workspace import sha256_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -46,7 +48,7 @@ def _train(folder: Path, name: str, lora: LoraConfig, parents: Sequence[Link] = 
         "recipe": "test",
         "rank": lora.rank,
         "trained_in": "float32",
-        "chat_template_hash": "t",
+        "chat_template_hash": template_hash(tiny_tokenizer()),
     }
     (adapter / "provenance.json").write_text(json.dumps(record), encoding="utf-8")
     (folder / "summary.json").write_text('{"status": "done"}', encoding="utf-8")
@@ -103,6 +105,8 @@ def test_a_merged_weight_is_the_exact_sum_rounded_once_for_each_merge(two: Path,
         ("tiny-qwen3-moe", LoraConfig(rank=4, alpha=8, target_modules=ATTENTION, target_parameters=EXPERTS)),
         ("tiny-gpt-oss", LoraConfig(rank=4, alpha=8, target_modules=ATTENTION, target_parameters=EXPERTS)),
         ("tiny-gpt-oss", LoraConfig(rank=4, target_modules=["q_proj"], target_parameters=["1.mlp.experts.down_proj"])),
+        ("tiny-qwen3", LoraConfig(rank=4, alpha=8, rslora=True)),
+        ("tiny-qwen3", LoraConfig(rank=4, alpha=8, dora=True)),
     ],
 )
 def test_a_merged_model_answers_as_the_adapter_on_the_model_does(tmp_path: Path, name: str, lora: LoraConfig) -> None:
@@ -119,6 +123,43 @@ def test_the_second_adapter_means_something_else_on_the_bare_base_than_on_its_pa
     on_parent = _logits(load_adapter(merge_chain(tiny_model("tiny-qwen3", torch.float32), adapter.parents), two))
     on_base = _logits(load_adapter(tiny_model("tiny-qwen3", torch.float32), two))
     assert (on_parent - on_base).abs().max() > 1e-2
+
+
+def test_a_merged_folder_answers_as_base_chain_and_adapter_do_and_says_what_it_is(two: Path, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    adapter = read_adapter(two)
+    merge_run(str(two), tmp_path / "merged", None, None)
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    assert merged.dtype == torch.float32
+    apart = load_adapter(merge_chain(tiny_model("tiny-qwen3", torch.float32), adapter.parents), two)
+    assert torch.allclose(_logits(merged), _logits(apart), atol=1e-5)
+    record = json.loads((tmp_path / "merged" / "provenance.json").read_text(encoding="utf-8"))
+    assert [one["adapter_sha256"] for one in record["merged"]] == [
+        link.adapter_sha256 for link in adapter.chain("float32")
+    ]
+    with pytest.raises(UserError, match="nothing is overwritten"):
+        merge_run(str(two), tmp_path / "merged", None, None)
+
+    merge_run(str(two.parent), tmp_path / "narrow", "bfloat16", None)
+    narrow = AutoModelForCausalLM.from_pretrained(tmp_path / "narrow")
+    assert narrow.dtype == torch.bfloat16
+    exact = dict(merged.named_parameters())
+    for name, weight in narrow.named_parameters():  # the sum in float32, rounded once
+        assert torch.equal(weight, exact[name].to(torch.bfloat16)), name
+
+
+def test_a_merge_into_another_base_or_with_another_template_is_refused_and_writes_nothing(
+    two: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="was trained on another base model"):
+        merge_run(str(two), tmp_path / "merged", None, "builtin:tiny-gpt-oss")
+    path = two / "provenance.json"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(record | {"chat_template_hash": "0"}), encoding="utf-8")
+    with pytest.raises(UserError, match="was trained with the chat template 0"):
+        merge_run(str(two), tmp_path / "merged", None, None)
+    assert not list(tmp_path.glob("*merged*"))
 
 
 def test_the_precision_of_a_merge_is_the_recorded_one_in_a_wider_model_too(tmp_path: Path) -> None:

@@ -46,6 +46,8 @@ def _main(arguments: Sequence[str]) -> int:
         "data": data,
         "bundle": bundle,
         "resume": resume,
+        "import-env": import_env_files,
+        "merge": merge,
     }
     return int(tyro.extras.subcommand_cli_from_dict(commands, args=list(arguments), prog="tanren", description=ABOUT))
 
@@ -175,6 +177,55 @@ def resume(
     sys.stderr.write(f"{' '.join(command)}\n")
     sys.stderr.flush()
     os.execv(command[0], command)  # noqa: S606 (the same process: signals and the exit code are the trainer's own)
+
+
+def import_env_files(
+    files: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="STAGE.env [STAGE.env ...]")] = (),
+    rows: Annotated[tuple[str, ...], tyro.conf.arg(metavar="[NAME=N ...]")] = (),
+) -> int:
+    """Print a recipe of train-sft that does what the old staged trainer did with its .env files (SFT_... variables).
+
+    One file becomes a recipe, several become one with stages, in their order: tanren import-env stage1.env stage2.env > my.toml
+
+    Args:
+        files: The .env files. Nothing else is read: not the process's environment, no default of the shell.
+        rows: How many rows a dataset of SFT_DATASET_MIX has, as owner/name=4000: the old size of a mix follows from it.
+    """
+    from tanren.common.errors import UserError
+    from tanren.common.import_env import import_env
+
+    if not files:
+        raise UserError("no file was named; write: tanren import-env stage1.env [stage2.env ...] > my.toml")
+    counts: dict[str, int] = {}
+    for one in rows:
+        name, _, count = one.rpartition("=")
+        if not name or not count.isdecimal() or int(count) == 0:
+            raise UserError(f"--rows {one!r}: expected a dataset and how many rows it has, as owner/name=4000")
+        counts[name] = int(count)
+    sys.stdout.write(import_env(files, counts))
+    return 0
+
+
+def merge(
+    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")],
+    out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")],
+    dtype: Annotated[str | None, tyro.conf.arg(metavar="float32|bfloat16")] = None,
+    model: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None,
+) -> int:
+    """Write a whole model: the base, with the chain of adapters below a run's result and that result merged into it in order.
+
+    Every file is checked against what the run recorded; a base, parent or chat template that is another is refused.
+
+    Args:
+        run: A finished run directory, latest:NAME (in ./runs), or an adapter's folder.
+        out: The folder to write; must not exist.
+        dtype: The precision that is written (default: the one in which the adapter was trained).
+        model: Where the base model is, if it is no longer where the run found it: a folder, or a hub id.
+    """
+    from tanren.common.merge import merge_run
+
+    merge_run(run, out, dtype, model)
+    return 0
 
 
 def bundle(

@@ -125,11 +125,11 @@ def _settle_parent(
     if resume is not None and named.startswith(LATEST):  # the newest of today may be another
         recorded = open_run(resume, config.output.runs, config.name).read_config()["model"]
         named = recorded.get("parent", named)
+    check_takes_parent(config)
     run = find_parent(named, config.output.runs)
     parent = read_adapter(run / "adapter")
-    if (
-        parent.base["name"] != source.name and source.kind != "folder"
-    ):  # a folder may be another's copy: its hash decides
+    # a folder may be another's copy: its hash decides
+    if parent.base["name"] != source.name and source.kind != "folder":
         raise UserError(
             f"model.parent {config.model.parent!r} was trained on {parent.base['name']}, and model.name is {source.name}; "
             "an adapter means nothing on other weights: write the same model"
@@ -138,6 +138,15 @@ def _settle_parent(
         origin = f"{loaded.origins['model.parent']}: {config.model.parent}"
         loaded = loaded.with_values({"model.parent": str(run)}, origin)
     return loaded, parent
+
+
+def check_takes_parent(config: SftConfig) -> None:
+    """Raise UserError where nothing can be merged into the model before it is trained."""
+    if config.train.engine == "unsloth":
+        raise UserError(
+            "train.engine = unsloth loads the weights its own way, and a parent is merged into them before they are quantised; for "
+            "model.parent and later stages write train.engine = native"
+        )
 
 
 def _check_effects(loaded: Loaded[SftConfig]) -> tuple[str, ...]:

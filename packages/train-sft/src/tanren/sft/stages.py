@@ -24,11 +24,12 @@ from tanren.common.chain import read_adapter
 from tanren.common.command import run_command
 from tanren.common.config import Loaded, Stage, dump_toml
 from tanren.common.console import Console
-from tanren.common.errors import ExitCode, MachineError
+from tanren.common.errors import ExitCode, MachineError, UserError
 from tanren.common.recipe_command import Request, plan_text, plan_values
-from tanren.common.run import RunDirectory, create_run, find_open_run, held, write_atomically
+from tanren.common.run import RunDirectory, create_run, describe_environment, find_open_run, held, write_atomically
+from tanren.sft.cli import COMMAND
 from tanren.sft.config import SftConfig
-from tanren.sft.plan import make_plan
+from tanren.sft.plan import check_takes_parent, make_plan
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -42,7 +43,7 @@ STATUS: dict[int, str] = {
 
 
 def run_stages(request: Request, run_stage: RunStage | None = None) -> int:
-    """Run (or resume, or only print) the stages of a recipe; return the exit code of the first that is not done, else 0.
+    """Run (or resume, or only print) the stages of a recipe; return the exit code of the first that is not finished, else 0.
 
     `run_stage` runs one stage's configuration, resumed from the run directory that it is given; by default in a process
     of its own. Raises UserError for whatever is wrong with any stage, before the first one starts.
@@ -64,6 +65,7 @@ def run_stages(request: Request, run_stage: RunStage | None = None) -> int:
     else:
         run = create_run(output.run_dir, output.runs, name)
         write_atomically(run.config, dump_toml(values, request.loaded.origins))
+        run.write_json(run.environment, describe_environment() | {"command": COMMAND.prog})
     with held(run), run.log.open("a", encoding="utf-8") as console.log:
         console.line(f"train-sft {name}: {len(stages)} stages: {', '.join(stage.name for stage in stages)}")
         console.line(f"run directory: {run.path}")
@@ -89,9 +91,8 @@ class _Sequence:
                     status = "failed" if isinstance(error, Exception) else "interrupted"
                     self._summarise(status, begun)
                 raise
-            if code != ExitCode.DONE or not self._folder(number).finished:
-                # A preempted stage ends with 0, too: it has done what was asked of it.
-                status = STATUS.get(code, "failed")
+            if not self._folder(number).finished:
+                status = self._status(number, code)
                 self._summarise(status, begun)
                 later = ", ".join(one.name for one in self.stages[number:])
                 self.console.line(
@@ -101,8 +102,9 @@ class _Sequence:
                 )
                 return code
         summary = self._summarise("done", begun)
+        result = next(name for name in ("adapter", "model") if name in summary)
         self.console.line(
-            f"all {len(self.stages)} stages are done; adapter: {self.run_directory.path / summary['adapter']}"
+            f"all {len(self.stages)} stages are done; {result}: {self.run_directory.path / summary[result]}"
         )
         return ExitCode.DONE
 
@@ -111,8 +113,8 @@ class _Sequence:
         run = self._folder(number)
         title = f"stage {number} of {len(self.stages)}, {stage.name}"
         if run.finished:
-            adapter = read_adapter(run.adapter)
-            self.console.line(f"{title}: finished before, kept (adapter sha256 {adapter.itself.adapter_sha256[:8]})")
+            sha256 = read_adapter(run.adapter).itself.adapter_sha256 if run.adapter.is_dir() else None
+            self.console.line(f"{title}: finished before, kept{f' (adapter sha256 {sha256[:8]})' if sha256 else ''}")
             return ExitCode.DONE
         resume = None
         if run.checkpoint_steps():
@@ -132,6 +134,13 @@ class _Sequence:
             values["model.parent"] = str(self._folder(number - 1).path)
         self.console.line(f"{title}: {'resumed' if resume else 'begins'}")
         return self.run_stage(stage.loaded.with_values(values, f"stage {number} of {len(self.stages)}"), resume)
+
+    def _status(self, number: int, code: int) -> str:
+        """Say how a stage that is not finished ended; by its exit code, or by its own summary where that tells nothing."""
+        if code != ExitCode.DONE:
+            return STATUS.get(code, "failed")
+        status: str = json.loads(self._folder(number).summary.read_text(encoding="utf-8"))["status"]
+        return status
 
     def _folder(self, number: int) -> RunDirectory:
         return RunDirectory(self.run_directory.stages / f"{number}-{self.stages[number - 1].name}")
@@ -153,7 +162,9 @@ class _Sequence:
             "stages": stages,
         }
         if status == "done":
-            summary["adapter"] = f"{stages[-1]['folder']}/adapter"
+            last = self._folder(len(self.stages))
+            result = last.adapter if last.adapter.is_dir() else last.model
+            summary[result.name] = str(result.relative_to(self.run_directory.path))
         self.run_directory.write_json(self.run_directory.summary, summary)
         return summary
 
@@ -171,7 +182,13 @@ def _first_look(number: int, stages: Sequence[Stage[SftConfig]]) -> tuple[dict[s
         loaded = loaded.with_values({"model.parent": None}, f"the result of stage {stages[number - 2].name!r}")
     plan = make_plan(loaded)
     facts = plan.facts()
+    if number < len(stages) and loaded.config.train.method == "full":
+        raise UserError(
+            f"stage {stages[number - 1].name!r} has train.method = full: its result is a whole model, and a stage after it starts from "
+            "an adapter's; make it the last stage, or write two recipes, the second with model.name = RUN/model"
+        )
     if number > 1:
+        check_takes_parent(loaded.config)
         facts["parents"] = f"the result of stage {stages[number - 2].name!r}"
     return facts, plan.warnings
 

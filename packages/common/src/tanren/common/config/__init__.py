@@ -15,7 +15,7 @@ from ._sections import (
     Quantisation,
     TaskConfig,
 )
-from ._stages import Stage, load_stages
+from ._stages import Stage, load_stages, validate_recipe
 from ._write import dump_toml
 
 __all__ = [
@@ -37,4 +37,5 @@ __all__ = [
     "flatten",
     "load_config",
     "load_stages",
+    "validate_recipe",
 ]

@@ -71,6 +71,16 @@ def load_stages(
     return tuple(stages)
 
 
+def validate_recipe(model: type[BaseModel], values: Mapping[str, Any], source: str) -> None:
+    """Check the values of a recipe with its stages. Raises UserError with every fault, each beginning with `source`."""
+    base = {key: value for key, value in values.items() if key != STAGES}
+    validate(model, base, source)
+    for table in values.get(STAGES, ()):
+        changes = {key: value for key, value in table.items() if key != "name"}
+        validate(model, _laid_over(base, changes), f"{source}, stage {table['name']!r}")
+    validate(model, values, source)
+
+
 def _are_named(tables: Any) -> bool:
     return isinstance(tables, list) and all(
         isinstance(one, dict) and isinstance(one.get("name"), str) for one in tables

@@ -11,12 +11,13 @@ DEFAULT = "default"
 """The origin of a value that nothing has set."""
 
 
-def dump_toml(values: Mapping[str, Any], origins: Mapping[str, str]) -> str:
+def dump_toml(values: Mapping[str, Any], origins: Mapping[str, str], under: str = "") -> str:
     """Write nested `values` (JSON types) as TOML; `origins` maps dotted names to where a value came from.
 
+    With `under` they are what stands below that heading, which the caller has written.
     TOML has no null: a value that is None becomes a comment line, and reads back as the default.
     """
-    return "\n".join(_lines(values, origins, ())) + "\n"
+    return "\n".join(_lines(values, origins, (under,) if under else ())) + "\n"
 
 
 def defaults_in(text: str) -> Iterator[str]:

@@ -100,6 +100,8 @@ def load_model(source: ModelSource, plan: DevicePlan, quantisation: Quantisation
         return LoadedModel(model, provenance, (quantised_line(model, quantisation),))
     if stored:
         provenance["dequantised_from"] = stored
+        # Saving would run the dequantisation backwards, under names that all layers share: every expert would be lost.
+        model._weight_conversions = None
         model.to(plan.torch_dtype)  # experts come out as bfloat16, whatever was asked for
         note = f"the checkpoint is stored as {stored}: dequantised to {plan.dtype} for training"
         return LoadedModel(model.to(plan.device), provenance, (note,))

@@ -84,6 +84,9 @@ def _merged(wrapped: Any, link: Link) -> PreTrainedModel:
             name = layer.parameter_name if isinstance(layer, ParamWrapper) else "weight"
             weight = getattr(layer.get_base_layer(), name)
             own = weight.dtype
+            assert own.is_floating_point, (
+                "quantised weights are never merged into: what is quantised is the merged model"
+            )
             weight.data = weight.data.float()
             try:
                 layer.merge(safe_merge=True, adapter_names=[ADAPTER])
