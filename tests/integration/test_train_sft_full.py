@@ -107,6 +107,16 @@ def test_settings_that_full_training_has_no_use_for_are_refused(
     assert told in capsys.readouterr().err
 
 
+def test_a_flag_that_asks_for_full_training_outranks_the_recipes_adapter_and_says_so(
+    work: Path, train_sft: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train_sft("tiny.toml", "--train.method", "full", "--dry-run") == 0
+    printed = capsys.readouterr()
+    assert "train.method = full (flag --train.method): lora.dropout (recipe tiny.toml) have no effect" in (
+        printed.err + printed.out
+    )
+
+
 def test_updates_that_bfloat16_would_round_away_add_up_in_the_copies() -> None:
     weights = {dtype: torch.nn.Parameter(torch.ones(3, dtype=dtype)) for dtype in (torch.bfloat16, torch.float32)}
     masters = MasterWeights(weights.values())
