@@ -18,6 +18,7 @@ name = "full"
 
 [model]
 name = "builtin:tiny-qwen3"
+threads = 1
 
 [data]
 file = "rows.jsonl"
