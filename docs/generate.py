@@ -9,10 +9,10 @@ from __future__ import annotations
 import inspect
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from environments_page import environments_page
 from pydantic import BaseModel
@@ -29,6 +29,7 @@ REFERENCE = ROOT / "docs" / "reference"
 MADE = "<!-- Made by `./pixiw run docs` from the configuration models and the profiles. Do not edit. -->"
 TABLE_HEAD = ["| Key | Type | Default | What it does |", "|---|---|---|---|"]
 PLAIN_NAMES = {str: "text", int: "integer", float: "number", bool: "boolean", Path: "path", Any: "any"}
+PLAIN_NAMES |= {dict: "table", Mapping: "table"}
 BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 
 
@@ -94,6 +95,11 @@ def model_lines(model: type[BaseModel], path: Sequence[str]) -> Iterator[str]:
     for key, field in model.model_fields.items():
         if key not in tables:
             yield row(key, field)
+    entries = {key: entry for key, field in model.model_fields.items() if (entry := entry_of(field.annotation))}
+    for entry in dict.fromkeys(entries.values()):
+        names = " and ".join(f"`[[{'.'.join((*path, key))}]]`" for key, one in entries.items() if one is entry)
+        yield from ("", f"### {names}", "", doc(entry), "", *TABLE_HEAD)
+        yield from (row(key, field) for key, field in entry.model_fields.items())
     for key, table in tables.items():
         yield from model_lines(table, (*path, key))
 
@@ -104,20 +110,37 @@ def section_of(field: FieldInfo) -> type[BaseModel] | None:
     return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
 
 
+def entry_of(annotation: Any) -> type[BaseModel] | None:
+    """Return the model of the tables in a list of tables."""
+    inner = get_args(annotation)[0] if get_origin(annotation) is list else None
+    return inner if isinstance(inner, type) and issubclass(inner, BaseModel) else None
+
+
 def row(key: str, field: FieldInfo) -> str:
     """Return a field as a line of the table. Raises ValueError for a field without help."""
     if not field.description:
         raise ValueError(f"the field {key} has no docstring: write one under it")
     default = field.get_default(call_default_factory=True)
-    shown = "not set" if default is None else f"`{json.dumps(default, default=str, ensure_ascii=False)}`"
-    bounds = [
+    shown = (
+        "not set"
+        if default is None
+        else "must be given"
+        if field.is_required()
+        else f"`{json.dumps(default, default=str, ensure_ascii=False)}`"
+    )
+    kind = ", ".join([type_text(field.annotation), *bounds_of(field.metadata)])
+    cells = [f"`{key}`", kind, shown, " ".join(field.description.split())]
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def bounds_of(metadata: Sequence[Any]) -> list[str]:
+    """Return the bounds among a field's constraints."""
+    return [
         f"{sign} {value:g}"
-        for part in field.metadata
+        for part in metadata
         for name, sign in BOUNDS.items()
         if (value := getattr(part, name, None)) is not None
     ]
-    cells = [f"`{key}`", ", ".join([type_text(field.annotation), *bounds]), shown, " ".join(field.description.split())]
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def type_text(annotation: Any) -> str:
@@ -127,11 +150,13 @@ def type_text(annotation: Any) -> str:
         return ", ".join(f"`{value}`" for value in arguments)
     if origin in (Union, UnionType):
         return " or ".join(type_text(part) for part in arguments if part is not NoneType)
+    if origin is Annotated:
+        return ", ".join([type_text(arguments[0]), *bounds_of(arguments[1].metadata)])
+    if entry_of(annotation) is not None:
+        return "list of tables"
     if origin in (list, tuple):
         return f"list of {type_text(arguments[0])}"
-    if origin is dict:
-        return "table"
-    return PLAIN_NAMES.get(annotation, str(annotation))
+    return PLAIN_NAMES.get(origin or annotation, str(annotation))
 
 
 def doc(model: type[BaseModel]) -> str:

@@ -39,9 +39,11 @@ from tanren.common.run import MetricsWriter, RunDirectory, read_steps
 from tanren.sft.config import SftConfig
 from tanren.sft.full import FullTrainer
 from tanren.sft.interruption import Interruption
-from tanren.sft.packing import Step
+from tanren.sft.packing import Steps
 from tanren.sft.plan import Plan
 from tanren.sft.planner import SftJob
+from tanren.sft.rows import Selection
+from tanren.sft.store import TrainingSamples
 from tanren.sft.tracking import NoTracker
 from tanren.sft.trainer import SftTrainer
 
@@ -88,9 +90,11 @@ LAYERS = {"qwen3-30b-a3b": 12}
 class EqualSteps(SftJob):
     """Every step is the one that has most micro-batches."""
 
-    def steps(self, choice: Choice) -> list[Step]:
+    def steps(self, choice: Choice) -> Steps:
         """Return the same step several times."""
-        return [max(super().steps(choice), key=lambda step: len(step.micro_batches))] * STEPS
+        steps = super().steps(choice)
+        largest = max((steps.members(index) for index in range(len(steps))), key=len)
+        return Steps(steps.samples, [largest] * STEPS)
 
 
 def main() -> int:
@@ -184,9 +188,9 @@ def job_of(case: Case, shape: Shape, target: Target) -> SftJob:
         }
     )
     source = ModelSource(case.shape, "folder", "")
-    plan = Plan(Loaded(config, {}, None), source, None, [], [])
+    plan = Plan(Loaded(config, {}, None), source, None, Selection(), [])
     attention = attention_of(config.train.attention, shape, torch.bfloat16, target)
-    return EqualSteps(shape, torch.bfloat16, attention, plan, samples, method=config.train.method)
+    return EqualSteps(shape, torch.bfloat16, attention, plan, TrainingSamples.of(samples), method=config.train.method)
 
 
 def predicted(prediction: Prediction) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def make_wheel(name: str, version: str = "1.0", tag: str = "py3-none-any", paddi
 
 def make_conda(name: str, version: str = "1.0", text: str = "hello\n") -> tuple[str, bytes]:
     """(file name, bytes) of a .conda package that puts share/NAME.txt into a prefix."""
-    import pyarrow  # type: ignore[import-untyped]
+    import pyarrow
 
     path = f"share/{name}.txt"
     entry = {

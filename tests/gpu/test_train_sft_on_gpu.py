@@ -53,8 +53,8 @@ def test_packed_loss_equals_the_sum_over_single_samples(dtype: str, tolerance: f
     from tanren.common.chat import make_sample
     from tanren.common.models.tiny import tiny_model, tiny_tokenizer
     from tanren.common.task_contract import Message
+    from tanren.sft.loss import packed_loss
     from tanren.sft.packing import MicroBatch
-    from tanren.sft.trainer import packed_loss
 
     tokenizer = tiny_tokenizer()
     model: Any = tiny_model("tiny-qwen3", getattr(torch, dtype))

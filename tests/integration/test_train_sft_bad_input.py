@@ -30,7 +30,7 @@ def _write_rows(work: Path, *rows: object) -> None:
         (("tiny.toml", "--data.max-tokens", "4"), "row rows.jsonl:1 is too long"),
         (
             ("tiny.toml", "--data.max-tokens", "4", "--data.too-long", "cut-right"),
-            "row rows.jsonl:1 has no token to learn",
+            "no sample is left to train on",
         ),
     ],
 )

@@ -17,8 +17,8 @@ from tanren.common.models.device import DevicePlan
 from tanren.common.models.load import load_model
 from tanren.common.models.source import resolve_source
 from tanren.common.models.tiny import tiny_model
+from tanren.sft.loss import packed_loss
 from tanren.sft.packing import MicroBatch
-from tanren.sft.trainer import packed_loss
 
 from .conftest import Command, steps_of
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from tanren.common.config import Loaded
+from tanren.evaluate.candidate import quantisation_of
 from tanren.evaluate.config import EvaluateConfig
-from tanren.evaluate.job import quantisation_of
 
 
 @pytest.mark.parametrize(
@@ -35,18 +35,17 @@ from tanren.evaluate.job import quantisation_of
     ],
 )
 def test_the_base_is_loaded_as_the_adapter_was_trained_or_it_is_said_that_it_is_not(
-    tmp_path: Path, trained: str | None, asked: str, origins: dict[str, str], expected: str, told: str
+    trained: str | None, asked: str, origins: dict[str, str], expected: str, told: str
 ) -> None:
     base = {"name": "m"} | ({"quantisation": trained} if trained else {})
-    (tmp_path / "provenance.json").write_text(json.dumps({"base_model": base}), encoding="utf-8")
+    adapter: Any = SimpleNamespace(base=base)  # what is recorded of its base is all that decides
     config = EvaluateConfig.model_validate({"model": {"quantisation": asked}})
-    found, said = quantisation_of(Loaded(config, origins, None), tmp_path)
+    found, said = quantisation_of(Loaded(config, origins, None), adapter)
     assert found == expected
     assert said.startswith(told)
     assert bool(said) == bool(told)
 
 
-def test_without_an_adapter_or_its_provenance_the_recipe_decides(tmp_path: Path) -> None:
+def test_without_an_adapter_the_recipe_decides() -> None:
     config = EvaluateConfig.model_validate({"model": {"quantisation": "int8"}})
     assert quantisation_of(Loaded(config, {}, None), None) == ("int8", "")
-    assert quantisation_of(Loaded(config, {}, None), tmp_path) == ("int8", "")

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tanren.common.chain import Link, TrainedAdapter
 from tanren.common.config import GenerationConfig
 from tanren.common.console import Console
 from tanren.common.errors import UserError
-from tanren.common.models.source import resolve_source
 from tanren.common.task_packs import load_pack
+from tanren.evaluate.candidate import check_provenance
 from tanren.evaluate.config import EvaluateConfig
 from tanren.evaluate.evaluator import GenerationEvaluator
-from tanren.evaluate.job import check_provenance
 from tanren.evaluate.predictions import read_predictions, read_tasks
 
 if TYPE_CHECKING:
@@ -85,15 +85,15 @@ def test_predictions_of_a_resumed_run_are_used_again_only_for_the_same_prompts(
 def test_an_adapter_of_another_base_model_is_refused(
     tmp_path: Path, recorded: dict[str, Any], base: dict[str, Any], told: str | None
 ) -> None:
-    source, config = resolve_source("builtin:tiny-qwen3"), EvaluateConfig()
-    provenance = {"base_model": recorded, "chat_template_hash": "t"}
-    (tmp_path / "provenance.json").write_text(json.dumps(provenance), encoding="utf-8")
+    config = EvaluateConfig()
+    itself = Link(tmp_path, "0", "0", "run", "recipe", 8, "float32")
+    adapter = TrainedAdapter(tmp_path, recorded, "t", (), itself)
     if told is None:
-        check_provenance(tmp_path, base, "t", config, source)
+        check_provenance(adapter, base, "t", config)
         with pytest.raises(UserError, match="--allow-other-template"):
-            check_provenance(tmp_path, base, "other", config, source)
-        check_provenance(tmp_path, base, "other", EvaluateConfig(allow_other_template=True), source)
+            check_provenance(adapter, base, "other", config)
+        check_provenance(adapter, base, "other", EvaluateConfig(allow_other_template=True))
         return
     with pytest.raises(UserError) as caught:
-        check_provenance(tmp_path, base, "t", config, source)
+        check_provenance(adapter, base, "t", config)
     assert told in str(caught.value)

@@ -17,6 +17,7 @@ from tanren.common.plan import GIB, Target, find_target
 from tanren.sft.config import SftConfig
 from tanren.sft.plan import Plan
 from tanren.sft.planner import SftJob, job_for
+from tanren.sft.rows import Selection
 
 MakeJob = Callable[..., SftJob]
 MakeTarget = Callable[..., Target]
@@ -64,7 +65,7 @@ def job(h100: MakeTarget) -> MakeJob:
             for index, length in enumerate(lengths)
         ]
         config = SftConfig.model_validate({"model": {"name": model, "quantisation": quantisation}} | sections)
-        plan = Plan(Loaded(config, {}, None), resolve_source(model), None, [], [])
+        plan = Plan(Loaded(config, {}, None), resolve_source(model), None, Selection(), [])
         return job_for(plan, samples, target or h100())
 
     return make

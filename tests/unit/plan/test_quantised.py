@@ -20,7 +20,7 @@ LINEAR = 4 * (2 * 1024 * 1024 + 2 * 512 * 1024 + 3 * 3072 * 1024)
 @pytest.fixture
 def traced(job: MakeJob, wide: str) -> Callable[[Quantisation], StepTrace]:
     """Return a function that traces the wide model with its linear layers in so many bits."""
-    plain = job(wide, [512, 512])
+    plain = job(wide, [512, 512], train={"layers": "plain"})  # quantised layers are never fused
 
     def trace(quantisation: Quantisation) -> StepTrace:
         return plain.as_if("lora", quantisation).trace(Choice(1024, "none"))

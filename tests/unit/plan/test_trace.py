@@ -13,8 +13,8 @@ from tanren.common.models.checkpointing import enable_checkpointing
 from tanren.common.models.tiny import tiny_model
 from tanren.common.plan import Choice, Load
 from tanren.common.plan.trace import Account, attended_pairs
+from tanren.sft.loss import packed_loss
 from tanren.sft.planner import SftJob, stand_in
-from tanren.sft.trainer import packed_loss
 
 pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.filterwarnings("ignore::RuntimeWarning")]
 MakeJob = Callable[..., SftJob]

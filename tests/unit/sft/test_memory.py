@@ -23,6 +23,7 @@ from tanren.sft.config import SftConfig
 from tanren.sft.memory import settle_memory, take_recorded
 from tanren.sft.plan import Plan
 from tanren.sft.planner import SftJob
+from tanren.sft.rows import Selection
 
 CPU = DevicePlan("cpu", "float32", 1, "a test")
 CUDA = DevicePlan("cuda", "bfloat16", 1, "a test")
@@ -32,7 +33,7 @@ SAMPLES = [Sample(str(index), [1] * 200, [False] * 100 + [True] * 100, "") for i
 def _plan(**train: Any) -> Plan:
     config = SftConfig.model_validate({"model": {"name": "builtin:tiny-qwen3"}, "train": train})
     origins = {"train.micro_batch_tokens": "recipe r.toml"}
-    return Plan(Loaded(config, origins, None), resolve_source("builtin:tiny-qwen3"), None, [], [])
+    return Plan(Loaded(config, origins, None), resolve_source("builtin:tiny-qwen3"), None, Selection(), [])
 
 
 @pytest.fixture

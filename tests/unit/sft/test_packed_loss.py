@@ -12,8 +12,8 @@ from transformers import PreTrainedModel
 from tanren.common.attention.packed import registered_name
 from tanren.common.chat import Sample
 from tanren.common.models.tiny import tiny_model
+from tanren.sft.loss import packed_loss
 from tanren.sft.packing import MicroBatch
-from tanren.sft.trainer import packed_loss
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 MakeSample = Callable[..., Sample]

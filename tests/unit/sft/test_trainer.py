@@ -19,16 +19,17 @@ from tanren.common.models.tiny import tiny_model
 from tanren.common.run import MetricsWriter, RunDirectory, read_steps
 from tanren.sft.config import SftConfig
 from tanren.sft.interruption import Interruption
-from tanren.sft.packing import MicroBatch, Step, lay_out
+from tanren.sft.loss import packed_loss
+from tanren.sft.packing import MicroBatch, Step, Steps, lay_out
 from tanren.sft.tracking import NoTracker
-from tanren.sft.trainer import SftTrainer, packed_loss
+from tanren.sft.trainer import SftTrainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 MakeSample = Callable[..., Sample]
 
 
 @pytest.fixture
-def steps(make: MakeSample) -> list[Step]:
+def steps(make: MakeSample) -> Steps:
     samples = [make([10 + index, 20, 30 + index, 40], row_id=str(index)) for index in range(6)]
     return lay_out(samples, rows=12, rows_per_step=3, budget=8, seed=1)
 

@@ -18,9 +18,9 @@ from tanren.common.config import Loaded
 from tanren.common.errors import MachineError, UserError
 from tanren.common.models.tiny import tiny_model
 from tanren.sft.config import SftConfig
+from tanren.sft.loss import packed_loss
 from tanren.sft.packing import MicroBatch
 from tanren.sft.plan import make_plan
-from tanren.sft.trainer import packed_loss
 from tanren.sft.unsloth_engine import prove_packing, unsloth_loss
 
 RECIPE = (
@@ -83,6 +83,8 @@ def test_a_model_whose_packed_samples_see_one_another_is_refused() -> None:
         ({"lora": {"target_parameters": ["mlp.experts.down_proj"]}}, "cannot have lora.target_parameters"),
         ({"train": {"gradient_checkpointing": "selective"}}, "cannot have train.gradient_checkpointing = selective"),
         ({"train": {"attention": "sdpa"}}, "cannot have train.attention"),
+        ({"train": {"layers": "fused"}}, "cannot have train.layers = fused"),
+        ({"model": {"parent": "runs/a1"}}, "cannot have model.parent"),
     ],
 )
 def test_what_unsloth_has_no_place_for_is_refused_in_the_plan(sections: dict[str, dict[str, Any]], told: str) -> None:

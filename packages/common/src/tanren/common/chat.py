@@ -11,10 +11,11 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 from tanren.common.errors import UserError
-from tanren.common.task_contract import Message
+from tanren.common.task_contract import Message, Row, Segment
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -68,17 +69,19 @@ class Learned:
 
 
 WHOLE_LAST_TURN = Learned()
+MARKERS = ("Output:", "OUTPUT:", "Final:", "Answer:", "Result:", "Response:")
+"""What usually stands between reasoning and result."""
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """A conversation as text, and where in it the model learns."""
+    """A row as text, and where in it the model learns."""
 
     text: str
     turns: tuple[tuple[int, int], ...]
-    """Start and end of each learned turn's answer, end-of-turn token included, in characters."""
+    """Start and end of each learned turn's answer, end-of-turn token included, in characters; none of plain text."""
     spans: tuple[tuple[int, int], ...]
-    """What of each is learned."""
+    """What is learned, in order."""
     markers: tuple[int, ...]
     """How many lines of each answer begin with a marker."""
 
@@ -97,7 +100,7 @@ def render_conversation(
     turns, spans, counts = [], [], []
     for index in answers if learned.turns == "all" else answers[-1:]:
         first, last, at = _answer(tokenizer, messages, index, text, where)
-        begin, count = _learned_from(messages[index].content.strip(), learned)
+        begin, count = learned_from(messages[index].content.strip(), learned)
         turns.append((first, last))
         spans.append((first if begin is None else at + begin, last))
         counts.append(count)
@@ -132,7 +135,7 @@ def _answer(
     return len(prompt), closing + len(end_of_turn) if closing >= 0 else len(turn), at
 
 
-def _learned_from(answer: str, learned: Learned) -> tuple[int | None, int]:
+def learned_from(answer: str, learned: Learned) -> tuple[int | None, int]:
     """Return the character of an answer from which it is learned (None: all of it), and how many lines begin with a marker.
 
     Of several the first line that is a marker and nothing else counts, else the first that begins with one.
@@ -147,6 +150,26 @@ def _learned_from(answer: str, learned: Learned) -> tuple[int | None, int]:
     return marker.start() if learned.answer == "from_marker" else marker.end(), len(found)
 
 
+def render_segments(segments: Sequence[Segment]) -> Rendered:
+    """Return the text of a row of plain text, and where in it the model learns: no template, nothing between the segments."""
+    text = ""
+    spans: list[tuple[int, int]] = []
+    for segment in segments:
+        first, text = len(text), text + segment.text
+        if segment.learned and segment.text:
+            # Two learned segments in a row are one span: a token over their border is learned.
+            begin = spans.pop()[0] if spans and spans[-1][1] == first else first
+            spans.append((begin, len(text)))
+    return Rendered(text, (), tuple(spans), ())
+
+
+def render_row(tokenizer: PreTrainedTokenizerBase, row: Row, learned: Learned, where: str) -> Rendered:
+    """Render a row of either kind (see `render_conversation`, `render_segments`)."""
+    if row.segments:
+        return render_segments(row.segments)
+    return render_conversation(tokenizer, row.messages, learned, where)
+
+
 def make_sample(
     tokenizer: PreTrainedTokenizerBase,
     messages: Sequence[Message],
@@ -154,34 +177,69 @@ def make_sample(
     where: str,
     learned: Learned = WHOLE_LAST_TURN,
 ) -> Sample:
-    """Render, tokenise and mask one conversation (see `render_conversation` for what is learned).
+    """Render, tokenise and mask one conversation (see `render_conversation` for what is learned, `tokenise` for how)."""
+    rendered = render_conversation(tokenizer, messages, learned, where)
+    return tokenise(tokenizer, [rendered], [row_id], [where])[0]
+
+
+def tokenise(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[Rendered], row_ids: Sequence[str], wheres: Sequence[str]
+) -> list[Sample]:
+    """Tokenise and mask rendered rows together; the result of each does not depend on the others.
 
     Each answer is tokenised apart from what stands before it, so that the sample begins with exactly the tokens that
-    evaluation feeds: in one piece, an answer that starts with a space would melt into the prompt's last token.
-    Raises UserError, naming `where`, for an answer with a character that the tokenizer cannot write.
+    evaluation feeds: in one piece, an answer that starts with a space would melt into the prompt's last token. Segments are
+    tokenised in one piece. A token is learned if all its characters lie in one learned span: one over a border is only read.
+    Raises UserError, naming its `where`, for a row with a character to learn that the tokenizer cannot write.
     """
-    rendered = render_conversation(tokenizer, messages, learned, where)
-    text, borders = rendered.text, [first for first, _ in rendered.turns]
-    input_ids: list[int] = list(tokenizer(text[: borders[0]], add_special_tokens=False)["input_ids"])
-    mask = [False] * len(input_ids)
-    for (first, last), (begin, end), border in zip(
-        rendered.turns, rendered.spans, [*borders[1:], len(text)], strict=True
-    ):
-        piece = tokenizer(text[first:border], add_special_tokens=False, return_offsets_mapping=True)
-        _refuse_unknown(tokenizer, text[first:last], piece["input_ids"], piece["offset_mapping"], where)
-        input_ids += piece["input_ids"]
-        mask += [first + start >= begin and first + stop <= end for start, stop in piece["offset_mapping"]]
-    return Sample(row_id, input_ids, mask, prompt_hash(text[: borders[-1]]), rendered.markers)
+    borders = [[0, *(first for first, _ in rendered.turns), len(rendered.text)] for rendered in texts]
+    pieces = [
+        rendered.text[first:last] for rendered, own in zip(texts, borders, strict=True) for first, last in pairwise(own)
+    ]
+    encoded = tokenizer(pieces, add_special_tokens=False, return_offsets_mapping=True)
+    ids_of, offsets_of = iter(encoded["input_ids"]), iter(encoded["offset_mapping"])
+    samples = []
+    for rendered, own, row_id, where in zip(texts, borders, row_ids, wheres, strict=True):
+        input_ids: list[int] = []
+        mask: list[bool] = []
+        for border in own[:-1]:
+            ids, offsets = next(ids_of), next(offsets_of)
+            spans = [(begin - border, end - border) for begin, end in rendered.spans if end > border]
+            input_ids += ids
+            mask += _within(offsets, spans)
+            _refuse_unknown(tokenizer, rendered, border, ids, offsets, where)
+        before = rendered.turns[-1][0] if rendered.turns else rendered.spans[0][0] if rendered.spans else 0
+        samples.append(Sample(row_id, input_ids, mask, prompt_hash(rendered.text[:before]), rendered.markers))
+    return samples
+
+
+def _within(offsets: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]]) -> list[bool]:
+    """Return for each token whether all its characters lie in one of the spans."""
+    if len(spans) == 1:
+        begin, end = spans[0]
+        return [begin <= first and last <= end for first, last in offsets]
+    return [any(begin <= first and last <= end for begin, end in spans) for first, last in offsets]
 
 
 def _refuse_unknown(
-    tokenizer: PreTrainedTokenizerBase, answer: str, ids: Sequence[int], offsets: Sequence[tuple[int, int]], where: str
+    tokenizer: PreTrainedTokenizerBase,
+    rendered: Rendered,
+    border: int,
+    ids: Sequence[int],
+    offsets: Sequence[tuple[int, int]],
+    where: str,
 ) -> None:
     """Refuse an answer that would be learned as the unknown token (SmolLM2's vocabulary lacks 21 of the 256 bytes)."""
+    if tokenizer.unk_token_id not in ids:
+        return
     for token, (first, last) in zip(ids, offsets, strict=True):
-        if token == tokenizer.unk_token_id and last <= len(answer) and answer[first:last] != tokenizer.unk_token:
+        in_answer = any(
+            begin <= border + first and border + last <= end for begin, end in rendered.turns or rendered.spans
+        )
+        text = rendered.text[border + first : border + last]
+        if token == tokenizer.unk_token_id and in_answer and text != tokenizer.unk_token:
             raise UserError(
-                f"{where}: the tokenizer has no token for {answer[first:last]!a} in the answer: the model would learn "
+                f"{where}: the tokenizer has no token for {text!a} in the answer: the model would learn "
                 f"{tokenizer.unk_token} instead; remove that character or use another model"
             )
 

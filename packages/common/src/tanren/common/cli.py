@@ -25,10 +25,10 @@ def _main(arguments: Sequence[str]) -> int:
     # A word after a command that works without one: tyro knows either flags or sub-commands there.
     if list(arguments[:2]) == ["doctor", "explain"]:
         return int(tyro.cli(explain, args=list(arguments[2:]), prog="tanren doctor explain"))
-    if list(arguments[:2]) == ["data", "show"]:
-        from tanren.common.data_show import run_show
+    if list(arguments[:1]) == ["data"]:
+        from tanren.common.data import run_data
 
-        return run_show(arguments[2:])
+        return run_data(arguments[1:])
     if list(arguments[:1]) == ["plan"]:  # its flags are those of the recipe's command as well
         from tanren.common.plan import run_plan
 
@@ -145,15 +145,9 @@ def explain(
     return explain_log(logfile, as_json=as_json)
 
 
-def data(command: tyro.conf.Positional[str]) -> int:
-    """Look at the data of a recipe: `tanren data show [RECIPE.toml]` prints samples with what is learned of them.
-
-    Args:
-        command: show.
-    """
-    from tanren.common.errors import UserError
-
-    raise UserError(f"tanren data {command!r}: expected show, as in: tanren data show RECIPE.toml --rows 3")
+def data() -> int:
+    """Look at data before it is trained on: inspect, validate, lengths, duplicates, show (`tanren data --help`)."""
+    raise AssertionError("answered before the parser is asked")
 
 
 def plan() -> int:

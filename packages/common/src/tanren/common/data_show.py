@@ -62,7 +62,9 @@ def run_show(arguments: Sequence[str]) -> int:
     count, row = _count(take_value(rest, "--rows", "N")), take_value(rest, "--row", "ID")
     as_json = take_switch(rest, "--json")
     source = _find_source()
-    request = read_arguments(replace(source.command, prog="tanren data show", description=HELP, resumable=False), rest)
+    request = read_arguments(
+        replace(source.command, prog="tanren data show", description=HELP, resumable=False, runs_stages=False), rest
+    )
     if request is None:
         return ExitCode.DONE
     if request.dry_run:

@@ -8,11 +8,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from pydantic import BaseModel
 
-from tanren.common.config import Loaded, dump_toml, load_config
+from tanren.common.config import Loaded, Stage, dump_toml, load_config, load_stages
 from tanren.common.errors import UserError
 from tanren.common.workspace import workspace_root
 
@@ -27,6 +27,8 @@ class RecipeCommand:
     description: str
     default_recipe: str | None = None
     resumable: bool = False
+    runs_stages: bool = False
+    """Whether it goes through all stages of a recipe; another command looks at one of them, which --stage names."""
     variables: Mapping[str, str] = field(default_factory=dict)
     """Environment variables without the prefix, and the key that each sets."""
 
@@ -39,18 +41,39 @@ class Request:
     dry_run: bool
     as_json: bool
     resume: str | None
+    stages: tuple[Stage[Any], ...] = ()
+    """Of a command that runs them all: each with its own configuration; empty for a recipe without stages."""
 
     def print_plan(self, facts: Mapping[str, Any], warnings: Sequence[str] = ()) -> None:
         """Print the resolved configuration with its origins, and what the run would do: as TOML, or as one JSON object."""
-        values, origins = self.loaded.values(), dict(self.loaded.origins)
         if self.as_json:
-            plan = {"config": values, "origins": origins, "plan": dict(facts), "warnings": list(warnings)}
-            json.dump(plan, sys.stdout, indent=2, ensure_ascii=False)
+            json.dump(plan_values(self.loaded, facts, warnings), sys.stdout, indent=2, ensure_ascii=False)
             sys.stdout.write("\n")
-            return
-        sys.stdout.write(dump_toml(values, origins))
-        sys.stdout.writelines(f"# warning: {warning}\n" for warning in warnings)
-        sys.stdout.write("\n# The plan\n" + "".join(f"# {name}: {value}\n" for name, value in facts.items()))
+        else:
+            sys.stdout.write(plan_text(self.loaded, facts, warnings))
+
+
+def plan_values(loaded: Loaded[Any], facts: Mapping[str, Any], warnings: Sequence[str]) -> dict[str, Any]:
+    """Return the resolved configuration with its origins, and what the run would do, as JSON types."""
+    return {
+        "config": loaded.values(),
+        "origins": dict(loaded.origins),
+        "plan": dict(facts),
+        "warnings": list(warnings),
+    }
+
+
+def plan_text(loaded: Loaded[Any], facts: Mapping[str, Any], warnings: Sequence[str]) -> str:
+    """Return the same as TOML with comments."""
+    told = "".join(f"# warning: {warning}\n" for warning in warnings)
+    plan = "".join(_fact(name, value) for name, value in facts.items())
+    return f"{dump_toml(loaded.values(), loaded.origins)}{told}\n# The plan\n{plan}"
+
+
+def _fact(name: str, value: Any) -> str:
+    if isinstance(value, list):  # several lines
+        return f"# {name}:\n" + "".join(f"#   {line}\n" for line in value)
+    return f"# {name}: {value}\n"
 
 
 def read_arguments(command: RecipeCommand, arguments: Sequence[str]) -> Request | None:
@@ -71,17 +94,48 @@ def read_arguments(command: RecipeCommand, arguments: Sequence[str]) -> Request 
     recipe = _take_recipe(rest)
     if recipe is None and not help_only:
         recipe = _default_recipe(command)
-    loaded = load_config(
-        command.model,
-        recipe=None if help_only else recipe,
-        flags=rest,
-        environment=os.environ,
-        prefix=command.prefix,
-        prog=f"{command.prog} [RECIPE.toml]",
-        description=_description(command),
-        variables=command.variables,
-    )
-    return Request(loaded, dry_run, as_json, resume)
+    wanted = None if command.runs_stages else take_value(rest, "--stage", "NAME")
+    sources: _Sources = {
+        "recipe": None if help_only else recipe,
+        "flags": rest,
+        "environment": os.environ,
+        "prefix": command.prefix,
+        "prog": f"{command.prog} [RECIPE.toml]",
+        "description": _description(command),
+        "variables": command.variables,
+    }
+    stages = load_stages(command.model, **sources)
+    loaded = load_config(command.model, **sources)
+    if command.runs_stages:
+        return Request(loaded, dry_run, as_json, resume, stages)
+    return Request(_the_stage(stages, wanted, loaded), dry_run, as_json, resume)
+
+
+class _Sources(TypedDict):
+    """Where a command's values come from."""
+
+    recipe: Path | None
+    flags: Sequence[str]
+    environment: Mapping[str, str]
+    prefix: str
+    prog: str
+    description: str
+    variables: Mapping[str, str]
+
+
+def _the_stage(stages: Sequence[Stage[Any]], wanted: str | None, loaded: Loaded[Any]) -> Loaded[Any]:
+    """Return the configuration of the stage that is looked at, or the recipe's where it has no stages."""
+    names = ", ".join(stage.name for stage in stages)
+    if wanted is None:
+        if stages:
+            raise UserError(
+                f"{loaded.recipe} has stages, and this looks at one of them: add --stage NAME, one of {names}"
+            )
+        return loaded
+    for stage in stages:
+        if stage.name == wanted:
+            return stage.loaded
+    raise UserError(f"--stage {wanted!r}: {loaded.recipe} has {f'the stages {names}' if stages else 'no stages'}")
 
 
 def _description(command: RecipeCommand) -> str:
@@ -89,6 +143,12 @@ def _description(command: RecipeCommand) -> str:
     if command.default_recipe:
         lines.append(f"Without RECIPE.toml: {command.default_recipe}.")
     lines.append("--dry-run [--json] prints the resolved configuration and the plan, and does nothing.")
+    if "stages" in command.model.model_fields:
+        lines.append(
+            "A recipe with [[stages]] runs them one after the other; flags hold for all of them."
+            if command.runs_stages
+            else "Of a recipe with [[stages]]: --stage NAME."
+        )
     if command.resumable:
         lines.append("--resume latest|RUN_DIRECTORY continues an interrupted run from its newest checkpoint.")
     lines.append(f"'{command.prog} schema' prints the JSON schema of a recipe.")

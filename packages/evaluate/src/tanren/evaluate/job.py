@@ -6,14 +6,14 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-from tanren.common.config import Loaded, Quantisation, dump_toml
+from tanren.common.chain import PROVENANCE, Link, read_adapter
+from tanren.common.config import Loaded, dump_toml
 from tanren.common.console import Console
-from tanren.common.errors import ExitCode, UserError
+from tanren.common.errors import ExitCode
 from tanren.common.models.quantised import require_bitsandbytes
-from tanren.common.models.source import ModelSource, resolve_source
+from tanren.common.models.source import resolve_source
 from tanren.common.run import (
     MetricsWriter,
     RunDirectory,
@@ -24,13 +24,13 @@ from tanren.common.run import (
 )
 from tanren.common.task_contract import Row
 from tanren.common.task_packs import TaskPack
+from tanren.evaluate.candidate import check_provenance, quantisation_of, with_adapter
 from tanren.evaluate.config import EvaluateConfig
 from tanren.evaluate.evaluator import GenerationEvaluator
 from tanren.evaluate.report import write_report
 from tanren.evaluate.table import score_table
 
 BASE, ADAPTER = "base", "adapter"
-PROVENANCE = "provenance.json"
 
 
 def run_job(loaded_config: Loaded[EvaluateConfig], pack: TaskPack, rows: Sequence[Row]) -> int:
@@ -44,12 +44,14 @@ def run_job(loaded_config: Loaded[EvaluateConfig], pack: TaskPack, rows: Sequenc
         f"evaluate {config.name}: {source.name}{f' and {adapter}' if adapter else ''}, {len(rows)} held-out items"
     )
     refuse_existing(config.output.run_dir)  # told now, not after a minute of loading
+    trained = read_adapter(adapter) if adapter is not None and (adapter / PROVENANCE).is_file() else None
+    parents: Sequence[Link] = trained.parents if trained is not None else ()
     with console.phase("import", "torch, transformers"):
         from tanren.common.chat import template_hash
         from tanren.common.models.device import plan_device
         from tanren.common.models.load import load_model, load_tokenizer
     device = plan_device(config.model)
-    quantisation, why = quantisation_of(loaded_config, adapter)
+    quantisation, why = quantisation_of(loaded_config, trained)
     if why:
         console.line(why)
     require_bitsandbytes(quantisation)
@@ -58,12 +60,10 @@ def run_job(loaded_config: Loaded[EvaluateConfig], pack: TaskPack, rows: Sequenc
         base = load_model(source, device, quantisation)
     for note in base.notes:
         console.line(note)
-    if adapter is not None:
-        if not (adapter / PROVENANCE).is_file():
-            console.warn(
-                f"adapter {adapter} has no {PROVENANCE}: whether it belongs to {source.name} cannot be checked"
-            )
-        check_provenance(adapter, base.provenance, template_hash(tokenizer), config, source)
+    if trained is not None:
+        check_provenance(trained, base.provenance, template_hash(tokenizer), config)
+    elif adapter is not None:
+        console.warn(f"adapter {adapter} has no {PROVENANCE}: whether it belongs to {source.name} cannot be checked")
 
     run = create_run(config.output.run_dir, config.output.runs, config.name)
     metrics = MetricsWriter(run.metrics)
@@ -74,16 +74,18 @@ def run_job(loaded_config: Loaded[EvaluateConfig], pack: TaskPack, rows: Sequenc
         run.write_json(
             run.environment,
             describe_environment()
-            | {"device": asdict(device), "model": base.provenance, "chat_template_hash": template_hash(tokenizer)},
+            | {
+                "device": asdict(device),
+                "model": base.provenance,
+                "parents": [link.record(number) for number, link in enumerate(parents, start=1)],
+                "chat_template_hash": template_hash(tokenizer),
+            },
         )
         evaluator = GenerationEvaluator(pack, rows, config.generation, console)
         evaluator.evaluate(BASE, base.model, tokenizer, run.evaluation)
         comparison: Mapping[str, Any] = {}
         if adapter is not None:
-            with console.phase("load adapter", str(adapter)):
-                from peft import PeftModel
-
-                candidate: Any = PeftModel.from_pretrained(base.model, str(adapter))
+            candidate = with_adapter(base, adapter, parents, source, device, quantisation, console)
             evaluator.evaluate(ADAPTER, candidate, tokenizer, run.evaluation)
             comparison = evaluator.compare(BASE, ADAPTER)
         summary = {
@@ -101,29 +103,6 @@ def run_job(loaded_config: Loaded[EvaluateConfig], pack: TaskPack, rows: Sequenc
     return ExitCode.DONE
 
 
-def quantisation_of(loaded: Loaded[EvaluateConfig], adapter: Path | None) -> tuple[Quantisation, str]:
-    """Return how the base model's layers are kept, and what is to be said of it: as the adapter was trained, unless it was named.
-
-    What an adapter has learned belongs to the weights that it was trained on, with their rounding.
-    """
-    asked = loaded.config.model.quantisation
-    if adapter is None or not (adapter / PROVENANCE).is_file():
-        return asked, ""
-    recorded = json.loads((adapter / PROVENANCE).read_text(encoding="utf-8"))["base_model"]
-    trained: Quantisation = recorded.get("quantisation", "none")
-    if trained == asked:
-        return asked, ""
-    if "model.quantisation" in loaded.origins:
-        return asked, (
-            f"the adapter was trained on a base with quantisation {trained}; it is evaluated with {asked}, as "
-            f"model.quantisation says ({loaded.origins['model.quantisation']})"
-        )
-    return (
-        trained,
-        f"the base model is loaded in {trained}, as the adapter was trained; model.quantisation names another",
-    )
-
-
 def _tell(
     console: Console, evaluator: GenerationEvaluator, run: RunDirectory, pack: TaskPack, *, compared: bool
 ) -> None:
@@ -136,28 +115,3 @@ def _tell(
         page = write_report(run)
     console.text(evaluator.table(BASE, ADAPTER))
     console.line(f"report: {page}")
-
-
-def check_provenance(
-    adapter: Path, base: Mapping[str, Any], template: str, config: EvaluateConfig, source: ModelSource
-) -> None:
-    """Refuse an adapter that was trained on other weights, or with another chat template.
-
-    An adapter without provenance.json (not made here) cannot be checked: that is said, and it is let through.
-    """
-    path = adapter / PROVENANCE
-    if not path.is_file():
-        return
-    recorded = json.loads(path.read_text(encoding="utf-8"))
-    identity = ("weights_sha256", "commit", "name")
-    key = next(key for key in identity if key in recorded["base_model"] or key in base)
-    if recorded["base_model"].get(key) != base.get(key):
-        raise UserError(
-            f"adapter {adapter} was trained on another base model: {key} {recorded['base_model'].get(key)!r}, but {source.name} has "
-            f"{base.get(key)!r}; set model.name (and model.revision) to the one it was trained on"
-        )
-    if recorded["chat_template_hash"] != template and not config.allow_other_template:
-        raise UserError(
-            f"adapter {adapter} was trained with the chat template {recorded['chat_template_hash']}, the model's is {template}; "
-            "its prompts would differ from training; evaluate all the same with --allow-other-template"
-        )

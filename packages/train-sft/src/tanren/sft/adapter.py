@@ -5,12 +5,14 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING, Any
 
+from tanren.common.chain import PROVENANCE, SETTINGS, WEIGHTS, copy_parents
 from tanren.common.lora import attach_adapter
 from tanren.common.run import RunDirectory, folder_written_aside
 from tanren.common.workspace import sha256_of
 from tanren.sft.plan import Plan
 
 if TYPE_CHECKING:
+    from tanren.common.models.device import DevicePlan
     from tanren.common.models.load import LoadedModel
 
 
@@ -25,8 +27,10 @@ def attach_lora(plan: Plan, loaded: LoadedModel) -> Any:
     return model
 
 
-def save_adapter(model: Any, run: RunDirectory, plan: Plan, loaded: LoadedModel, template: str) -> None:
-    """Write the adapter with what it was trained on (the parent chain) beside it."""
+def save_adapter(
+    model: Any, run: RunDirectory, plan: Plan, loaded: LoadedModel, template: str, device: DevicePlan
+) -> None:
+    """Write the adapter with what it was trained on beside it: the base, and the files and hashes of its parents."""
     # The name that can be resolved again, not a folder of this machine.
     source = plan.source
     named = source.location if source.kind in ("hub", "folder") else source.name
@@ -37,9 +41,13 @@ def save_adapter(model: Any, run: RunDirectory, plan: Plan, loaded: LoadedModel,
         model.save_pretrained(folder, save_embedding_layers=False)
         provenance = {
             "base_model": loaded.provenance,
-            "parents": [],
-            "adapter_sha256": sha256_of(folder / "adapter_model.safetensors"),
+            "parents": copy_parents(plan.parents(device.dtype), folder),
+            "adapter_sha256": sha256_of(folder / WEIGHTS),
+            "adapter_config_sha256": sha256_of(folder / SETTINGS),
+            "run": run.label,
             "recipe": plan.config.name,
+            "rank": plan.config.lora.rank,
+            "trained_in": device.dtype,
             "chat_template_hash": template,
         }
-        run.write_json(folder / "provenance.json", provenance)
+        run.write_json(folder / PROVENANCE, provenance)

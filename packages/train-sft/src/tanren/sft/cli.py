@@ -20,6 +20,7 @@ COMMAND = RecipeCommand(
     description="Supervised fine-tuning with LoRA: trains, evaluates before and after, writes a report.",
     default_recipe="tasks/structured/recipes/quickstart.toml",
     resumable=True,
+    runs_stages=True,
     variables={ATTENTION_VARIABLE: "train.attention"},
 )
 
@@ -33,9 +34,13 @@ def _main(arguments: Sequence[str]) -> int:
     request = read_arguments(COMMAND, arguments)
     if request is None:
         return 0
+    if request.stages:
+        from tanren.sft.stages import run_stages
+
+        return run_stages(request)
     from tanren.sft.plan import make_plan
 
-    plan = make_plan(request.loaded)
+    plan = make_plan(request.loaded, request.resume)
     if request.dry_run:
         request.print_plan(plan.facts(), plan.warnings)
         return 0

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import tyro
 from pydantic import Field, field_validator
 
+from tanren.common.chat import MARKERS
 from tanren.common.config import (
     AttentionKernel,
     Checkpointing,
     ConfigModel,
     GenerationConfig,
+    Layers,
     LoraConfig,
     Method,
     ModelConfig,
@@ -22,11 +26,65 @@ from tanren.common.config import (
 Positive = Annotated[int, Field(ge=1)]
 
 
+class SourceConfig(ConfigModel):
+    """One source of rows."""
+
+    name: str
+    """A file, a hub dataset's id (`owner/name`), or `pack:NAME`."""
+
+    split: str = "train"
+    """The split of a hub dataset or of a pack."""
+
+    revision: str | None = None
+    """Branch, tag or commit of a hub dataset; not set means its default branch."""
+
+    layout: Literal["auto", "messages", "alpaca", "segments", "prompt-completion"] = "auto"
+    """How a row is written; auto: told from its keys."""
+
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    """The source's share of data.total, in proportion to the other weights."""
+
+
+class PhaseConfig(ConfigModel):
+    """One phase of a curriculum; the phases are trained in their order within one run."""
+
+    sources: list[str] | dict[str, float]
+    """Names of the sources, or a table of name = factor: how often each of its rows comes in one pass (0.2: a fifth of them)."""
+
+    epochs: Annotated[float, Field(gt=0)] | None = None
+    """Passes over the phase's rows; not set means 1."""
+
+    share: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of train.max_steps that the phase takes; needed with max_steps, together 1."""
+
+
 class DataConfig(ConfigModel):
-    """Where the conversations come from, and what happens to rows that do not fit."""
+    """Where the rows come from, how they are mixed, and what happens to those that do not fit."""
 
     file: Path | None = None
-    """A JSONL file of conversations ({"messages": [{"role", "content"}, ...]}) to train on instead of the task pack's rows."""
+    """A file of rows to train on instead of the task pack's: the short way to write one source."""
+
+    sources: Annotated[list[SourceConfig], tyro.conf.Suppress] = []
+    """Sources of rows to train on instead of the task pack's; in the recipe, each a table `[[data.sources]]`."""
+
+    total: Positive | Literal["all"] = "all"
+    """Rows taken of all sources together, by their weights; all: every row of every source once."""
+
+    upsample: Annotated[Mapping[str, Annotated[float, Field(gt=0)]], tyro.conf.Suppress] = {}
+    """Rule = factor, in the recipe: rows for training that a rule matches come that often (0.5: half of them). A rule is a part
+    of the row's subcategory, `pack:NAME`, or `metadata.KEY=VALUE`; of several that match, the factors multiply."""
+
+    phases: Annotated[list[PhaseConfig], tyro.conf.Suppress] = []
+    """A curriculum, in the recipe: each phase a table `[[data.phases]]`; not given means one phase with every source."""
+
+    validation_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the rows that is kept for the evaluation loss; rows with the same prompt stay on one side. 0: none."""
+
+    validation: Annotated[list[SourceConfig], tyro.conf.Suppress] = []
+    """Sources of rows for the evaluation loss, in the recipe: each a table `[[data.validation]]`."""
+
+    normalise: Literal["none", "code-tags"] = "none"
+    """How answers are rewritten before they are learned. code-tags: the payload alone, between <|BEGIN_CODE|> and <|END_CODE|>."""
 
     learn_turns: Literal["last", "all"] = "last"
     """Which of the assistant's turns are learned; the others are read."""
@@ -35,7 +93,7 @@ class DataConfig(ConfigModel):
     """What of an answer is learned: all of it, or what comes after its marker (the reasoning before it is read, not learned),
     or the marker and what comes after it."""
 
-    markers: list[str] = ["Output:", "OUTPUT:", "Final:", "Answer:", "Result:", "Response:"]
+    markers: list[str] = list(MARKERS)
     """What stands between reasoning and result, at the beginning of a line. Of several, the first that fills its line."""
 
     no_marker: Literal["whole", "drop", "error"] = "whole"
@@ -47,8 +105,17 @@ class DataConfig(ConfigModel):
     too_long: Literal["error", "drop", "cut-left", "cut-right"] = "error"
     """What happens to a longer sample: stop, leave it out (counted and listed), or cut it on one side."""
 
-    fully_masked: Literal["error", "drop"] = "error"
-    """What happens to a sample without a single token to learn (cutting can cause that): stop, or leave it out (counted and listed)."""
+    fully_masked: Literal["error", "drop"] = "drop"
+    """What happens to a sample without a single token to learn (cutting can cause that): leave it out (counted and listed), or stop.
+    No sample with one is an error always."""
+
+
+class StartConfig(ModelConfig):
+    """Which model training starts from, in which precision, on which device."""
+
+    parent: str | None = None
+    """A finished run whose adapter is merged into the model first, with all that was merged before it: its run directory, or
+    `latest:NAME`, the newest finished run of that recipe name in output.runs. What is trained is a fresh adapter on top."""
 
 
 class OptimConfig(ConfigModel):
@@ -101,6 +168,10 @@ class TrainConfig(ConfigModel):
     attention: Literal["auto", AttentionKernel] = "auto"
     """Attention kernel. auto: the fastest that proves right on this machine. A named one that cannot run is an error. ATTN_IMPL sets it, too."""
 
+    layers: Layers = "auto"
+    """How the layers are computed. fused: ours, with fewer passes over memory, for Llama, Mistral, Qwen2 and Qwen3 with LoRA, held
+    against the library's on the model before step 1; plain: the library's. auto: fused on a GPU where the model can have it."""
+
     gradient_checkpointing: Literal[Checkpointing, "auto"] = "none"
     """Recompute activations in the backward pass instead of keeping them: of no layer, of every second one (selective), of all
     (full: least memory, up to a third slower). The result does not change. auto: as for micro_batch_tokens."""
@@ -147,6 +218,24 @@ class TrackingConfig(ConfigModel):
     """The MLflow experiment's name."""
 
 
+class StageConfig(ConfigModel):
+    """One stage of a recipe: what it changes of the recipe's own sections. It starts from the result of the stage before it."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    """Its name, and that of its run directory: letters, digits, dots, dashes."""
+
+    seed: int = 3407
+    """Seed of everything random in this stage."""
+
+    task: TaskConfig = TaskConfig()
+    data: DataConfig = DataConfig()
+    lora: LoraConfig = LoraConfig()
+    optim: OptimConfig = OptimConfig()
+    train: TrainConfig = TrainConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+
 class SftConfig(ConfigModel):
     """Supervised fine-tuning: model, data, training, evaluation, output."""
 
@@ -156,7 +245,7 @@ class SftConfig(ConfigModel):
     seed: int = 3407
     """Seed of everything random: order of rows, adapter initialisation, dropout."""
 
-    model: ModelConfig = ModelConfig()
+    model: StartConfig = StartConfig()
     task: TaskConfig = TaskConfig()
     data: DataConfig = DataConfig()
     lora: LoraConfig = LoraConfig()
@@ -166,3 +255,15 @@ class SftConfig(ConfigModel):
     evaluation: EvaluationConfig = EvaluationConfig()
     tracking: TrackingConfig = TrackingConfig()
     output: OutputConfig = OutputConfig()
+
+    stages: Annotated[list[StageConfig], tyro.conf.Suppress] = []
+    """Trainings one after the other, each from the one before it: `[[stages]]` with a name and `[stages.SECTION]` for what changes."""
+
+    @field_validator("stages")
+    @classmethod
+    def _names_differ(cls, stages: list[StageConfig]) -> list[StageConfig]:
+        names = [stage.name for stage in stages]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two stages have the name {twice[0]!r}; give each its own")
+        return stages

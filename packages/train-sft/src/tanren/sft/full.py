@@ -19,6 +19,7 @@ from tanren.sft.trainer import SftTrainer
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from tanren.common.models.device import DevicePlan
     from tanren.common.models.load import LoadedModel
 
 WEIGHTS = "model.safetensors"
@@ -42,6 +43,7 @@ def save_full(
     plan: Plan,
     loaded: LoadedModel,
     template: str,
+    device: DevicePlan,
 ) -> None:
     """Write the model with its tokenizer, loadable as any model's folder, and what it was trained from beside it."""
     if run.model.exists():  # this run's own, from before it was interrupted in its last evaluation
@@ -52,7 +54,7 @@ def save_full(
         tokenizer.save_pretrained(folder)
         provenance = {
             "base_model": loaded.provenance,
-            "parents": [],
+            "parents": [link.merged_record() for link in plan.parents(device.dtype)],
             "method": "full",
             "weights_sha256": {path.name: sha256_of(path) for path in sorted(folder.glob("*.safetensors"))},
             "recipe": plan.config.name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,12 +12,18 @@ from types import FrameType
 from tanren.common.console import Console
 from tanren.common.errors import ExitCode
 
+# Seconds in which a repeated SIGTERM is the same one: a scheduler tells every process of a job, and the one that runs
+# the stages of a recipe passes it on.
+ONE_REQUEST = 1.0
+
 
 @dataclass
 class Interruption:
     """Which signal asked to stop, if any."""
 
     exit_code: ExitCode | None = None
+    noted_at: float = float("-inf")
+    """When the last signal came, in seconds of the monotonic clock."""
 
 
 @contextmanager
@@ -26,6 +33,10 @@ def watch_for_interruption(console: Console) -> Iterator[Interruption]:
 
     def note(signum: int, frame: FrameType | None) -> None:
         handler = previous[signal.Signals(signum)]
+        told_again = signum == signal.SIGTERM and time.monotonic() - interruption.noted_at < ONE_REQUEST
+        if told_again:
+            return
+        interruption.noted_at = time.monotonic()
         if interruption.exit_code is not None and callable(handler):
             handler(signum, frame)
             return

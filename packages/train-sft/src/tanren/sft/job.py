@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import time
+import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -25,6 +26,7 @@ from tanren.common.run import (
     RunDirectory,
     create_run,
     describe_environment,
+    held,
     open_run,
     refuse_existing,
     write_atomically,
@@ -41,15 +43,17 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from tanren.common.attention import Choice
-    from tanren.common.chat import Sample
     from tanren.common.models.device import DevicePlan
     from tanren.common.models.load import LoadedModel
+    from tanren.sft.store import TrainingSamples
     from tanren.sft.tracking import Tracker
     from tanren.sft.trainer import SftTrainer
+    from tanren.sft.training_data import TrainingData
 
 BASE, TRAINED = "base", "trained"
 # Settings that may differ between a run and its resumption: they do not touch the numbers.
-MAY_DIFFER_ON_RESUME = ("output.", "checkpoint.", "tracking.")
+# A parent may have been moved: its hash is compared, not its path.
+MAY_DIFFER_ON_RESUME = ("output.", "checkpoint.", "tracking.", "model.parent")
 
 
 @dataclass(frozen=True)
@@ -58,21 +62,28 @@ class Prepared:
 
     tokenizer: PreTrainedTokenizerBase
     device: DevicePlan
-    samples: list[Sample]
+    data: TrainingData
+
+    @property
+    def samples(self) -> TrainingSamples:
+        """What is trained on."""
+        return self.data.training
 
 
 def run_job(plan: Plan, *, resume: str | None) -> int:
     """Run (or resume) the job; return the exit code. Raises UserError and MachineError with one message each."""
     console = Console()
     config = plan.config
-    facts = f"{len(plan.train_rows)} rows to train on, {len(plan.heldout_rows)} held out"
+    facts = f"{sum(plan.selection.sizes)} rows to train on, {len(plan.heldout_rows)} held out"
     console.line(f"train-sft {config.name}: {plan.source.name}, {facts}")
+    for line in plan.selection.lines:
+        console.line(line)
     for warning in plan.warnings:
         console.warn(warning)
     earlier = open_run(resume, config.output.runs, config.name) if resume else None
     if earlier is not None:
         plan = take_recorded(plan, earlier)
-        _check_same_config(plan, earlier)
+        check_same_config(plan.loaded.values(), earlier)
     else:
         refuse_existing(config.output.run_dir)  # told now, not after a minute of loading
     evaluator_class = find_evaluator() if plan.pack and config.evaluation.enabled else None
@@ -81,9 +92,9 @@ def run_job(plan: Plan, *, resume: str | None) -> int:
     settled = settle_memory(plan, prepared.samples, prepared.device, console)
     plan = settled.plan
     run = earlier or create_run(config.output.run_dir, config.output.runs, config.name)
-    metrics = MetricsWriter(run.metrics)
-    console.attach(metrics)
-    with run.log.open("a", encoding="utf-8") as console.log:
+    with held(run), run.log.open("a", encoding="utf-8") as console.log:
+        metrics = MetricsWriter(run.metrics)
+        console.attach(metrics)
         console.line(f"run directory: {run.path}")
         evaluator = None
         if evaluator_class is not None and plan.pack is not None:
@@ -99,7 +110,7 @@ def run_job(plan: Plan, *, resume: str | None) -> int:
                 run.write_json(run.summary, summary | {"error": f"{type(error).__name__}: {error}"})
                 tracker.finish({}, "FAILED")
             raise
-    metrics.close()
+        metrics.close()
     return code
 
 
@@ -112,9 +123,10 @@ def _prepare(plan: Plan, console: Console) -> Prepared:
             import_unsloth()
     with console.phase("import", "torch, transformers, peft"):
         import tanren.sft.trainer  # noqa: F401 (the heavy import, paid where it is announced)
+        from tanren.common.chat import template_hash
         from tanren.common.models.device import plan_device
         from tanren.common.models.load import load_tokenizer
-        from tanren.sft.samples import make_samples
+        from tanren.sft.training_data import make_training_data
     device = plan_device(config.model)
     console.line(f"device: {device.device}, {device.dtype} ({device.reason}), {device.threads} CPU threads")
     _check_named_attention(plan, device)
@@ -124,11 +136,12 @@ def _prepare(plan: Plan, console: Console) -> Prepared:
             check_before_loading(plan.source, config.lora)
     with console.phase("load tokenizer", _first_time(plan)):
         tokenizer = load_tokenizer(plan.source)
-    with console.phase("render and tokenise", f"{len(plan.train_rows)} rows"):
-        samples, report = make_samples(tokenizer, plan.train_rows, config.data)
-    for line in report.lines():
+    _check_template(plan, template_hash(tokenizer))
+    with console.phase("render and tokenise", f"{sum(plan.selection.sizes)} rows"):
+        data = make_training_data(tokenizer, plan)
+    for line in data.lines():
         console.line(line)
-    return Prepared(tokenizer, device, samples)
+    return Prepared(tokenizer, device, data)
 
 
 def _run(
@@ -144,31 +157,25 @@ def _run(
     """Do the run in its directory: evaluate, train, evaluate, save, report."""
     from tanren.common.chat import template_hash
     from tanren.sft.method import load_base, make_trainable, save_trained
-    from tanren.sft.packing import lay_out
 
     plan = settled.plan
     config, begun = plan.config, time.time()
     loaded = load_base(plan, prepared.device, console)
     attention = _choose_attention(plan, loaded, console)
     template = template_hash(prepared.tokenizer)
-    environment = _environment(prepared, attention, loaded, template) | {"memory_plan": settled.record()}
+    environment = _environment(plan, prepared, attention, loaded, template) | {"memory_plan": settled.record()}
     if resumed:
         _check_same_ground(run, environment, console)
     else:
         write_atomically(run.config, dump_toml(plan.loaded.values(), plan.loaded.origins))
         run.write_json(run.environment, environment)
+        prepared.data.dropped.write(run.path / "dropped.jsonl")
     if evaluator is not None:
         evaluator.evaluate(BASE, loaded.model, prepared.tokenizer, run.evaluation)
 
     model, trainer_class = make_trainable(plan, loaded, console)
     assert config.train.micro_batch_tokens != AUTO, "the plan chooses before there is a model"
-    steps = lay_out(
-        prepared.samples,
-        rows=plan.rows_to_train(len(prepared.samples)),
-        rows_per_step=config.train.rows_per_step,
-        budget=config.train.micro_batch_tokens if attention.packs else 1,
-        seed=config.seed,
-    )
+    steps = plan.lay_out(prepared.samples, config.train.micro_batch_tokens if attention.packs else 1)
     with watch_for_interruption(console) as interruption:
         trainer = trainer_class(
             model=model,
@@ -192,7 +199,7 @@ def _run(
         )
         return interruption.exit_code
 
-    saved = save_trained(model, prepared.tokenizer, run, plan, loaded, template, console)
+    saved = save_trained(model, prepared.tokenizer, run, plan, loaded, template, prepared.device, console)
     comparison: Mapping[str, Any] = {}
     if evaluator is not None:
         evaluator.evaluate(TRAINED, model, prepared.tokenizer, run.evaluation)
@@ -207,6 +214,15 @@ def _run(
     console.line(f"{saved.name}: {saved}")
     console.line(f"report: {page}")
     return ExitCode.DONE
+
+
+def _check_template(plan: Plan, template: str) -> None:
+    """Refuse a parent that learned with another chat template: its prompts were others."""
+    if plan.parent is not None and plan.parent.template != template:
+        raise UserError(
+            f"model.parent {plan.config.model.parent!r} was trained with the chat template {plan.parent.template}, "
+            f"{plan.source.name} has {template}: give the model the template that it had then"
+        )
 
 
 def _check_named_attention(plan: Plan, device: DevicePlan) -> None:
@@ -244,9 +260,9 @@ def _first_time(plan: Plan) -> str:
     return plan.source.name
 
 
-def _check_same_config(plan: Plan, run: RunDirectory) -> None:
+def check_same_config(values: Mapping[str, Any], run: RunDirectory) -> None:
     """Refuse to resume with other settings: the result would be neither the old run nor a new one."""
-    recorded, now = flatten(run.read_config()), flatten(plan.loaded.values())
+    recorded, now = flatten(run.read_config()), flatten(tomllib.loads(dump_toml(values, {})))
     differing = [
         name
         for name in sorted(recorded.keys() | now.keys())
@@ -265,7 +281,7 @@ def _open_tracker(plan: Plan, run: RunDirectory, console: Console) -> Tracker:
     if not plan.config.tracking.mlflow:
         return NoTracker()
     with console.phase("open MLflow", "off with --tracking.no-mlflow"):
-        tracker = MlflowTracker(plan.config.tracking, plan.config.output.runs.expanduser(), run.path.name, plan.config)
+        tracker = MlflowTracker(plan.config.tracking, plan.config.output.runs.expanduser(), run.label, plan.config)
     console.line(f"MLflow: {tracker.uri} (look with: mlflow ui --backend-store-uri {tracker.uri})")
     return tracker
 
@@ -295,23 +311,25 @@ def _train(
     return memory
 
 
-def _environment(prepared: Prepared, attention: Choice, loaded: LoadedModel, template: str) -> dict[str, Any]:
-    from tanren.sft.samples import samples_sha256
-
+def _environment(
+    plan: Plan, prepared: Prepared, attention: Choice, loaded: LoadedModel, template: str
+) -> dict[str, Any]:
     return describe_environment() | {
         "device": asdict(prepared.device),
         "attention": {"kernel": attention.kernel, "reason": attention.reason, "rejected": dict(attention.rejected)},
         "attention_proof": attention.proof,
         "model": loaded.provenance,
+        "parents": [link.record(number) for number, link in enumerate(plan.parents(prepared.device.dtype), start=1)],
         "chat_template_hash": template,
-        "samples_sha256": samples_sha256(prepared.samples),
+        "samples_sha256": prepared.data.sha256(),
+        "data": prepared.data.record(),
     }
 
 
 def _check_same_ground(run: RunDirectory, environment: Mapping[str, Any], console: Console) -> None:
     """Refuse to resume on other data or other weights; warn where only the numerics may part."""
     recorded = json.loads(run.environment.read_text(encoding="utf-8"))
-    for name in ("samples_sha256", "model", "chat_template_hash"):
+    for name in ("samples_sha256", "model", "parents", "chat_template_hash"):
         if recorded[name] != environment[name]:
             raise UserError(
                 f"{run.path} cannot be resumed: {name} was {recorded[name]!r}, now {environment[name]!r}; "

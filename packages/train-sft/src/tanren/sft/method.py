@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tanren.common.chain import same_base
 from tanren.common.console import Console
+from tanren.common.errors import UserError
 from tanren.common.models.load import LoadedModel, load_model
+from tanren.common.models.merging import with_parents
 from tanren.common.run import RunDirectory
 from tanren.sft.adapter import attach_lora, save_adapter
 from tanren.sft.coverage import say_coverage
@@ -23,13 +26,23 @@ if TYPE_CHECKING:
 
 
 def load_base(plan: Plan, device: DevicePlan, console: Console) -> LoadedModel:
-    """Load the model that is trained, as the recipe quantises it, and say what is to be said about its weights."""
+    """Load the model that is trained, with its parents merged and as the recipe quantises it, and say what is to be said.
+
+    Raises UserError where the parents were trained on another base.
+    """
+    quantisation, parents = plan.config.model.quantisation, plan.parents(device.dtype)
     with console.phase("load model", plan.source.name):
-        loaded = (
-            load_with_unsloth(plan, device)
-            if plan.config.train.engine == "unsloth"
-            else load_model(plan.source, device, plan.config.model.quantisation)
-        )
+        if plan.config.train.engine == "unsloth":
+            loaded = load_with_unsloth(plan, device)
+        else:
+            # Parents are merged into 16- or 32-bit weights, always; what quantises comes after.
+            loaded = load_model(plan.source, device, "none" if parents else quantisation)
+    if plan.parent is not None:
+        differing = same_base(plan.parent.base, loaded.provenance)
+        if differing:
+            raise UserError(f"model.parent {plan.config.model.parent!r} was trained on another base model: {differing}")
+        with console.phase("merge parents", ", ".join(plan.parent.lines())):
+            loaded = with_parents(loaded, parents, device, quantisation)
     for note in loaded.notes:
         console.line(note)
     return loaded
@@ -57,13 +70,14 @@ def save_trained(
     plan: Plan,
     loaded: LoadedModel,
     template: str,
+    device: DevicePlan,
     console: Console,
 ) -> Path:
     """Write what was trained, with what it was trained on; return its folder."""
     saved = run.model if plan.config.train.method == "full" else run.adapter
     with console.phase(f"save {saved.name}", str(saved)):
         if plan.config.train.method == "full":
-            save_full(model, tokenizer, run, plan, loaded, template)
+            save_full(model, tokenizer, run, plan, loaded, template, device)
         else:
-            save_adapter(model, run, plan, loaded, template)
+            save_adapter(model, run, plan, loaded, template, device)
     return saved

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from tanren.common.chain import LATEST, Link, TrainedAdapter, find_parent, read_adapter
 from tanren.common.config import Loaded
-from tanren.common.conversations import read_conversations
 from tanren.common.errors import UserError
 from tanren.common.models.source import ModelSource, resolve_source
+from tanren.common.run import open_run
 from tanren.common.task_contract import Row
 from tanren.common.task_packs import TaskPack, load_pack
 from tanren.sft.config import SftConfig
+from tanren.sft.rows import Selection, check_data, listed_source, recipe_sources, rows_by_phase, select_rows
+
+if TYPE_CHECKING:
+    from tanren.common.chat import Sample
+    from tanren.sft.packing import Steps
 
 
 @dataclass(frozen=True)
@@ -22,17 +29,24 @@ class Plan:
     loaded: Loaded[SftConfig]
     source: ModelSource
     pack: TaskPack | None
-    train_rows: list[Row]
+    selection: Selection
     heldout_rows: list[Row]
     warnings: tuple[str, ...] = ()
+    parent: TrainedAdapter | None = None
+    """The adapter that is merged into the model first, with its own parents."""
 
     def facts(self) -> dict[str, Any]:
         """Return what the run would do, for `--dry-run`."""
+        rows = {"validation_rows": self.selection.validation_size} if self.selection.validation_size else {}
+        account = {"data": list(self.selection.lines)} if self.selection.lines else {}
         return {
             "model": self.source.describe(),
-            "train_rows": len(self.train_rows),
+            "parents": self.parent.lines() if self.parent else [],
+            "train_rows": sum(self.selection.sizes),
             "heldout_rows": len(self.heldout_rows),
-            "steps": self.steps(len(self.train_rows)),
+            **rows,
+            "steps": self.steps(self.selection.sizes),
+            **account,
         }
 
     @property
@@ -40,23 +54,48 @@ class Plan:
         """The resolved configuration."""
         return self.loaded.config
 
-    def rows_to_train(self, samples: int) -> int:
-        """Return how many rows are trained on, each epoch's counted, out of `samples` different ones."""
-        train = self.config.train
-        return train.max_steps * train.rows_per_step or max(1, round(samples * train.epochs))
+    def parents(self, dtype: str) -> tuple[Link, ...]:
+        """Return the adapters that are merged first, in this order, into weights of that precision."""
+        return self.parent.chain(dtype) if self.parent else ()
 
-    def steps(self, samples: int) -> int:
-        """Return the number of optimizer steps for that many samples."""
-        return math.ceil(self.rows_to_train(samples) / self.config.train.rows_per_step)
+    def rows_to_train(self, sizes: Sequence[int]) -> list[int]:
+        """Return how many rows each phase trains on, each pass's counted; `sizes` are the rows of one pass of each."""
+        train, phases = self.config.train, self.config.data.phases
+        return rows_by_phase(
+            phases, sizes, epochs=train.epochs, max_steps=train.max_steps, rows_per_step=train.rows_per_step
+        )
+
+    def steps(self, sizes: Sequence[int]) -> int:
+        """Return the number of optimizer steps for phases of that many rows a pass."""
+        return sum(math.ceil(rows / self.config.train.rows_per_step) for rows in self.rows_to_train(sizes))
+
+    def lay_out(self, samples: Sequence[Sample], budget: int) -> Steps:
+        """Lay out the run in steps, with at most `budget` tokens in a micro-batch."""
+        from tanren.sft.packing import lay_out
+        from tanren.sft.store import TrainingSamples
+
+        trained = TrainingSamples.of(samples)
+        return lay_out(
+            trained,
+            rows=self.rows_to_train(trained.sizes),
+            rows_per_step=self.config.train.rows_per_step,
+            budget=budget,
+            seed=self.config.seed,
+        )
 
 
-def make_plan(loaded: Loaded[SftConfig]) -> Plan:
-    """Settle model source, task pack and rows. Raises UserError for whatever does not fit together."""
-    config = loaded.config
+def make_plan(loaded: Loaded[SftConfig], resume: str | None = None) -> Plan:
+    """Settle model source, parents, task pack and rows; of a run to resume (as --resume names it) the parent that it has.
+
+    Raises UserError for whatever does not fit together.
+    """
     warnings = _check_effects(loaded)
-    source = resolve_source(config.model.name, config.model.revision)
-    if config.data.file is not None:
-        return Plan(loaded, source, None, read_conversations(config.data.file), [], warnings)
+    source = resolve_source(loaded.config.model.name, loaded.config.model.revision)
+    loaded, parent = _settle_parent(loaded, source, resume)
+    config = loaded.config
+    sources = recipe_sources(config.data)
+    if sources:
+        return Plan(loaded, source, None, select_rows(sources, config.data, config.seed), [], warnings, parent)
     pack = load_pack(config.task.name, config.task.options)
     train_rows = pack.rows("train")
     heldout_rows = pack.rows("heldout") if config.evaluation.enabled else []
@@ -69,25 +108,52 @@ def make_plan(loaded: Loaded[SftConfig]) -> Plan:
     both = {row.prompt for row in train_rows} & {row.prompt for row in heldout_rows}
     if both:
         raise UserError(f"the task pack {config.task.name} leaks: {len(both)} held-out prompts are also trained on")
-    return Plan(loaded, source, pack, train_rows, heldout_rows, warnings)
+    selection = select_rows([listed_source(f"pack:{config.task.name}", train_rows)], config.data, config.seed)
+    return Plan(loaded, source, pack, selection, heldout_rows, warnings, parent)
+
+
+def _settle_parent(
+    loaded: Loaded[SftConfig], source: ModelSource, resume: str | None
+) -> tuple[Loaded[SftConfig], TrainedAdapter | None]:
+    """Find and check what model.parent names; `latest:NAME` becomes the run directory that it means today."""
+    config = loaded.config
+    if config.model.parent is None:
+        return loaded, None
+    named = config.model.parent
+    if resume is not None and named.startswith(LATEST):  # the newest of today may be another
+        recorded = open_run(resume, config.output.runs, config.name).read_config()["model"]
+        named = recorded.get("parent", named)
+    run = find_parent(named, config.output.runs)
+    parent = read_adapter(run / "adapter")
+    if (
+        parent.base["name"] != source.name and source.kind != "folder"
+    ):  # a folder may be another's copy: its hash decides
+        raise UserError(
+            f"model.parent {config.model.parent!r} was trained on {parent.base['name']}, and model.name is {source.name}; "
+            "an adapter means nothing on other weights: write the same model"
+        )
+    if str(run) != config.model.parent:
+        origin = f"{loaded.origins['model.parent']}: {config.model.parent}"
+        loaded = loaded.with_values({"model.parent": str(run)}, origin)
+    return loaded, parent
 
 
 def _check_effects(loaded: Loaded[SftConfig]) -> tuple[str, ...]:
     """Refuse settings that would have no effect in this run; return a warning where a flag outranks the recipe."""
     config, origins = loaded.config, loaded.origins
     warnings: list[str] = []
-    if config.data.file is not None:
+    check_data(loaded)
+    given = "data.file" if config.data.file is not None else "data.sources" if config.data.sources else None
+    if given is not None:
         named = [name for name in origins if name.startswith("task.")]
         by_recipe = all(origins[name].startswith("recipe") for name in named)
-        if named and (not by_recipe or origins["data.file"].startswith("recipe")):
-            raise UserError(f"{named[0]} ({origins[named[0]]}) has no effect with data.file; remove one of the two")
+        if named and (not by_recipe or origins[given].startswith("recipe")):
+            raise UserError(f"{named[0]} ({origins[named[0]]}) has no effect with {given}; remove one of the two")
         if named:
-            warnings.append(
-                f"data.file ({origins['data.file']}) replaces the task pack: {', '.join(named)} have no effect"
-            )
+            warnings.append(f"{given} ({origins[given]}) replaces the task pack: {', '.join(named)} have no effect")
         if config.evaluation.enabled:
             raise UserError(
-                "evaluation needs a task pack's held-out rows, and data.file replaces the pack; turn it off with --evaluation.no-enabled"
+                f"evaluation needs a task pack's held-out rows, and {given} replaces the pack; turn it off with --evaluation.no-enabled"
             )
     if config.train.max_steps and "train.epochs" in origins:
         raise UserError(
@@ -156,6 +222,11 @@ def _check_unsloth(loaded: Loaded[SftConfig]) -> tuple[str, ...]:
             config.train.gradient_checkpointing == "selective",
             "it recomputes all layers (full) or none",
         ),
+        "model.parent": (
+            config.model.parent is not None,
+            "its layers are made before parents could be merged into them",
+        ),
+        "train.layers = fused": (config.train.layers == "fused", "it has layers of its own"),
         "train.attention": (config.train.attention != "auto", "it attends by itself"),
     }
     for name, (asked, why) in refused.items():

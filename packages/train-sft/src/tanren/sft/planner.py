@@ -7,20 +7,23 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from tanren.common.chat import Sample
 from tanren.common.config import Loaded
 from tanren.common.plan import Change, Choice, Layout, Load, Target
 from tanren.common.plan.packed import PackedJob, attention_of, choice_of, open_settings_of, precision
 from tanren.common.recipe_command import RecipeCommand
 from tanren.sft.cli import COMMAND
 from tanren.sft.config import SftConfig
-from tanren.sft.packing import MicroBatch, Step, lay_out
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from transformers import PreTrainedModel
 
+    from tanren.common.chat import Sample
     from tanren.common.plan.trace import Loss
+    from tanren.sft.packing import MicroBatch, Steps
     from tanren.sft.plan import Plan
+    from tanren.sft.store import TrainingSamples
 
 
 @dataclass(frozen=True)
@@ -33,11 +36,10 @@ class SftPlanner:
         """Read the model's configuration, the tokenizer and the rows; no weights."""
         from tanren.common.models.load import load_tokenizer
         from tanren.sft.plan import make_plan
-        from tanren.sft.samples import make_samples
+        from tanren.sft.training_data import make_training_data
 
         plan = make_plan(loaded)
-        samples, _ = make_samples(load_tokenizer(plan.source), plan.train_rows, plan.config.data)
-        return job_for(plan, samples, target)
+        return job_for(plan, make_training_data(load_tokenizer(plan.source), plan).training, target)
 
 
 PLANNER = SftPlanner()
@@ -46,12 +48,23 @@ PLANNER = SftPlanner()
 def job_for(plan: Plan, samples: Sequence[Sample], target: Target) -> SftJob:
     """Return what the planner needs of a plan whose rows are samples already; of the model its configuration alone is read."""
     from tanren.common.plan.trace import read_shape
+    from tanren.sft.store import TrainingSamples
 
     config = plan.config
     shape, dtype = read_shape(plan.source), precision(config.model, target)
     kernel = attention_of(config.train.attention, shape, dtype, target)
     quantisation, method = config.model.quantisation, config.train.method
-    return SftJob(shape, dtype, kernel, plan, samples, quantisation=quantisation, method=method)
+    return SftJob(
+        shape,
+        dtype,
+        kernel,
+        plan,
+        TrainingSamples.of(samples),
+        quantisation=quantisation,
+        method=method,
+        layers=config.train.layers,
+        device=target.device,
+    )
 
 
 @dataclass(frozen=True)
@@ -59,7 +72,7 @@ class SftJob(PackedJob):
     """A recipe of train-sft with its samples."""
 
     plan: Plan
-    samples: Sequence[Sample]
+    samples: TrainingSamples
 
     @property
     def title(self) -> str:
@@ -80,31 +93,24 @@ class SftJob(PackedJob):
     @property
     def longest(self) -> int:
         """Tokens of the longest sample."""
-        return max(len(sample.input_ids) for sample in self.samples)
+        return int(self.samples.lengths.max())
 
     @cached_property
     def largest_step(self) -> int:
         """Tokens of the largest step, or of the longest sample where samples are not packed."""
-        return max(step.tokens for step in self.steps(self.choice)) if self.kernel.packs else self.longest
+        return int(self.steps(self.choice).step_tokens.max()) if self.kernel.packs else self.longest
 
     def laid_out(self, choice: Choice) -> Layout:
         """Lay the run out."""
         return layout_of(self.steps(choice))
 
-    def steps(self, choice: Choice) -> list[Step]:
+    def steps(self, choice: Choice) -> Steps:
         """Return the run's steps as the trainer will do them."""
-        config = self.plan.config
-        return lay_out(
-            self.samples,
-            rows=self.plan.rows_to_train(len(self.samples)),
-            rows_per_step=config.train.rows_per_step,
-            budget=choice.micro_batch_tokens if self.kernel.packs else 1,
-            seed=config.seed,
-        )
+        return self.plan.lay_out(self.samples, choice.micro_batch_tokens if self.kernel.packs else 1)
 
     def loss(self, load: Load) -> Loss:
         """Return the trainer's loss of a micro-batch."""
-        from tanren.sft.trainer import packed_loss
+        from tanren.sft.loss import packed_loss
 
         micro_batch = stand_in(load)
         return lambda model, device: packed_loss(model, micro_batch, device)
@@ -124,13 +130,13 @@ class SftJob(PackedJob):
             rank = config.lora.rank // 2
             found.append(Change(f"--lora.rank {rank}", self._with("lora", {"rank": rank}, self.samples)))
         half = self.longest // 2
-        kept = [sample for sample in self.samples if len(sample.input_ids) <= half]
-        if len(kept) > len(self.samples) // 2:
+        kept = self.samples.no_longer_than(half)
+        if len(kept) > len(self.samples) // 2 and all(kept.sizes):
             flag = f"--data.max-tokens {half} --data.too-long drop"
             found.append(Change(flag, self._with("data", {"max_tokens": half, "too_long": "drop"}, kept)))
         return found
 
-    def _with(self, section: str, values: Mapping[str, Any], samples: Sequence[Sample]) -> SftJob:
+    def _with(self, section: str, values: Mapping[str, Any], samples: TrainingSamples) -> SftJob:
         config = self.plan.config
         changed = getattr(config, section).model_copy(update=values)
         loaded = replace(self.plan.loaded, config=config.model_copy(update={section: changed}))
@@ -138,31 +144,35 @@ class SftJob(PackedJob):
         return replace(self, plan=plan, samples=samples, _traces={}, _layouts={}, _models={})
 
 
-def layout_of(steps: Sequence[Step]) -> Layout:
+def layout_of(steps: Steps) -> Layout:
     """Count what a laid-out run consists of."""
-    micro_batches = [micro_batch for step in steps for micro_batch in step.micro_batches]
-    later = [micro_batch for step in steps for micro_batch in step.micro_batches[1:]]
+    import numpy as np
+
+    tokens, supervised = steps.tokens, steps.supervised
+    is_first = np.zeros(len(tokens), dtype=bool)
+    is_first[steps.first_micro_batches] = True
     return Layout(
         steps=len(steps),
-        micro_batches=tuple(micro_batch.tokens for micro_batch in micro_batches),
-        tokens=sum(step.tokens for step in steps),
-        supervised=sum(step.supervised for step in steps),
-        first=_load([step.micro_batches[0] for step in steps]),
-        later=_load(later) if later else None,
+        micro_batches=tuple(tokens.tolist()),
+        tokens=int(tokens.sum()),
+        supervised=int(supervised.sum()),
+        first=_load(steps, np.flatnonzero(is_first)),
+        later=None if is_first.all() else _load(steps, np.flatnonzero(~is_first)),
     )
 
 
-def _load(micro_batches: Sequence[MicroBatch]) -> Load:
+def _load(steps: Steps, micro_batches: NDArray[np.intp]) -> Load:
     """Return the samples of the largest and the most learned tokens, which may be another's: memory grows with both."""
-    largest = max(micro_batches, key=lambda micro_batch: micro_batch.tokens)
-    return Load(
-        tuple(len(sample.input_ids) for sample in largest.samples),
-        max(sum(sample.supervised for sample in one.samples) for one in micro_batches),
-    )
+    largest = micro_batches[steps.tokens[micro_batches].argmax()]
+    lengths = steps.samples.lengths[steps.micro_batch(int(largest))]
+    return Load(tuple(lengths.tolist()), int(steps.supervised[micro_batches].max()))
 
 
 def stand_in(load: Load) -> MicroBatch:
     """Return a micro-batch of that load: the values of its tokens do not matter."""
+    from tanren.common.chat import Sample
+    from tanren.sft.packing import MicroBatch
+
     samples = []
     left = load.supervised
     for length in load.lengths:

@@ -26,12 +26,12 @@ class SftSamples:
         """Return the tokenizer, every sample in the order of the rows, and what became of the rows; no weights are loaded."""
         from tanren.common.models.load import load_tokenizer
         from tanren.sft.plan import make_plan
-        from tanren.sft.samples import make_samples
+        from tanren.sft.training_data import make_training_data
 
         plan = make_plan(loaded)
         tokenizer = load_tokenizer(plan.source)
-        samples, report = make_samples(tokenizer, plan.train_rows, plan.config.data)
-        return tokenizer, samples, report.lines()
+        data = make_training_data(tokenizer, plan)
+        return tokenizer, data.training.source, [*plan.selection.lines, *data.lines()]
 
 
 SOURCE = SftSamples()

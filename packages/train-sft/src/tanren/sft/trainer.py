@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.nn.functional import cross_entropy
 from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers import (
     PrinterCallback,
@@ -27,15 +26,15 @@ from transformers import (
     TrainingArguments,
 )
 
-from tanren.common.attention.packed import is_packed, packing_arguments
 from tanren.common.config import AUTO
 from tanren.common.console import Bar, Console
 from tanren.common.errors import FoundWantingError
-from tanren.common.models.checkpointing import enable_checkpointing
+from tanren.common.fused import choose_route
 from tanren.common.run import RunDirectory, folder_written_aside
 from tanren.sft.config import SftConfig
 from tanren.sft.coverage import say_gradients
 from tanren.sft.interruption import Interruption
+from tanren.sft.loss import packed_loss
 from tanren.sft.packing import MicroBatch, Step
 from tanren.sft.tracking import Tracker
 
@@ -111,7 +110,7 @@ class SftTrainer(Trainer):
         self._clock = time.perf_counter()
         self._save_to = run.checkpoints
         self.bar: Bar | None = None
-        self.prepare_checkpointing(model)
+        self.prepare_model(model, device)
         super().__init__(
             model=model,
             args=training_arguments(config, run, device=device, steps=len(steps)),
@@ -172,11 +171,13 @@ class SftTrainer(Trainer):
         self._losses.append(float(total))
         return total
 
-    def prepare_checkpointing(self, model: PeftModel | PreTrainedModel) -> None:
-        """Let the model keep as little for the backward pass as the recipe says."""
-        checkpointing = self._config.train.gradient_checkpointing
-        assert checkpointing != AUTO, "the plan chooses before there is a model"
-        enable_checkpointing(model, checkpointing)
+    def prepare_model(self, model: PeftModel | PreTrainedModel, device: str) -> None:
+        """Choose how the model is computed, keeping as little for the backward pass as the recipe says, and say it."""
+        train = self._config.train
+        assert train.gradient_checkpointing != AUTO, "the plan chooses before there is a model"
+        # With deterministic algorithms torch would fill every new tensor first, a pass over memory for each; nothing is read unwritten.
+        torch.utils.deterministic.fill_uninitialized_memory = False
+        self._console.line(choose_route(model, train.layers, train.gradient_checkpointing, device).line())
 
     def micro_batch_loss(self, model: torch.nn.Module, micro_batch: MicroBatch) -> torch.Tensor:
         """Return the summed cross entropy of a micro-batch's supervised tokens."""
@@ -266,38 +267,6 @@ def rate_factor(step: int, steps: int, warmup: int, schedule: str) -> float:
     if schedule == "cosine":
         return (1 + math.cos(math.pi * progress)) / 2
     return 1.0 - progress if schedule == "linear" else 1.0
-
-
-def packed_loss(model: torch.nn.Module, micro_batch: MicroBatch, device: torch.device | str) -> torch.Tensor:
-    """Return the summed cross entropy of a micro-batch's supervised tokens, in nats, as a float32 scalar.
-
-    The samples lie end to end in one row of tokens, (1, tokens), each with positions from 0. Logits are computed only
-    where the next token is learned: the output head over 49,152 words would be the largest product otherwise.
-    """
-    tokens: list[int] = []
-    positions: list[int] = []
-    predicting: list[int] = []
-    targets: list[int] = []
-    for sample in micro_batch.samples:
-        offset = len(tokens)
-        tokens += sample.input_ids
-        positions += range(len(sample.input_ids))
-        for index in range(1, len(sample.input_ids)):
-            if sample.loss_mask[index]:
-                predicting.append(offset + index - 1)
-                targets.append(sample.input_ids[index])
-    packed = is_packed(model)  # type: ignore[arg-type]
-    assert packed or len(micro_batch.samples) == 1, "another attention would attend across packed samples"
-    lengths = [len(sample.input_ids) for sample in micro_batch.samples]
-    extra = packing_arguments(lengths, device) if packed else {}
-    logits = model(
-        input_ids=torch.tensor([tokens], device=device),
-        position_ids=torch.tensor([positions], device=device),
-        logits_to_keep=torch.tensor(predicting, device=device),
-        use_cache=False,
-        **extra,
-    ).logits[0]
-    return cross_entropy(logits.float(), torch.tensor(targets, device=device), reduction="sum")
 
 
 def _collate(items: list[Step]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from tanren.sft.unsloth_engine import unsloth_loss
 class UnslothTrainer(SftTrainer):
     """SftTrainer on unsloth's forward pass: steps, optimizer, checkpoints and records are the same."""
 
-    def prepare_checkpointing(self, model: Any) -> None:
+    def prepare_model(self, model: Any, device: str) -> None:
         """Leave it as unsloth has set it when it attached the adapter."""
 
     def micro_batch_loss(self, model: torch.nn.Module, micro_batch: MicroBatch) -> torch.Tensor:

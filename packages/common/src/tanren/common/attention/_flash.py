@@ -100,8 +100,11 @@ def varlen(
 
 
 def _rows(tensor: torch.Tensor) -> torch.Tensor:
-    """(1, heads, tokens, size) -> (tokens, heads, size), without a copy: the kernels read strides."""
-    return tensor[0].transpose(0, 1)
+    """(1, heads, tokens, size) -> (tokens, heads, size), without a copy: the kernels read strides.
+
+    Not by index: its backward pass would fill a tensor of zeros and copy the gradient into it.
+    """
+    return tensor.squeeze(0).transpose(0, 1)
 
 
 @cache

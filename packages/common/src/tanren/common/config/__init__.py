@@ -7,6 +7,7 @@ from ._sections import (
     AttentionKernel,
     Checkpointing,
     GenerationConfig,
+    Layers,
     LoraConfig,
     Method,
     ModelConfig,
@@ -14,6 +15,7 @@ from ._sections import (
     Quantisation,
     TaskConfig,
 )
+from ._stages import Stage, load_stages
 from ._write import dump_toml
 
 __all__ = [
@@ -22,14 +24,17 @@ __all__ = [
     "Checkpointing",
     "ConfigModel",
     "GenerationConfig",
+    "Layers",
     "Loaded",
     "LoraConfig",
     "Method",
     "ModelConfig",
     "OutputConfig",
     "Quantisation",
+    "Stage",
     "TaskConfig",
     "dump_toml",
     "flatten",
     "load_config",
+    "load_stages",
 ]

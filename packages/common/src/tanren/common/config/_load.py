@@ -40,7 +40,7 @@ class Loaded(Generic[C]):
         nested = self.values()
         for dotted, value in values.items():
             _set(nested, dotted, value, origin)
-        config = _validate(type(self.config), nested, origin)
+        config = validate(type(self.config), nested, origin)
         return Loaded(config, {**self.origins, **dict.fromkeys(values, origin)}, self.recipe)
 
 
@@ -61,23 +61,51 @@ def load_config(
     `variables` are others that set a key, by their whole names, and give way to those.
     Raises UserError for an unknown key (with the nearest known one), a wrong type, an unreadable recipe.
     """
-    values = {} if recipe is None else _read_toml(recipe)
+    values = {} if recipe is None else read_toml(recipe)
     origins = dict.fromkeys(flatten(values), f"recipe {recipe}")
     if recipe is not None:
-        _validate(model, values, f"recipe {recipe}")
+        validate(model, values, f"recipe {recipe}")
+    return resolve(
+        model,
+        values,
+        origins,
+        recipe=recipe,
+        flags=flags,
+        environment=environment,
+        prefix=prefix,
+        prog=prog,
+        description=description,
+        variables=variables,
+    )
+
+
+def resolve(
+    model: type[C],
+    values: dict[str, Any],
+    origins: dict[str, str],
+    *,
+    recipe: Path | None,
+    flags: Sequence[str],
+    environment: Mapping[str, str],
+    prefix: str,
+    prog: str,
+    description: str,
+    variables: Mapping[str, str] | None,
+) -> Loaded[C]:
+    """Lay environment variables and flags over a recipe's values (both are changed in place), and validate: see `load_config`."""
     names = {name: dotted for name, dotted in (variables or {}).items() if environment.get(name)}
     own = sorted(name for name in environment if name.startswith(prefix))
     names |= {name: name.removeprefix(prefix).lower().replace("__", ".") for name in own}
     for variable, dotted in names.items():
         text = environment[variable]
         _set(values, dotted, text if _is_text(model, dotted) else _literal(text), f"environment variable {variable}")
-        _validate(model, values, f"environment variable {variable}")
+        validate(model, values, f"environment variable {variable}")
         origins[dotted] = f"environment variable {variable}"
     flags, free = _take_free_flags(flags, model)
     for dotted, text in free.items():
         _set(values, dotted, _literal(text), f"flag --{dotted}")
         origins[dotted] = f"flag --{dotted}"
-    base = _validate(model, values, f"recipe {recipe}" if recipe else "the defaults")
+    base = validate(model, values, f"recipe {recipe}" if recipe else "the defaults")
     given = _given(flags)
     _check_flags(model, values, given)
     config = base if not flags else tyro.cli(model, default=base, args=list(flags), prog=prog, description=description)
@@ -86,7 +114,8 @@ def load_config(
     return Loaded(config, origins, recipe)
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return a recipe's tables. Raises UserError where it cannot be read."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -179,7 +208,7 @@ def _check_flags(model: type[BaseModel], values: dict[str, Any], given: Mapping[
         kinds = {get_origin(kind) or kind for kind in (get_args(field.annotation) if union else (field.annotation,))}
         single = texts[0] if _is_text(model, name) else None if texts[0] == "None" else _literal(texts[0])
         _set(trial, name, list(texts) if list in kinds else single, f"flag --{name}")
-        _validate(model, trial, f"flag --{name}")
+        validate(model, trial, f"flag --{name}")
 
 
 def _section_of(annotation: Any) -> type[BaseModel] | None:
@@ -188,12 +217,16 @@ def _section_of(annotation: Any) -> type[BaseModel] | None:
 
 
 def _section(model: type[BaseModel], path: Sequence[str]) -> type[BaseModel] | None:
-    """Return the model of the section at `path` below `model`, if there is one."""
-    section: type[BaseModel] | None = model
+    """Return the model of the section at `path` below `model`, if there is one; a number is a place in a list of tables."""
+    annotation: Any = model
     for part in path:
+        if part.isdecimal():
+            annotation = get_args(annotation)[0] if get_origin(annotation) is list else None
+            continue
+        section = _section_of(annotation)
         field = section.model_fields.get(part) if section else None
-        section = _section_of(field.annotation) if field else None
-    return section
+        annotation = field.annotation if field else None
+    return _section_of(annotation)
 
 
 def _field(model: type[BaseModel], dotted: str) -> FieldInfo | None:
@@ -218,7 +251,8 @@ def _positive(name: str) -> str:
     return f"{head}{dot}{last.removeprefix('no_')}"
 
 
-def _validate(model: type[C], values: Mapping[str, Any], source: str) -> C:
+def validate(model: type[C], values: Mapping[str, Any], source: str) -> C:
+    """Return the configuration of these values. Raises UserError with every fault, each beginning with `source`."""
     try:
         return model.model_validate_json(json.dumps(values, default=str), strict=True)
     except ValidationError as error:

@@ -14,6 +14,8 @@ AUTO: Literal["auto"] = "auto"
 """A setting that is left to the planner, which chooses before the weights are loaded."""
 Checkpointing = Literal["none", "selective", "full"]
 """How much of a layer is computed again in the backward pass."""
+Layers = Literal["auto", "fused", "plain"]
+"""How a model's layers are computed in training (tanren.common.fused)."""
 AttentionKernel = Literal["flash_attention_4", "flash_attention_2", "varlen", "sdpa", "eager"]
 """Attention kernels of training (tanren.common.attention)."""
 Quantisation = Literal["none", "nf4", "int8"]

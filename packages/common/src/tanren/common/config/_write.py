@@ -37,9 +37,13 @@ def _key(key: str) -> str:
 
 
 def _value(value: Any) -> str:
-    """Write a value on one line: a table inside a list has to be an inline one, for a heading would leave the section."""
+    """Write a value on one line: a table inside a list has to be an inline one, for a heading would leave the section.
+
+    What is not set inside it is left out: a comment cannot stand there.
+    """
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{_key(key)} = {_value(item)}" for key, item in value.items()) + "}"
+        there = {key: item for key, item in value.items() if item is not None}
+        return "{" + ", ".join(f"{_key(key)} = {_value(item)}" for key, item in there.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(_value, value)) + "]"
     return tomli_w.dumps({"_": value}).removeprefix("_ = ").removesuffix("\n")

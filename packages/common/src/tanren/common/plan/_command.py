@@ -66,7 +66,9 @@ def run_plan(arguments: Sequence[str]) -> int:
     rest = list(arguments)
     options = _options(rest)
     planner = find_planner(options.command)
-    request = read_arguments(replace(planner.command, prog="tanren plan", description=HELP, resumable=False), rest)
+    request = read_arguments(
+        replace(planner.command, prog="tanren plan", description=HELP, resumable=False, runs_stages=False), rest
+    )
     if request is None:
         return ExitCode.DONE
     if request.dry_run:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from tanren.common.errors import UserError
+from tanren.common.fused import route_of
 from tanren.common.master_weights import MasterWeights
 from tanren.common.plan._account import Account
 from tanren.common.plan._categories import ACTIVATIONS, BACKWARD, GRADIENTS, LOSS, OPTIMIZER, TRAINED, WEIGHTS
@@ -109,11 +110,14 @@ def trace_step(model: torch.nn.Module, loss: Loss, *, gradients: bool) -> StepTr
 
 
 def _loss_begins(model: Any, account: Account) -> Any:
-    """From the output head on, what is made belongs to the logits and the loss."""
+    """From the output head on, what is made belongs to the logits and the loss; where it is not called itself, from the last norm on."""
 
     def begin(*_: Any) -> None:
         account.category = LOSS
 
+    if route_of(model).in_parts:
+        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        return base.base_model.norm.register_forward_hook(begin)
     return model.get_output_embeddings().register_forward_pre_hook(begin)
 
 

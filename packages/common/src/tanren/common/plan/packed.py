@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from tanren.common.config import AUTO, Checkpointing, LoraConfig, Method, ModelConfig, Quantisation, flatten
+from tanren.common.config import AUTO, Checkpointing, Layers, LoraConfig, Method, ModelConfig, Quantisation, flatten
 from tanren.common.errors import UserError
 from tanren.common.plan._categories import GRADIENTS
 from tanren.common.plan._job import PLANNED, Choice, Layout, Load
@@ -78,6 +78,10 @@ class PackedJob(ABC):
     """Of the frozen linear layers."""
     method: Method = field(default="lora", kw_only=True)
     """What is trained: the recipe's adapter, or all parameters."""
+    layers: Layers = field(default="plain", kw_only=True)
+    """How the layers are computed."""
+    device: str = field(default="cpu", kw_only=True)
+    """Kind of device that is planned for."""
     _traces: dict[Choice, StepTrace] = field(default_factory=dict, compare=False, kw_only=True)
     _layouts: dict[Choice, Layout] = field(default_factory=dict, compare=False, kw_only=True)
     _models: dict[Checkpointing, Any] = field(default_factory=dict, compare=False, kw_only=True)
@@ -174,7 +178,7 @@ class PackedJob(ABC):
 
     def trained_model(self, model: PreTrainedModel, choice: Choice) -> torch.nn.Module:
         """Make a model of the shape what is trained: attention, adapter, checkpointing."""
-        from tanren.common.models.checkpointing import enable_checkpointing
+        from tanren.common.fused import choose_route
 
         if self.quantisation != "none":
             from tanren.common.plan.trace import quantise
@@ -182,7 +186,7 @@ class PackedJob(ABC):
             quantise(model, self.quantisation)
         prepared: torch.nn.Module = self.prepare(model)
         prepared.train()
-        enable_checkpointing(prepared, choice.checkpointing)
+        choose_route(prepared, self.layers, choice.checkpointing, self.device, proven=False)
         return prepared
 
     def prepare(self, model: PreTrainedModel) -> Any:

@@ -19,6 +19,7 @@ from tanren.common.errors import MachineError, UserError
 from ._files import write_atomically
 
 CHECKPOINT_PREFIX = "step-"
+STAGES = "stages"
 # Kept in hand when a run starts: enough for its logs, so that a full disk is told before hours are spent.
 LEAST_FREE_BYTES = 64 * 1024 * 1024
 
@@ -28,6 +29,22 @@ class RunDirectory:
     """The paths of one run, and what may be done with them."""
 
     path: Path
+
+    @property
+    def label(self) -> str:
+        """Its name among all runs: a stage's begins with that of the run that it is a stage of."""
+        above = self.path.absolute().parent
+        return f"{above.parent.name}/{self.path.name}" if above.name == STAGES else self.path.name
+
+    @property
+    def stages(self) -> Path:
+        """The folder of the stages' run directories, of a run that has stages."""
+        return self.path / STAGES
+
+    @property
+    def finished(self) -> bool:
+        """Whether its summary.json says that it is done."""
+        return _finished(self.path)
 
     @property
     def config(self) -> Path:
@@ -158,6 +175,15 @@ def open_run(which: str, runs: Path, name: str) -> RunDirectory:
 
     Raises UserError if there is none, or if it has no checkpoint yet.
     """
+    run = find_open_run(which, runs, name)
+    if not run.checkpoint_steps():
+        has = "stages, and the recipe has none" if run.stages.is_dir() else "no checkpoint yet"
+        raise UserError(f"--resume: {run.path} has {has}; start a new run without --resume")
+    return run
+
+
+def find_open_run(which: str, runs: Path, name: str) -> RunDirectory:
+    """Find the run to resume as `open_run` does, whether it has a checkpoint or not."""
     if which == "latest":
         # With the time's form, so that `sft` does not find the runs of `sft-long`.
         form = re.compile(re.escape(name) + r"-\d{8}-\d{6}(-\d+)?")
@@ -177,8 +203,6 @@ def open_run(which: str, runs: Path, name: str) -> RunDirectory:
             raise UserError(f"--resume {which}: no run there (no config.toml); name a run directory or 'latest'")
         if _finished(run.path):
             raise UserError(f"--resume {which}: this run is finished (its summary.json says so); start a new one")
-    if not run.checkpoint_steps():
-        raise UserError(f"--resume: {run.path} has no checkpoint yet; start a new run without --resume")
     return run
 
 

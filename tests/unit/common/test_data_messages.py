@@ -10,15 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tanren.common.conversations import MOST_FAULTS, read_conversations
+from tanren.common.data import MOST_FAULTS, Source, read_rows
 from tanren.common.errors import UserError
-from tanren.common.task_contract import Message
+from tanren.common.task_contract import Message, Row
 
 GOOD = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}
 
 
 def _line(*turns: Any, **more: Any) -> str:
     return json.dumps({"messages": list(turns), **more})
+
+
+def _read(path: Path) -> list[Row]:
+    return list(read_rows(Source(str(path), layout="messages")))
 
 
 def _turn(role: Any = "user", content: Any = "q") -> dict[str, Any]:
@@ -56,7 +60,7 @@ def file(tmp_path: Path) -> Path:
 def test_a_broken_row_is_told_with_file_and_line(file: Path, line: str, told: str) -> None:
     file.write_text(f"{json.dumps(GOOD)}\n\n{line}\n", encoding="utf-8")
     with pytest.raises(UserError) as caught:
-        read_conversations(file)
+        _read(file)
     first, fault = str(caught.value).splitlines()
     assert first == "1 of 2 rows cannot be used; correct or remove them:"
     assert fault.startswith(f"{file}:3: ")
@@ -66,7 +70,7 @@ def test_a_broken_row_is_told_with_file_and_line(file: Path, line: str, told: st
 def test_all_faults_are_counted_and_the_first_ones_listed(file: Path) -> None:
     file.write_text("\n".join([json.dumps(GOOD), *(["{}"] * (MOST_FAULTS + 3))]), encoding="utf-8")
     with pytest.raises(UserError) as caught:
-        read_conversations(file)
+        _read(file)
     lines = str(caught.value).splitlines()
     assert lines[0].startswith(f"{MOST_FAULTS + 3} of {MOST_FAULTS + 4} rows")
     assert [line.split(": ")[0] for line in lines[1:-1]] == [f"{file}:{n}" for n in range(2, MOST_FAULTS + 2)]
@@ -79,22 +83,22 @@ def test_all_faults_are_counted_and_the_first_ones_listed(file: Path) -> None:
 def test_a_file_without_readable_rows_is_told(file: Path, data: bytes, told: str) -> None:
     file.write_bytes(data)
     with pytest.raises(UserError) as caught:
-        read_conversations(file)
+        _read(file)
     assert told in str(caught.value)
     assert str(file) in str(caught.value)
 
 
 def test_a_file_that_is_not_there_is_told(file: Path) -> None:
     with pytest.raises(UserError, match="no file"):
-        read_conversations(file)
+        _read(file)
     with pytest.raises(UserError, match="is a folder"):
-        read_conversations(file.parent)
+        _read(file.parent)
 
 
 def test_a_row_keeps_its_turns_its_metadata_and_its_line_as_id(file: Path) -> None:
     turns = [_turn("system", "s"), _turn(), ANSWER, _turn(content="more"), _turn("assistant", "b")]
     file.write_text(f"\n{_line(*turns, metadata={'source': 'x'})}\r\n", encoding="utf-8")
-    (row,) = read_conversations(file)
+    (row,) = _read(file)
     assert row.id == "rows.jsonl:2"
     assert row.messages == tuple(Message(turn["role"], turn["content"]) for turn in turns)
     assert row.reference == "b"
@@ -108,4 +112,4 @@ def test_any_text_survives_whatever_line_breaks_it_holds(
     path = tmp_path_factory.getbasetemp() / "any.jsonl"
     rows = [{"messages": [_turn(content="q\u2028\u0085" + text), _turn("assistant", text)]} for text in texts]
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    assert [row.reference for row in read_conversations(path)] == texts
+    assert [row.reference for row in _read(path)] == texts

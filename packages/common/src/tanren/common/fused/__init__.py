@@ -1,0 +1,15 @@
+"""Training through fused layers: fewer passes over memory, the same numbers (docs/speed.md)."""
+
+from tanren.common.fused._choice import Route, choose_route, next_token_loss, route_of
+from tanren.common.fused._loss import linear_cross_entropy
+from tanren.common.fused._model import FusedModel, NotFusableError
+
+__all__ = [
+    "FusedModel",
+    "NotFusableError",
+    "Route",
+    "choose_route",
+    "linear_cross_entropy",
+    "next_token_loss",
+    "route_of",
+]

@@ -1,0 +1,112 @@
+"""How a model is computed in training: through fused layers and a loss in parts, or the library's own way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from tanren.common.attention.packed import is_packed, packing_arguments
+from tanren.common.config import AUTO, Checkpointing, Layers
+from tanren.common.errors import UserError
+from tanren.common.fused._loss import linear_cross_entropy
+from tanren.common.fused._model import FAMILIES, FusedModel, NotFusableError
+from tanren.common.fused._proof import prove
+from tanren.common.models.checkpointing import enable_checkpointing
+
+PLAIN_HEADS = (*FAMILIES, "Qwen3MoeForCausalLM", "MixtralForCausalLM", "GptOssForCausalLM")
+"""Library classes whose logits are the product with the output head, and nothing more."""
+_ROUTE = "_tanren_route"
+
+
+@dataclass(frozen=True)
+class Route:
+    """The way from tokens to a loss that was chosen for a model."""
+
+    fused: FusedModel | None = None
+    in_parts: bool = False
+    """The loss is taken a few thousand tokens at a time, so that all logits are never held."""
+    why: str = ""
+    """Why the layers are not fused, or how the proof went."""
+
+    def line(self) -> str:
+        """Say it in one line."""
+        said = "fused" if self.fused else "the library's"
+        return f"layers: {said} ({self.why})" if self.why else f"layers: {said}"
+
+
+def choose_route(model: Any, named: Layers, checkpointing: Checkpointing, device: str, *, proven: bool = True) -> Route:
+    """Choose how a model with its adapter is computed in training on a kind of device, and keep it with the model.
+
+    `proven`: fused layers are held against the library's on the model itself. Raises UserError where fused layers were
+    named and this model cannot have them, or fails the proof.
+    """
+    fused, why = None, ""
+    if named == "plain":
+        why = "train.layers = plain"
+    elif named == AUTO and device == "cpu":
+        why = "auto fuses on a GPU"
+    else:
+        try:
+            fused = FusedModel(model, checkpointing)
+            why = prove(model, fused) if proven else ""
+        except NotFusableError as error:
+            if named == "fused":
+                raise UserError(f"train.layers = fused: {error}; leave it at auto") from None
+            fused, why = None, str(error)
+    if fused is None:
+        enable_checkpointing(model, checkpointing)
+    in_parts = _head(model) is not None and (fused is not None or (named != "plain" and device != "cpu"))
+    route = Route(fused, in_parts, why)
+    setattr(model, _ROUTE, route)
+    return route
+
+
+def route_of(model: Any) -> Route:
+    """Return the way that was chosen for a model; the library's own where none was."""
+    found: Route = getattr(model, _ROUTE, Route())
+    return found
+
+
+def next_token_loss(
+    model: Any,
+    tokens: torch.Tensor,
+    positions: torch.Tensor,
+    lengths: Sequence[int],
+    predicting: torch.Tensor,
+    targets: torch.Tensor,
+) -> torch.Tensor:
+    """Return the summed cross entropy in nats, float32, of what follows the tokens `predicting`: `targets`.
+
+    `tokens` and `positions` are (1, tokens): samples of these lengths end to end, each with positions from 0. Logits are
+    computed only where the next token is learned.
+    """
+    route = route_of(model)
+    if route.fused is not None:
+        hidden = route.fused.hidden(tokens, positions, lengths)
+    else:
+        packed = is_packed(model)
+        assert packed or len(lengths) == 1, "another attention would attend across packed samples"
+        extra = packing_arguments(lengths, tokens.device) if packed else {}
+        if not route.in_parts:
+            logits = model(
+                input_ids=tokens, position_ids=positions, logits_to_keep=predicting, use_cache=False, **extra
+            ).logits[0]
+            return torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
+        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        hidden = base.base_model(input_ids=tokens, position_ids=positions, use_cache=False, **extra).last_hidden_state[
+            0
+        ]
+    head = _head(model)
+    assert head is not None, "a loss in parts needs a plain output head"
+    return linear_cross_entropy(hidden, head.weight, predicting, targets)
+
+
+def _head(model: Any) -> torch.nn.Linear | None:
+    """The output head, where logits are the product with it and nothing more."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    head = base.get_output_embeddings()
+    plain = type(base).__name__ in PLAIN_HEADS and type(head) is torch.nn.Linear and head.bias is None
+    return head if plain else None

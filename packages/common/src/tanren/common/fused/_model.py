@@ -1,0 +1,183 @@
+"""The fused way through a model that a Llama-like library class describes; the library's own way stays as it is.
+
+The weights are the model's own, so evaluation, generation, saving and resuming know nothing of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils.checkpoint import checkpoint
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from tanren.common.attention.packed import is_packed, packing_arguments
+from tanren.common.config import Checkpointing
+from tanren.common.fused._layer import AttentionParts, Kept, MlpParts, Norm, after_attention, before_attention, mlp
+from tanren.common.fused._operations import Heads
+from tanren.common.fused._projections import Projections, stacks
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+FAMILIES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
+"""Library classes whose layers are: norm, attention with rotary embedding, residual, norm, gated MLP with SiLU, residual."""
+LARGEST_RANK = 64
+"""Of an adapter: a kernel holds three blocks of so many rows in registers."""
+
+
+class NotFusableError(Exception):
+    """Why a model keeps the library's own way."""
+
+
+@dataclass(frozen=True)
+class _Layer:
+    module: Any
+    """The library's attention module: its kernel is handed it."""
+    attention: AttentionParts
+    mlp: MlpParts
+
+
+class FusedModel:
+    """A causal language model with adapters, from token ids to the last hidden states."""
+
+    def __init__(self, model: Any, checkpointing: Checkpointing) -> None:
+        """Take a PEFT model apart. Raises NotFusableError where its layers are not what is fused here."""
+        if not hasattr(model, "get_base_model"):
+            raise NotFusableError("it has no adapters")
+        base = model.get_base_model()
+        if type(base).__name__ not in FAMILIES:
+            raise NotFusableError(f"{type(base).__name__} is none of {', '.join(FAMILIES)}")
+        if not is_packed(base):
+            raise NotFusableError("its attention does not take packed samples")
+        self._backbone = base.model
+        self._config = base.config
+        self._checkpointing = checkpointing
+        _check(model, self._backbone)
+        self._layers = [_layer(layer, self._config) for layer in self._backbone.layers]
+        self._stacks = stacks(
+            [
+                group
+                for layer in self._layers
+                for group in (layer.attention.qkv, layer.attention.out, layer.mlp.gate_up, layer.mlp.down)
+            ]
+        )
+
+        self._refresh()
+
+    def _refresh(self) -> None:
+        with torch.no_grad():
+            for stack in self._stacks:
+                stack.refresh()
+
+    def hidden(self, input_ids: torch.Tensor, positions: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
+        """Return the hidden states before the output head, (tokens, width); ids and positions (1, tokens), packed."""
+        self._refresh()
+        embedded = self._backbone.embed_tokens(input_ids)
+        cos, sin = (part[0] for part in self._backbone.rotary_emb(embedded, positions))
+        packing = packing_arguments(lengths, input_ids.device)
+        x = embedded[0]
+        for layer in self._layers:
+            x = self._through(layer, x, cos, sin, packing)
+        normed: torch.Tensor = self._backbone.norm(x)
+        return normed
+
+    def _through(
+        self, layer: _Layer, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, packing: dict[str, Any]
+    ) -> torch.Tensor:
+        if self._checkpointing != "full" or not torch.is_grad_enabled():
+            kept: Kept = "gate_up" if self._checkpointing == "none" else "low"
+            return mlp(self._attention(layer, x, cos, sin, packing), layer.mlp, keep=kept, need=True)
+        runs = 0
+
+        def run(x: torch.Tensor) -> torch.Tensor:
+            nonlocal runs
+            runs += 1
+            attended = self._attention(layer, x, cos, sin, packing)
+            return mlp(attended, layer.mlp, keep="input", need=runs == 1)
+
+        result: torch.Tensor = checkpoint(run, x, use_reentrant=False, preserve_rng_state=False)
+        return result
+
+    def _attention(
+        self, layer: _Layer, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, packing: dict[str, Any]
+    ) -> torch.Tensor:
+        parts = layer.attention
+        query, key, value, x = before_attention(x, parts, cos, sin)
+        kernel = ALL_ATTENTION_FUNCTIONS[self._config._attn_implementation]
+        rows = (part.transpose(0, 1).unsqueeze(0) for part in (query, key, value))  # (1, heads, tokens, size)
+        attended, _ = kernel(layer.module, *rows, None, scaling=parts.scale, sliding_window=parts.window, **packing)
+        return after_attention(attended.reshape(len(x), -1), x, parts)
+
+
+def _check(model: Any, backbone: Any) -> None:
+    """Raise NotFusableError for adapters and settings that the fused layers do not know."""
+    from peft.tuners.lora import Linear
+
+    config = backbone.config
+    if config.hidden_act != "silu":
+        raise NotFusableError(f"its MLP has {config.hidden_act}, not silu")
+    if getattr(config, "attention_dropout", 0.0):
+        raise NotFusableError("it has dropout on attention")
+    inside = set()
+    for layer in backbone.layers:
+        for module in _projections(layer):
+            inside |= {id(parameter) for parameter in module.parameters()}
+            if type(module) is torch.nn.Linear:
+                continue
+            if type(module) is not Linear or type(module.base_layer) is not torch.nn.Linear:
+                raise NotFusableError(f"a projection is of the kind {type(module).__name__}")
+            if list(module.lora_A) != ["default"] or module.lora_variant or module.merged:
+                raise NotFusableError("its adapters are not plain LoRA")
+            if not isinstance(module.lora_dropout["default"], torch.nn.Identity):
+                raise NotFusableError("its adapters have dropout (lora.dropout)")
+            if module.lora_A["default"].weight.shape[0] > LARGEST_RANK:  # type: ignore[index]
+                raise NotFusableError(f"its adapters have a rank over {LARGEST_RANK}")
+        if layer.self_attn.o_proj.bias is not None or layer.mlp.gate_proj.bias is not None:
+            raise NotFusableError("its output projection or its MLP has biases")
+    outside = [name for name, weight in model.named_parameters() if weight.requires_grad and id(weight) not in inside]
+    if outside:
+        raise NotFusableError(f"more than adapters of its layers is trained ({outside[0]})")
+
+
+def _projections(layer: Any) -> list[Any]:
+    attention, gated = layer.self_attn, layer.mlp
+    return [
+        *(attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj),
+        *(gated.gate_proj, gated.up_proj, gated.down_proj),
+    ]
+
+
+def _layer(layer: Any, config: Any) -> _Layer:
+    attention = layer.self_attn
+    norms = [getattr(attention, name, None) for name in ("q_norm", "k_norm")]
+    query_norm, key_norm = (None if norm is None else norm.weight.detach() for norm in norms)
+    heads = Heads(
+        config.num_attention_heads,
+        config.num_key_value_heads,
+        attention.head_dim,
+        query_norm,
+        key_norm,
+        eps=0.0 if norms[0] is None else norms[0].variance_epsilon,
+    )
+    window = (
+        attention.sliding_window if hasattr(attention, "sliding_window") else getattr(config, "sliding_window", None)
+    )
+    q, k, v, o, gate, up, down = _projections(layer)
+    return _Layer(
+        attention,
+        AttentionParts(
+            _norm(layer.input_layernorm),
+            Projections([q, k, v]),
+            heads,
+            Projections([o]),
+            attention.scaling,
+            window or 0,
+        ),
+        MlpParts(_norm(layer.post_attention_layernorm), Projections([gate, up]), Projections([down])),
+    )
+
+
+def _norm(module: Any) -> Norm:
+    return Norm(module.weight.detach(), module.variance_epsilon)

@@ -1,0 +1,184 @@
+"""Frozen projections of one input with their adapters, laid out so that a layer multiplies by all of them at once.
+
+PEFT keeps an adapter as two small layers beside each projection, in float32, and multiplies the input by each. Here the
+adapters' weights stay PEFT's own parameters, which the optimizer changes and checkpoints hold. For the products they are
+copied once a pass, in the model's precision, into two blocks for each input: all A one below the other, all B on the
+diagonal of a matrix. So one small product makes the low-rank values of all projections, and one their gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import Any
+
+import torch
+
+from tanren.common.fused._operations import Low
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """The low-rank adapter of one projection: its result gains scale * x @ A.T @ B.T."""
+
+    a: torch.nn.Parameter
+    b: torch.nn.Parameter
+    scale: float
+
+
+class Projections:
+    """Projections of one input, (out, in) each: their frozen weights as one matrix, and their adapters."""
+
+    def __init__(self, modules: Sequence[Any]) -> None:
+        """Join the frozen weights: each module's own weight becomes a part of the joint one, so nothing is held twice."""
+        bases = [getattr(module, "base_layer", module) for module in modules]
+        self.widths = tuple(int(base.out_features) for base in bases)
+        self.weight = _joined([base.weight for base in bases])
+        biases = [base.bias for base in bases]
+        self.bias = _joined(biases) if biases[0] is not None else None
+        self.adapters = [_adapter(module) for module in modules]
+        self.ranks = tuple(0 if one is None else len(one.a) for one in self.adapters)
+        self.scales = {one.scale for one in self.adapters if one is not None}
+        # `stack` gives them their place.
+        self.down: torch.Tensor | None = None
+        self.up: torch.Tensor | None = None
+
+    @property
+    def parameters(self) -> list[torch.nn.Parameter]:
+        """A and B of each adapter, in order."""
+        return [parameter for one in self.adapters if one is not None for parameter in (one.a, one.b)]
+
+    def product(self, x: torch.Tensor) -> torch.Tensor:
+        """Return x @ weight.T + bias, (tokens, sum of widths): the frozen part."""
+        return torch.mm(x, self.weight.t()) if self.bias is None else torch.addmm(self.bias, x, self.weight.t())
+
+    def low(self, x: torch.Tensor) -> Low:
+        """Return the adapters' products with A."""
+        return self.low_of(None if self.down is None else torch.mm(x, self.down.t()))
+
+    def low_of(self, values: torch.Tensor | None) -> Low:
+        """Return what `low` returned, from the values that were kept of it."""
+        return Low(values, self.up, self.ranks, self.widths)
+
+    def gradient_of_low(self, dy: torch.Tensor) -> torch.Tensor | None:
+        """Return the gradient of `low`'s values, (tokens, sum of ranks), from that of the projections' results."""
+        return None if self.up is None else torch.mm(dy, self.up)
+
+    def gradient_of_input(self, dy: torch.Tensor, d_low: torch.Tensor | None) -> torch.Tensor:
+        """Return the gradient of the input, through the frozen weights and the adapters."""
+        dx = torch.mm(dy, self.weight)
+        if d_low is not None and self.down is not None:
+            dx.addmm_(d_low, self.down)
+        return dx
+
+    def gradients_of_b(self, dy: torch.Tensor, low: Low) -> list[torch.Tensor | None]:
+        """Return the gradient of each B, float32 (out, rank)."""
+        if low.values is None:
+            return [None] * len(self.ranks)
+        return low.blocks(product32(dy.t(), low.values))
+
+    def gradients(
+        self, x: torch.Tensor | None, d_low: torch.Tensor | None, d_bs: Sequence[torch.Tensor | None]
+    ) -> list[torch.Tensor | None]:
+        """Return the gradients of `parameters` from the input, the gradient of `low`'s values and those of each B."""
+        if d_low is None or x is None:
+            return []
+        return self.scaled(product32(d_low.t(), x), d_bs)
+
+    def scaled(self, d_down: torch.Tensor | None, d_bs: Sequence[torch.Tensor | None]) -> list[torch.Tensor | None]:
+        """Return the gradients of `parameters` from that of all A, but for the scale, and those of each B."""
+        if d_down is None:
+            return []
+        if len(self.scales) == 1:
+            d_down.mul_(next(iter(self.scales)))
+        found: list[torch.Tensor | None] = []
+        for one, d_a, d_b in zip(self.adapters, d_down.split(self.ranks), d_bs, strict=True):
+            if one is None or d_b is None:
+                continue
+            scaled = d_a if len(self.scales) == 1 else d_a * one.scale
+            found += [scaled.to(one.a.dtype), d_b.to(one.b.dtype)]
+        return found
+
+
+class Stack:
+    """The adapters of projections of the same form, one from each layer: copied for all layers at once."""
+
+    def __init__(self, groups: Sequence[Projections]) -> None:
+        """Lay out the blocks that the products use; their values come with `refresh`."""
+        self._groups, first = groups, groups[0]
+        layers, total, weight = len(groups), sum(first.ranks), first.weight
+        self._down = weight.new_empty(layers, total, weight.shape[1])
+        self._up = weight.new_zeros(layers, sum(first.widths), total)
+        for group, down, up in zip(groups, self._down, self._up, strict=True):
+            group.down, group.up = down, up
+        self._columns = list(pairwise(accumulate(first.widths, initial=0)))
+        self._rows = list(pairwise(accumulate(first.ranks, initial=0)))
+        self._joint: list[tuple[torch.Tensor, torch.Tensor] | None] = [None] * len(first.ranks)
+
+    def refresh(self) -> None:
+        """Copy the adapters' weights, which the optimizer may have changed."""
+        for index, one in enumerate(self._groups[0].adapters):
+            if one is None:
+                continue
+            a, b = self._joined(index)
+            (begin, end), (left, right) = self._rows[index], self._columns[index]
+            torch.mul(a, one.scale, out=self._down[:, begin:end])
+            self._up[:, left:right, begin:end].copy_(b)
+
+    def _joined(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return A and B of all layers as two tensors, (layers, rank, in) and (layers, out, rank), of which they are views.
+
+        What loads a checkpoint may give a parameter other memory: then they are joined again.
+        """
+        adapters = [one for group in self._groups if (one := group.adapters[index]) is not None]
+        joint = self._joint[index]
+        if joint is None or not all(
+            one.a.data_ptr() == a.data_ptr() and one.b.data_ptr() == b.data_ptr()
+            for one, a, b in zip(adapters, *joint, strict=True)
+        ):
+            joint = (_stacked([one.a for one in adapters]), _stacked([one.b for one in adapters]))
+            self._joint[index] = joint
+        return joint
+
+
+def stacks(groups: Sequence[Projections]) -> list[Stack]:
+    """Return the stacks of all projections with adapters: one for each form."""
+    forms: dict[Any, list[Projections]] = {}
+    for group in groups:
+        if any(group.ranks):
+            scales = tuple(None if one is None else one.scale for one in group.adapters)
+            forms.setdefault((group.widths, group.ranks, scales, group.weight.shape), []).append(group)
+    return [Stack(alike) for alike in forms.values()]
+
+
+def product32(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Return a product in float32 of matrices in the model's precision."""
+    if first.is_cuda and first.dtype != torch.float32:
+        return torch.mm(first, second, out_dtype=torch.float32)
+    return torch.mm(first.float(), second.float())
+
+
+def _adapter(module: Any) -> Adapter | None:
+    if not hasattr(module, "lora_A") or not module.lora_A:
+        return None
+    scale = float(module.scaling["default"])
+    return Adapter(module.lora_A["default"].weight, module.lora_B["default"].weight, scale)
+
+
+def _joined(parameters: Sequence[torch.nn.Parameter]) -> torch.Tensor:
+    """Return one tensor of all parameters, end to end; each becomes a view of its part. One alone stays as it is."""
+    if len(parameters) == 1:
+        return parameters[0].detach()
+    joint = torch.cat([parameter.detach() for parameter in parameters])
+    for parameter, part in zip(parameters, joint.split([len(one) for one in parameters]), strict=True):
+        parameter.data = part
+    return joint
+
+
+def _stacked(parameters: Sequence[torch.nn.Parameter]) -> torch.Tensor:
+    """Return one tensor of parameters of one shape; each becomes a view of its part."""
+    joint = torch.stack([parameter.detach() for parameter in parameters])
+    for parameter, part in zip(parameters, joint, strict=True):
+        parameter.data = part
+    return joint
