@@ -218,9 +218,9 @@ def _check_unsloth(loaded: Loaded[SftConfig]) -> tuple[str, ...]:
         ),
         "lora.dora": (config.lora.dora, "its fused kernels leave DoRA out"),
         "lora.target_parameters": (bool(config.lora.target_parameters), "it packs samples of dense models alone"),
-        "train.gradient_checkpointing = selective": (
-            config.train.gradient_checkpointing == "selective",
-            "it recomputes all layers (full) or none",
+        f"train.gradient_checkpointing = {config.train.gradient_checkpointing}": (
+            config.train.gradient_checkpointing in ("selective", "auto"),
+            "it recomputes all layers (full) or none, and which of them is not planned for it",
         ),
         "model.parent": (
             config.model.parent is not None,
