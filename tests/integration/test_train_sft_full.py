@@ -18,6 +18,7 @@ name = "full"
 
 [model]
 name = "builtin:tiny-qwen3"
+threads = 1
 
 [data]
 file = "rows.jsonl"
@@ -105,6 +106,16 @@ def test_settings_that_full_training_has_no_use_for_are_refused(
 ) -> None:
     assert train_sft("full.toml", *more, "--dry-run") == 2
     assert told in capsys.readouterr().err
+
+
+def test_a_flag_that_asks_for_full_training_outranks_the_recipes_adapter_and_says_so(
+    work: Path, train_sft: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train_sft("tiny.toml", "--train.method", "full", "--dry-run") == 0
+    printed = capsys.readouterr()
+    assert "train.method = full (flag --train.method): lora.dropout (recipe tiny.toml) have no effect" in (
+        printed.err + printed.out
+    )
 
 
 def test_updates_that_bfloat16_would_round_away_add_up_in_the_copies() -> None:

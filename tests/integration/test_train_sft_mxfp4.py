@@ -109,7 +109,9 @@ def test_an_mxfp4_checkpoint_trains_its_experts_and_says_so(
 ) -> None:
     experts = ("--lora.target-parameters", "1.mlp.experts.gate_up_proj", "1.mlp.experts.down_proj")
     named = ("--model.name", stored[0], "--lora.target-modules", "q_proj", *experts, "--lora.dropout", "0")
-    assert train_sft("tiny.toml", *named, "--train.max-steps", "1", "--output.run-dir", "run") == 0
+    assert (
+        train_sft("tiny.toml", *named, "--train.max-steps", "1", "--model.threads", "1", "--output.run-dir", "run") == 0
+    )
     said = capsys.readouterr().err
     assert "stored as mxfp4: dequantised to" in said
     assert "and 2 of 4 fused tensors of experts" in said

@@ -114,6 +114,8 @@ def test_a_run_on_quantised_layers_says_it_records_it_and_resumes_bit_for_bit(
 ) -> None:
     named = (
         "tiny.toml",
+        "--model.threads",
+        "1",
         "--model.quantisation",
         quantisation,
         "--train.max-steps",

@@ -55,6 +55,7 @@ def job(h100: MakeTarget) -> MakeJob:
         model: str = "builtin:tiny-qwen3",
         lengths: list[int] | None = None,
         target: Target | None = None,
+        quantisation: str = "none",
         **sections: dict[str, Any],
     ) -> SftJob:
         generator = random.Random(5)
@@ -63,7 +64,7 @@ def job(h100: MakeTarget) -> MakeJob:
             Sample(str(index), [1] * length, [position >= length // 2 for position in range(length)], "")
             for index, length in enumerate(lengths)
         ]
-        config = SftConfig.model_validate({"model": {"name": model}} | sections)
+        config = SftConfig.model_validate({"model": {"name": model, "quantisation": quantisation}} | sections)
         plan = Plan(Loaded(config, {}, None), resolve_source(model), None, Selection(), [])
         return job_for(plan, samples, target or h100())
 

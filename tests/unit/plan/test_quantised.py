@@ -20,7 +20,7 @@ LINEAR = 4 * (2 * 1024 * 1024 + 2 * 512 * 1024 + 3 * 3072 * 1024)
 @pytest.fixture
 def traced(job: MakeJob, wide: str) -> Callable[[Quantisation], StepTrace]:
     """Return a function that traces the wide model with its linear layers in so many bits."""
-    plain = job(wide, [512, 512])
+    plain = job(wide, [512, 512], train={"layers": "plain"})  # quantised layers are never fused
 
     def trace(quantisation: Quantisation) -> StepTrace:
         return plain.as_if("lora", quantisation).trace(Choice(1024, "none"))
@@ -68,3 +68,24 @@ def test_smaller_variants_keep_method_and_bits(job: MakeJob, wide: str) -> None:
 def test_full_training_has_no_frozen_layers_to_quantise(job: MakeJob) -> None:
     with pytest.raises(UserError, match="--method full freezes none"):
         job().as_if("full", "nf4")
+
+
+def test_the_recipes_own_method_and_bits_are_planned_unless_others_are_asked_for(job: MakeJob) -> None:
+    own = job(quantisation="nf4")
+    assert (own.quantisation, own.as_if(None, None).quantisation) == ("nf4", "nf4")
+    assert own.as_if(None, "none").quantisation == "none"
+    full = job(train={"method": "full"})
+    assert full.as_if(None, None).title == "all parameters"
+    assert full.as_if("lora", None).title == "LoRA rank 16 on all-linear"
+
+
+def test_layers_in_8_bits_keep_their_inputs_where_checkpointing_does_not_reach_them(job: MakeJob, wide: str) -> None:
+    """bitsandbytes 0.50 keeps the input in an attribute of its autograd function (`ctx.tensors`), not with save_for_backward."""
+    plain = job(wide, [512, 512])
+    kept = {
+        quantisation: plain.as_if("lora", quantisation).trace(Choice(1024, "full")).peak["activations"]
+        for quantisation in ("nf4", "int8")
+    }
+    # 1,024 tokens in bfloat16; q, k, v share one input, gate and up another; o and down have one each: 3 x 1024 + 3072 wide
+    expected = 4 * 1024 * 2 * (3 * 1024 + 3072)
+    assert kept["int8"] - kept["nf4"] == pytest.approx(expected, rel=0.3)

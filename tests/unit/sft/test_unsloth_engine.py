@@ -82,7 +82,10 @@ def test_a_model_whose_packed_samples_see_one_another_is_refused() -> None:
         ({"lora": {"dora": True}}, "cannot have lora.dora"),
         ({"lora": {"target_parameters": ["mlp.experts.down_proj"]}}, "cannot have lora.target_parameters"),
         ({"train": {"gradient_checkpointing": "selective"}}, "cannot have train.gradient_checkpointing = selective"),
+        ({"train": {"gradient_checkpointing": "auto"}}, "cannot have train.gradient_checkpointing = auto"),
         ({"train": {"attention": "sdpa"}}, "cannot have train.attention"),
+        ({"train": {"layers": "fused"}}, "cannot have train.layers = fused"),
+        ({"model": {"parent": "runs/a1"}}, "cannot have model.parent"),
     ],
 )
 def test_what_unsloth_has_no_place_for_is_refused_in_the_plan(sections: dict[str, dict[str, Any]], told: str) -> None:

@@ -232,11 +232,13 @@ def _check_method(loaded: Loaded[SftConfig]) -> tuple[str, ...]:
     if config.train.method == "lora":
         _check_adapter(config)
         return _check_unsloth(loaded) if config.train.engine == "unsloth" else ()
-    named = [f"{name} ({origins[name]})" for name in sorted(origins) if name.startswith("lora.")]
-    if named:
-        raise UserError(
-            f"{', '.join(named)}: no effect with train.method = full, which has no adapter; remove one of the two"
-        )
+    named = [name for name in sorted(origins) if name.startswith("lora.")]
+    told = ", ".join(f"{name} ({origins[name]})" for name in named)
+    replaced = all(origins[name].startswith("recipe") for name in named) and not origins["train.method"].startswith(
+        "recipe"
+    )
+    if named and not replaced:
+        raise UserError(f"{told}: no effect with train.method = full, which has no adapter; remove one of the two")
     if config.model.quantisation != "none":
         raise UserError(
             f"model.quantisation = {config.model.quantisation} keeps frozen weights in fewer bits, and train.method = full freezes none: take one"
@@ -245,7 +247,7 @@ def _check_method(loaded: Loaded[SftConfig]) -> tuple[str, ...]:
         raise UserError(
             "train.engine = unsloth trains adapters here; with train.method = full write train.engine = native"
         )
-    return ()
+    return (f"train.method = full ({origins['train.method']}): {told} have no effect",) if named else ()
 
 
 def _check_unsloth(loaded: Loaded[SftConfig]) -> tuple[str, ...]:
@@ -259,10 +261,15 @@ def _check_unsloth(loaded: Loaded[SftConfig]) -> tuple[str, ...]:
         ),
         "lora.dora": (config.lora.dora, "its fused kernels leave DoRA out"),
         "lora.target_parameters": (bool(config.lora.target_parameters), "it packs samples of dense models alone"),
-        "train.gradient_checkpointing = selective": (
-            config.train.gradient_checkpointing == "selective",
-            "it recomputes all layers (full) or none",
+        f"train.gradient_checkpointing = {config.train.gradient_checkpointing}": (
+            config.train.gradient_checkpointing in ("selective", "auto"),
+            "it recomputes all layers (full) or none, and which of them is not planned for it",
         ),
+        "model.parent": (
+            config.model.parent is not None,
+            "its layers are made before parents could be merged into them",
+        ),
+        "train.layers = fused": (config.train.layers == "fused", "it has layers of its own"),
         "train.attention": (config.train.attention != "auto", "it attends by itself"),
         "train.neftune_alpha": (config.train.neftune_alpha > 0, "noise has not been tried in its forward pass"),
     }
