@@ -10,6 +10,7 @@ The first steps are not counted: they compile. What fails is a result as well.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import subprocess
 import sys
@@ -83,7 +84,8 @@ def ours(name: str, folder: Path, rows: Path, steps: int, scratch: Path) -> dict
     recipe = scratch / "recipe.toml"
     recipe.write_text('name = "speed"\n[evaluation]\nenabled = false\n', encoding="utf-8")
     command = [sys.executable, "-c", "from tanren.sft.cli import main; main()", str(recipe), *listed]
-    run([*command, "--lora.target-modules", *PROJECTIONS])
+    tracked = importlib.util.find_spec("mlflow") is not None  # on, as for users, where it is installed
+    run([*command, *([] if tracked else ["--tracking.no-mlflow"]), "--lora.target-modules", *PROJECTIONS])
     events = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     counted = [event for event in events if event["kind"] == "step"][WARM_UP:]
     tokens, seconds = sum(step["tokens"] for step in counted), sum(step["seconds"] for step in counted)
@@ -97,6 +99,7 @@ def ours(name: str, folder: Path, rows: Path, steps: int, scratch: Path) -> dict
         "predicted_gib": memory.get("predicted_gib"),
         "steps": len(counted),
         "said": said,
+        "mlflow": tracked,
     }
 
 

@@ -29,7 +29,7 @@ def main(name: str, folder: str, rows: str, steps: str) -> None:
     import torch
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
-    from trl import SFTConfig, SFTTrainer
+    from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 
     from benchmarks.sft.work import ALPHA, LR, MOST, PROJECTIONS, RANK
 

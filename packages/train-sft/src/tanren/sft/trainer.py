@@ -223,7 +223,7 @@ class SftTrainer(Trainer):
         train = self.config.train
         assert train.gradient_checkpointing != AUTO, "the plan chooses before there is a model"
         # With deterministic algorithms torch would fill every new tensor first, a pass over memory for each; nothing is read unwritten.
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         self._console.line(choose_route(model, train.layers, train.gradient_checkpointing, device).line())
 
     def micro_batch_loss(self, model: torch.nn.Module, micro_batch: MicroBatch) -> torch.Tensor:
