@@ -103,3 +103,20 @@ def test_the_quickstart_learns_on_the_gpu(train_sft: Command, tmp_path: Path) ->
     print({"difference": difference, "seconds": summary["seconds_by_phase"], "tokens/s": summary["tokens_per_second"]})  # noqa: T201
     assert difference["value"] >= 0.25
     assert difference["low"] > 0
+
+
+def test_resuming_is_bit_for_bit_on_the_gpu(
+    train_sft: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ("--checkpoint.every-steps", 20, "--lora.dropout", 0.1, "--train.neftune-alpha", 5)
+    assert train_sft("tiny.toml", "--output.run-dir", "run", *more) == 0
+    assert train_sft("run/config.toml", "--resume", "run", "--verify") == 0
+    assert "weights, optimizer, rate and random states after step 40: equal" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["adamw_8bit", "paged_adamw_8bit"])
+def test_8_bit_adamw_learns(train_sft: Command, tmp_path: Path, name: str) -> None:
+    pytest.importorskip("bitsandbytes")
+    assert train_sft("tiny.toml", "--output.run-dir", "run", "--optim.name", name, "--lora.rank", 64) == 0
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text(encoding="utf-8"))
+    assert summary["last_loss"] < 0.85 * summary["first_loss"]

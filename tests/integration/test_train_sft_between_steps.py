@@ -131,3 +131,20 @@ def test_a_setting_without_effect_is_refused(
     assert train_sft("between.toml", *flags) == 2
     assert told in capsys.readouterr().err
     assert not (pack / "runs").exists()
+
+
+def test_rows_that_the_data_keeps_for_it_are_validated_on(
+    work: Path, train_sft: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = ("--data.validation-share", 0.2)
+    assert train_sft("tiny.toml", "--output.run-dir", "kept", *kept, "--validation.every-steps", 3) == 0
+    events = [event for event in read_events(work / "kept" / "metrics.jsonl") if event["kind"] == "validation"]
+    assert [(event["step"], event["rows"]) for event in events] == [(0, 6), (3, 6), (6, 6)]
+    capsys.readouterr()
+    assert train_sft("tiny.toml", *kept, "--dry-run") == 0
+    told = (
+        "data.validation_share: rows are kept out of training, and no loss is taken on them; set validation.every_steps"
+    )
+    assert told in capsys.readouterr().out
+    assert train_sft("tiny.toml", "--validation.every-steps", 3) == 2
+    assert "validation.every_steps needs rows that are not trained on" in capsys.readouterr().err

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from tanren.common.errors import UserError
 from tanren.common.jsonl import numbered_lines
 from tanren.common.run import write_atomically
-from tanren.common.task_contract import Message, Row
+from tanren.common.task_contract import Message, Row, Segment
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,8 @@ def read_tasks(path: Path) -> list[Row]:
     for number, record in _read(path):
         try:
             prompt = tuple(Message(**message) for message in record.pop("prompt"))
-            rows.append(Row(prompt=prompt, **record))
+            segments = tuple(Segment(**segment) for segment in record.pop("segments", ()))
+            rows.append(Row(prompt=prompt, segments=segments, **record))
         except (TypeError, KeyError, AttributeError):
             expected = ", ".join(Row.__dataclass_fields__)
             raise UserError(f"{path}:{number}: not a task; expected an object with {expected}") from None

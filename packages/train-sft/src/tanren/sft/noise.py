@@ -45,8 +45,9 @@ class EmbeddingNoise:
             return output
         self._added = True
         _, tokens, hidden = output.shape
-        lengths = torch.tensor(self._lengths, device=output.device)
-        bound = torch.zeros(tokens, device=output.device)
+        # On the host: to repeat by counts that lie on a GPU would wait for it.
+        lengths = torch.tensor(self._lengths)
+        bound = torch.zeros(tokens)
         bound[: sum(self._lengths)] = (self._alpha / (lengths * hidden).sqrt()).repeat_interleave(lengths)
         noise = torch.empty(output.shape, device=output.device).uniform_(-1, 1)
-        return output + (noise * bound[None, :, None]).to(output.dtype)
+        return output + (noise * bound.to(output.device)[None, :, None]).to(output.dtype)
