@@ -90,16 +90,20 @@ class Guard:
         path.parent.mkdir(exist_ok=True)
         write_atomically(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
         return FoundWantingError(
-            f"step {number}: {fault}; the weights are as before this step. {_worst(lines[1:])}. The batch is in {path}. "
-            "Correct the row, lower optim.lr or raise optim.warmup_ratio, and start again or from an earlier checkpoint"
+            f"step {number}: {fault}; the weights are as before this step. {_worst(lines[1:])}; and start again or from an "
+            f"earlier checkpoint. The batch is in {path}"
         )
 
 
 def _worst(samples: Sequence[Mapping[str, Any]]) -> str:
-    """Say which row has the largest loss per token; one that is no number is the largest."""
+    """Say which row has the largest loss per token (one that is no number is the largest), and what to do."""
     worst = max(samples, key=lambda one: math.inf if math.isnan(one["loss"]) else one["loss"])
     if len(samples) > 1 and not any(math.isfinite(one["loss"]) for one in samples):
-        return f"Every row's loss is {worst['loss']}: the weights are at fault, not a row"
+        return (
+            f"Every row's loss is {worst['loss']}: the weights are at fault, not a row: training diverged; lower optim.lr or "
+            "raise optim.warmup_ratio"
+        )
     return (
-        f"The largest loss has row {worst['row']}: {worst['loss']:.4f} on {worst['supervised_tokens']} learned tokens"
+        f"The largest loss has row {worst['row']}: {worst['loss']:.4f} on {worst['supervised_tokens']} learned tokens; correct "
+        "the row, or lower optim.lr"
     )
