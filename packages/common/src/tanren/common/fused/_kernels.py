@@ -1,6 +1,7 @@
 """The fused operations of `_operations` as Triton kernels, for CUDA. Sums are in float32 and in a fixed order.
 
-`T` is tokens, `R` an adapter's rank (padded to at least 16 for the matrix units), `D` the size of a head.
+`T` is tokens, `R` an adapter's rank (padded to at least 16 for the matrix units). Numbers that change from pass to pass are
+not specialised: Triton would compile a kernel anew, for seconds, at the first pass whose tokens are a multiple of 16.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ def _rms_norm_backward_kernel(  # type: ignore[no-untyped-def]
     tl.store(y_ptr + place, normed * weight, mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens"])
 def _rotate_kernel(  # type: ignore[no-untyped-def]
     qkv_ptr, low_ptr, up_ptr, q_norm_ptr, k_norm_ptr, cos_ptr, sin_ptr, q_ptr, k_ptr, v_ptr,
     tokens, eps,
@@ -122,7 +123,7 @@ def _rotate_kernel(  # type: ignore[no-untyped-def]
         tl.store(target + HALF, second * cos + first * sin, mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens"])
 def _rotate_backward_kernel(  # type: ignore[no-untyped-def]
     dq_ptr, dk_ptr, dv_ptr, qkv_ptr, low_ptr, up_ptr, q_norm_ptr, k_norm_ptr, cos_ptr, sin_ptr, dqkv_ptr,
     tokens, eps,
@@ -177,7 +178,7 @@ def _rotate_backward_kernel(  # type: ignore[no-untyped-def]
         tl.store(dqkv_ptr + place + HALF, d_second, mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens", "chunk"])
 def _swiglu_kernel(  # type: ignore[no-untyped-def]
     gate_up_ptr, low_ptr, up_ptr, out_ptr, tokens, width, chunk,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, RG: tl.constexpr, RU: tl.constexpr, RP: tl.constexpr,
@@ -206,7 +207,7 @@ def _swiglu_kernel(  # type: ignore[no-untyped-def]
         tl.store(out_ptr + wide * width + columns[None, :], gate * tl.sigmoid(gate) * up, mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens", "chunk"])
 def _swiglu_backward_kernel(  # type: ignore[no-untyped-def]
     dact_ptr, e_ptr, down_ptr, gate_up_ptr, low_ptr, up_ptr, d_gate_up_ptr, sums_ptr, tokens, width, chunk,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr,
