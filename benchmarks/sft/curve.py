@@ -1,6 +1,6 @@
 """Do fused layers learn as the library's do? The loss of 200 steps from one seed, beside the noise of bfloat16.
 
-    python -m benchmarks.sft.curve OUT.json [--device cuda] [--steps 200] [--layers 8]
+    python -m benchmarks.sft.curve OUT.json [--device cuda] [--steps 200] [--layers 8] [--rows-per-step 8]
 
 A model of Qwen3-0.6B's shape with fewer layers and random weights, rows of the task pack `structured` byte by byte. Three runs
 of the same steps: the library's layers, the library's with another attention kernel (what rounding alone does), and fused ones.
@@ -34,7 +34,7 @@ from tanren.common.task_packs import load_pack
 from tanren.sft.loss import packed_loss
 from tanren.sft.packing import MicroBatch
 
-ROWS_PER_STEP = 8
+ROWS = 160
 
 
 def main() -> int:
@@ -44,10 +44,12 @@ def main() -> int:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--layers", type=int, default=8)
+    parser.add_argument("--rows-per-step", type=int, default=8)
     arguments = parser.parse_args()
     tokenizer, cuda = tiny_tokenizer(), arguments.device == "cuda"
-    rows = load_pack("structured", {"train_rows": ROWS_PER_STEP * arguments.steps}).rows("train")
-    samples = [make_sample(tokenizer, row.messages, row.id, row.id) for row in rows]
+    rows = load_pack("structured", {"train_rows": ROWS}).rows("train")
+    once = [make_sample(tokenizer, row.messages, row.id, row.id) for row in rows]
+    samples = [once[index % ROWS] for index in range(arguments.rows_per_step * arguments.steps)]
     kernel, other = ("flash_attention_4", "varlen") if cuda else ("sdpa", "eager")
     runs: dict[str, tuple[Layers, str]] = {
         "plain": ("plain", kernel),
@@ -71,7 +73,7 @@ def main() -> int:
 def curve(samples: list[Sample], layers: Layers, kernel: str, arguments: Any) -> list[float]:
     """Train from the seed; return each step's mean loss in nats."""
     values = json.loads((SHAPES / "qwen3-0.6b.json").read_text(encoding="utf-8"))
-    values |= {"num_hidden_layers": arguments.layers}
+    values |= {"num_hidden_layers": arguments.layers, "vocab_size": 512}  # bytes and their special tokens fit
     torch.manual_seed(0)
     with torch.device(arguments.device):
         config = AutoConfig.for_model(values.pop("model_type"), **values)
@@ -84,7 +86,7 @@ def curve(samples: list[Sample], layers: Layers, kernel: str, arguments: Any) ->
     trained = [weight for weight in adapted.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-3, weight_decay=0.0)
     losses = []
-    for begin, end in pairwise(range(0, len(samples) + 1, ROWS_PER_STEP)):
+    for begin, end in pairwise(range(0, len(samples) + 1, arguments.rows_per_step)):
         micro_batch = MicroBatch(tuple(samples[begin:end]))
         supervised = sum(sample.supervised for sample in micro_batch.samples)
         loss = packed_loss(adapted, micro_batch, arguments.device) / supervised
