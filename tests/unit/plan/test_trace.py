@@ -144,7 +144,11 @@ def test_fused_layers_keep_what_their_backward_pass_cannot_make_anew(job: MakeJo
     # after their norm (1024 + 2 x 512 each), what was attended (1024), 7 adapters of rank 16; gate and up (2 x 3072)
     low = 3 * 16 + 16 + 2 * 16 + 16
     always = 2 * 1024 + 2 * 2048 + 1024
-    expected = {"none": always + low + 2 * 3072, "selective": always + low - 2 * 16, "full": 1024}
+    expected: dict[Checkpointing, int] = {
+        "none": always + low + 2 * 3072,
+        "selective": always + low - 2 * 16,
+        "full": 1024,
+    }
     for mode, elements in expected.items():
         # and once a token: cosines and sines of the positions (2 x 128), the last norm's input in float32 (2 x 1024), the
         # gradient of its result (1024), which is made with the loss
