@@ -79,10 +79,13 @@ def test_validation_and_answers_between_steps_are_recorded_and_change_no_bit_of_
     assert 0 <= answered["correct"] <= answered["valid"] <= 1
     assert (pack / "watched" / "evaluation" / "steps" / "step-3" / "predictions.jsonl").is_file()
     assert "evaluation after step 3: of 2 answers 0 valid, 0 correct" in told
-    assert "validation" in (pack / "watched" / "report.html").read_text(encoding="utf-8")
+    page = (pack / "watched" / "report.html").read_text(encoding="utf-8")
     summary = json.loads((pack / "watched" / "summary.json").read_text(encoding="utf-8"))
     assert summary["validation"]["best_loss"] == min(event["loss"] for event in validations[1:])
     assert summary["validation"]["stopped_by"] == "no step was left"
+    assert f"{validations[0]['loss']:.4f} → {summary['validation']['best_loss']:.4f}" in page
+    assert page.count("<td>validate ") == 1  # once for all four of them
+    assert '<td>validate <span class="dim">4 times</span>' in page
 
 
 def test_the_best_adapter_is_saved_when_asked(pack: Path, train_sft: Command) -> None:

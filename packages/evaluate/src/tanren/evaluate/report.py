@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -38,7 +38,7 @@ def write_report(run: RunDirectory) -> Any:
         examples=_examples(run, comparison),
         config=run.config.read_text(encoding="utf-8"),
         environment=json.loads(run.environment.read_text(encoding="utf-8")),
-        phases=[event for event in read_events(run.metrics) if event["kind"] == "phase"],
+        phases=_phases(read_events(run.metrics)),
     )
     write_atomically(run.report, page)
     return run.report
@@ -56,15 +56,31 @@ def _loss_curve(steps: Sequence[dict[str, Any]], validations: Sequence[dict[str,
         for i in range(len(losses))
     ]
     axes.plot(x, losses, color="#b8c4d6", linewidth=1, marker="." if len(x) < 3 else None, label="each step")
-    axes.plot(x, mean, color="#1f4e8c", linewidth=1.8, label=f"mean of {window} steps")
+    if window > 1:
+        axes.plot(x, mean, color="#1f4e8c", linewidth=1.8, label=f"mean of {window} steps")
+    shown = list(losses)
     if validations:
         x, losses = [event["step"] for event in validations], [event["loss"] for event in validations]
         axes.plot(x, losses, color="#b5482f", linewidth=1.4, marker="o", markersize=3, label="validation")
+        shown += losses
     axes.set_xlabel("optimizer step")
     axes.set_ylabel("loss (nats per token)")
-    axes.set_ylim(bottom=0)
-    axes.legend(frameon=False)
+    if 2 * min(shown) < max(shown):  # a curve that hardly falls would be a line at the top
+        axes.set_ylim(bottom=0)
+    axes.legend(frameon=False, ncols=3, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0)
     return _svg(figure)
+
+
+def _phases(events: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the phases in the order of their first beginning; one that came often (validate) is one, with times and sum."""
+    phases: dict[str, dict[str, Any]] = {}
+    for event in events:
+        if event["kind"] == "phase":
+            one = phases.setdefault(event["name"], {"name": event["name"], "times": 0, "seconds": 0.0})
+            one["times"] += 1
+            one["seconds"] += event["seconds"]
+            one["detail"] = event["detail"] if one["times"] == 1 else f"{one['times']} times"
+    return list(phases.values())
 
 
 def _bars(comparison: dict[str, Any]) -> str:

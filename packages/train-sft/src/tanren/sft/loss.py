@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from tanren.common.fused import next_token_loss
@@ -14,18 +15,12 @@ def packed_loss(model: torch.nn.Module, micro_batch: MicroBatch, device: torch.d
     The samples lie end to end in one row of tokens, (1, tokens), each with positions from 0. Logits are computed only
     where the next token is learned: the output head over 49,152 words would be the largest product otherwise.
     """
-    tokens: list[int] = []
-    positions: list[int] = []
-    predicting: list[int] = []
-    targets: list[int] = []
-    for sample in micro_batch.samples:
-        offset = len(tokens)
-        tokens += sample.input_ids
-        positions += range(len(sample.input_ids))
-        for index in range(1, len(sample.input_ids)):
-            if sample.loss_mask[index]:
-                predicting.append(offset + index - 1)
-                targets.append(sample.input_ids[index])
-    ids, rows = torch.tensor([tokens, positions], device=device), torch.tensor([predicting, targets], device=device)
-    lengths = [len(sample.input_ids) for sample in micro_batch.samples]
-    return next_token_loss(model, ids[:1], ids[1:], lengths, rows[0], rows[1])
+    samples = micro_batch.samples
+    lengths = [len(sample.input_ids) for sample in samples]
+    tokens = np.concatenate([np.asarray(sample.input_ids, dtype=np.int64) for sample in samples])
+    positions = np.concatenate([np.arange(length) for length in lengths])
+    learned = np.concatenate([np.asarray(sample.loss_mask, dtype=bool) for sample in samples])
+    places = np.flatnonzero(learned & (positions > 0))  # nothing stands before a sample's first token
+    read = torch.from_numpy(np.stack((tokens, positions))).to(device)
+    wanted = torch.from_numpy(np.stack((places - 1, tokens[places]))).to(device)
+    return next_token_loss(model, read[:1], read[1:], lengths, wanted[0], wanted[1])

@@ -147,7 +147,7 @@ class _Sequence:
 
     def _summarise(self, status: str, begun: float) -> dict[str, Any]:
         """Write what became of the stages, the last thing that a finished run writes."""
-        kept = ("status", "steps", "tokens", "first_loss", "last_loss", "seconds", "evaluation")
+        kept = ("status", "steps", "tokens", "first_loss", "last_loss", "seconds", "validation", "evaluation")
         stages = []
         for number, stage in enumerate(self.stages, start=1):
             run = self._folder(number)

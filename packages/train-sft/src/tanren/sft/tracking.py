@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
 from tanren.common.config import ConfigModel, flatten
 from tanren.sft.config import TrackingConfig
+
+# Seconds between two writes, and metrics in one (the store takes 1,000).
+INTERVAL, MOST = 5.0, 900
 
 
 class Tracker(Protocol):
@@ -52,25 +56,30 @@ class MlflowTracker:
             else self._client.create_experiment(config.experiment, artifact_location=artifacts)
         )
         self._run_id = self._client.create_run(experiment_id, run_name=run_name).info.run_id
-        from mlflow.entities import Param
+        from mlflow.entities import Metric, Param
 
         flat = flatten(parameters.model_dump(mode="json"))
+        self._unwritten: list[Metric] = []
+        self._written = time.time()
         self._client.log_batch(self._run_id, params=[Param(key, str(value)[:500]) for key, value in flat.items()])
 
     def log_step(self, step: int, values: Mapping[str, float]) -> None:
-        """Log one step's numbers in one write."""
-        import time
-
+        """Take one step's numbers; they are written every few seconds, for a GPU waits meanwhile."""
         from mlflow.entities import Metric
 
-        now = int(time.time() * 1000)
-        self._client.log_batch(
-            self._run_id,
-            metrics=[Metric(key, value, now, step) for key, value in values.items() if key != "step"],
-        )
+        now = time.time()
+        self._unwritten += [Metric(key, value, int(now * 1000), step) for key, value in values.items() if key != "step"]
+        if now - self._written > INTERVAL or len(self._unwritten) > MOST:
+            self._write()
+
+    def _write(self) -> None:
+        if self._unwritten:
+            self._client.log_batch(self._run_id, metrics=self._unwritten)
+        self._unwritten, self._written = [], time.time()
 
     def finish(self, metrics: Mapping[str, float], status: str) -> None:
         """Log the evaluation's numbers and close the run."""
+        self._write()
         for key, value in metrics.items():
             self._client.log_metric(self._run_id, key, value)
         self._client.set_terminated(self._run_id, status)

@@ -81,7 +81,12 @@ class SftTrainer(Trainer):
         self._guard = Guard(run, config.train, lambda ids: str(tokenizer.decode(list(ids))))
         self._noise = EmbeddingNoise(model, config.train.neftune_alpha) if config.train.neftune_alpha else None
         self._pace = Pace(steps)
+        self._trained: list[torch.nn.Parameter] = []
         self._losses: list[float] = []
+        self._work: list[tuple[int, int]] = []
+        """Tokens, and those learned, of the steps since the last logged one."""
+        self._loss = torch.zeros(())
+        """Of the present step, on the device."""
         self._step: Step | None = None
         self._clock = time.perf_counter()
         self._save_to = run.checkpoints
@@ -130,14 +135,17 @@ class SftTrainer(Trainer):
     ) -> torch.Tensor:
         """Run the micro-batches of one optimizer step; return the mean loss over the step's supervised tokens."""
         del num_items_in_batch
-        model.train()
+        if not model.training:  # it walks through thousands of modules
+            model.train()
         step: Step = inputs["step"]
         total = torch.zeros((), device=self.args.device)
         first = self._step is None  # of this process: what it compiles takes its time, so each pass is told
         self._step = step
+        supervised = step.supervised
+        self._work.append((step.tokens, supervised))
         for index, micro_batch in enumerate(step.micro_batches, start=1):
             begun = time.perf_counter()
-            total += self._backward(model, micro_batch, step.supervised)
+            total += self._backward(model, micro_batch, supervised)
             if first:
                 self._synchronise()
                 told = f"{micro_batch.tokens} tokens, {time.perf_counter() - begun:.1f} s"
@@ -145,13 +153,9 @@ class SftTrainer(Trainer):
                 self._console.line(f"step {self.state.global_step + 1}: micro-batch {index} of {count}, {told}")
             if self.bar is not None:
                 self.bar.advance(self.state.global_step + index / len(step.micro_batches))
-        loss = float(total)
-        fault = self._guard.fault_of_loss(loss)
-        if fault is not None:
-            self._stop(fault, loss)
         if self.state.global_step == 0:
             say_gradients(self.tensors_with_gradients(model), self._console)
-        self._losses.append(loss)
+        self._loss = total
         return total
 
     def probe(self, done: int) -> None:
@@ -184,11 +188,23 @@ class SftTrainer(Trainer):
         if self.args.device.type == "cuda":
             torch.cuda.synchronize()
 
+    def _clip_grad_norm(self, model: torch.nn.Module) -> Any:
+        """Clip what is trained: asked for all its parameters, a model walks through thousands of modules while the GPU waits."""
+        if not self._trained:
+            self._trained = [weight for weight in model.parameters() if weight.requires_grad]
+        return self.accelerator.clip_grad_norm_(self._trained, self.args.max_grad_norm)
+
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> float:
-        norm = float(super()._get_grad_norm(model, grad_norm=grad_norm))  # type: ignore[no-untyped-call]
+        """Read loss and norm together, before the optimizer uses the gradients: a GPU is waited for once in a step."""
+        found = torch.as_tensor(super()._get_grad_norm(model, grad_norm=grad_norm))  # type: ignore[no-untyped-call]
+        loss, norm = torch.stack((self._loss, found.to(self._loss))).tolist()
+        fault = self._guard.fault_of_loss(loss)
+        if fault is not None:
+            self._stop(fault, loss)
         if not math.isfinite(norm):
-            self._stop(f"the gradient's norm is {norm}", self._losses[-1], norm)
-        return norm
+            self._stop(f"the gradient's norm is {norm}", loss, norm)
+        self._losses.append(loss)
+        return float(norm)
 
     def _stop(self, fault: str, loss: float, norm: float | None = None) -> NoReturn:
         """Write the dump of the step that has gone wrong, and end the run."""
@@ -240,10 +256,8 @@ class SftTrainer(Trainer):
         if "loss" not in logs or not self._losses:  # the Trainer's closing summary: the run writes its own
             return
         done = self.state.global_step
-        steps = self._steps[done - len(self._losses) : done]
         seconds = time.perf_counter() - self._clock
-        tokens = sum(step.tokens for step in steps)
-        supervised = sum(step.supervised for step in steps)
+        tokens, supervised = (sum(counts) for counts in zip(*self._work, strict=True))
         values = {
             "step": done,
             "loss": sum(self._losses) / len(self._losses),
@@ -255,7 +269,7 @@ class SftTrainer(Trainer):
             "seconds": seconds,
             "tokens_per_second": tokens / seconds,
         }
-        self._losses = []
+        self._losses, self._work = [], []
         self._console.record("step", values)
         self._tracker.log_step(done, values)
         if self.bar is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 import json
+import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,9 +20,10 @@ from pydantic_core import ErrorDetails
 
 from tanren.common.errors import UserError
 
-from ._write import defaults_in
+from ._write import DEFAULT, origins_in
 
 C = TypeVar("C", bound=BaseModel)
+_OUTRANKED_THE_RECIPE = re.compile(r"(flag --|environment variable )[^\s,]+")
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def load_config(
     values = {} if recipe is None else read_toml(recipe)
     if recipe is not None:
         validate(model, values, f"recipe {recipe}")
-    origins = dict.fromkeys(asked_for(model, values, recipe), f"recipe {recipe}")
+    origins = recorded_origins(model, values, recipe)
     return resolve(
         model,
         values,
@@ -81,14 +83,25 @@ def load_config(
     )
 
 
-def asked_for(model: type[BaseModel], values: Mapping[str, Any], recipe: Path | None) -> list[str]:
-    """Return the dotted names of what a recipe asks for: a run's own `config.toml` also has what nobody asked for, marked."""
-    found = flatten(values)
+def recorded_origins(model: type[BaseModel], values: Mapping[str, Any], recipe: Path | None) -> dict[str, str]:
+    """Return where each value that a recipe asks for came from, by dotted name.
+
+    A run's own `config.toml` marks what nobody asked for, which is left out, and what a flag or a variable had set: that
+    outranked the recipe of then, and still does, or the run would not be let through again as it was.
+    """
     if recipe is None:
-        return list(found)
+        return {}
+    here = f"recipe {recipe}"
     standard = flatten(model().model_dump(mode="json"))
-    marked = set(defaults_in(recipe.read_text(encoding="utf-8")))
-    return [name for name in found if name not in marked or found[name] != standard.get(name)]
+    marked = dict(origins_in(recipe.read_text(encoding="utf-8")))
+    origins = {}
+    for name, value in flatten(values).items():
+        mark = marked.get(name, "")
+        if mark == DEFAULT and value == standard.get(name):
+            continue
+        outranked = _OUTRANKED_THE_RECIPE.match(mark)
+        origins[name] = f"{outranked[0]}, kept in {recipe}" if outranked else here
+    return origins
 
 
 def resolve(

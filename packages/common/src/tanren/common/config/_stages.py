@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel
 
-from ._load import Loaded, asked_for, flatten, read_toml, resolve, validate
+from ._load import Loaded, flatten, read_toml, recorded_origins, resolve, validate
 
 C = TypeVar("C", bound=BaseModel)
 STAGES = "stages"
@@ -54,7 +54,7 @@ def load_stages(
         here = f"{where}, stage {table['name']!r}"
         values = _laid_over(base, changes)
         validate(model, values, here)
-        origins = dict.fromkeys(asked_for(model, base, recipe), where) | dict.fromkeys(flatten(changes), here)
+        origins = recorded_origins(model, base, recipe) | dict.fromkeys(flatten(changes), here)
         loaded = resolve(
             model,
             values,

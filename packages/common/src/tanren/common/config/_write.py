@@ -20,14 +20,17 @@ def dump_toml(values: Mapping[str, Any], origins: Mapping[str, str], under: str 
     return "\n".join(_lines(values, origins, (under,) if under else ())) + "\n"
 
 
-def defaults_in(text: str) -> Iterator[str]:
-    """Yield the dotted names of the values that `dump_toml` has marked as defaults in its text."""
+def origins_in(text: str) -> Iterator[tuple[str, str]]:
+    """Yield the dotted names of the values in a text of `dump_toml`, each with the origin that is marked there."""
     section = ""
     for line in text.split("\n"):
         if line.startswith("["):
             section = line.strip("[]") + "."
-        elif line.endswith(f"  # {DEFAULT}") and not line.startswith("#"):
-            yield section + line.partition(" = ")[0]
+        elif not line.startswith("#"):
+            name, _, rest = line.partition(" = ")
+            _, mark, origin = rest.rpartition("  # ")
+            if mark:
+                yield section + name, origin
 
 
 def _lines(values: Mapping[str, Any], origins: Mapping[str, str], path: tuple[str, ...]) -> Iterator[str]:

@@ -66,11 +66,12 @@ class _BeforeAttention(torch.autograd.Function):
         ctx: Any, x: torch.Tensor, parts: AttentionParts, cos: torch.Tensor, sin: torch.Tensor, *_: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         normed = rms_norm(x, parts.norm.weight, parts.norm.eps)
-        low = parts.qkv.low(normed)
-        qkv = parts.qkv.product(normed)
+        qkv, low = parts.qkv(normed)
         query, key, value = rotate(qkv, low, cos, sin, parts.heads)
         ctx.parts = parts
-        ctx.save_for_backward(x, qkv if parts.heads.query_norm is not None else None, low.values, cos, sin)
+        # Without norms the results are not needed again; their low-rank values alone would hold them in memory.
+        kept = (qkv, low.values) if parts.heads.query_norm is not None else (None, _own(low.values))
+        ctx.save_for_backward(x, *kept, cos, sin)
         return query, key, value, x
 
     @staticmethod
@@ -79,7 +80,7 @@ class _BeforeAttention(torch.autograd.Function):
         x, qkv, values, cos, sin = ctx.saved_tensors
         parts: AttentionParts = ctx.parts
         low = parts.qkv.low_of(values)
-        dqkv = rotate_backward((dq, dk, dv), qkv, low, cos, sin, parts.heads)
+        dqkv = rotate_backward((dq, dk, dv), qkv, low, cos, sin, parts.heads, parts.qkv.room)
         d_low = parts.qkv.gradient_of_low(dqkv)
         d_bs = parts.qkv.gradients_of_b(dqkv, low)
         if ctx.needs_input_grad[0]:
@@ -145,7 +146,7 @@ class _Mlp(torch.autograd.Function):
         if e is not None and down_values is None:
             down_values = down.low(swiglu(gate_up, low)).values
         d_act = torch.mm(dy, down.weight)
-        d_gate_up, d_down_a, d_gate_b, d_up_b = swiglu_backward(d_act, e, down.down, gate_up, low)
+        d_gate_up, d_down_a, d_gate_b, d_up_b = swiglu_backward(d_act, e, down.down, gate_up, low, parts.gate_up.room)
         del d_act, gate_up
         d_low = parts.gate_up.gradient_of_low(d_gate_up)
         above = parts.gate_up.gradient_of_input(d_gate_up, d_low)
@@ -178,8 +179,12 @@ def mlp(x: torch.Tensor, parts: MlpParts, *, keep: Kept, need: bool) -> torch.Te
 
 
 def _gate_up(x: torch.Tensor, parts: MlpParts) -> tuple[torch.Tensor, Low]:
-    normed = rms_norm(x, parts.norm.weight, parts.norm.eps)
-    return parts.gate_up.product(normed), parts.gate_up.low(normed)
+    return parts.gate_up(rms_norm(x, parts.norm.weight, parts.norm.eps))
+
+
+def _own(values: torch.Tensor | None) -> torch.Tensor | None:
+    """Values in memory of their own."""
+    return None if values is None else values.clone(memory_format=torch.contiguous_format)
 
 
 def _added(x: torch.Tensor, inner: torch.Tensor, projection: Projections, low: Low) -> torch.Tensor:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch.nn.functional import cross_entropy, silu
+from torch.nn.functional import cross_entropy, pad, silu
 
 from tanren.common.fused import _stand_in
 
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 class Low:
     """The adapters of projections of one input: their products with A, and what B makes of them.
 
-    `values` (tokens, sum of ranks) holds scale * x @ A.T of each, side by side. `up` (sum of widths, sum of ranks) has the B
-    of each on its diagonal, (width, rank), and 0 elsewhere. A projection without an adapter has rank 0.
+    `values` (tokens, columns) holds scale * x @ A.T of each, side by side. `up` (sum of widths, columns) has the B of each
+    on its diagonal, (width, rank), and 0 elsewhere. A projection without an adapter has rank 0; columns behind the ranks are 0.
+    Rows of `values` may lie further apart than they are long.
     """
 
     values: torch.Tensor | None
@@ -32,9 +33,14 @@ class Low:
     widths: tuple[int, ...]
 
     @property
-    def total(self) -> int:
-        """Of the ranks."""
-        return sum(self.ranks)
+    def columns(self) -> int:
+        """Of `values` and `up`."""
+        return 0 if self.up is None else self.up.shape[1]
+
+    @property
+    def stride(self) -> int:
+        """Elements between two rows of `values`."""
+        return 0 if self.values is None else self.values.stride(0)
 
     def blocks(self, matrix: torch.Tensor) -> list[torch.Tensor | None]:
         """Return the blocks on the diagonal of a matrix of the form of `up`; None for rank 0."""
@@ -130,14 +136,18 @@ def rotate_backward(
     cos: torch.Tensor,
     sin: torch.Tensor,
     heads: Heads,
+    room: int = 0,
 ) -> torch.Tensor:
-    """Return the gradient of `qkv` (tokens, heads.width); `qkv` itself is needed where queries and keys were normed."""
+    """Return the gradient of `qkv` (tokens, heads.width + room); `qkv` itself is needed where queries and keys were normed.
+
+    `room`: columns behind each row that are left unwritten.
+    """
     if gradients[0].is_cuda:
-        return _triton().rotate_backward(gradients, qkv, low, cos, sin, heads)  # type: ignore[no-any-return]
+        return _triton().rotate_backward(gradients, qkv, low, cos, sin, heads, room)  # type: ignore[no-any-return]
     tokens, dtype = gradients[0].shape[0], gradients[0].dtype
     if gradients[0].is_meta:
         read = [*gradients, cos, sin, *([] if qkv is None else [qkv])]
-        return _stand_in.made(read, [torch.Size((tokens, heads.width))], dtype)[0]
+        return _stand_in.made(read, [torch.Size((tokens, heads.width + room))], dtype)[0]
     parts = []
     for index, gradient in enumerate(gradients):
         found = gradient.float()
@@ -151,7 +161,7 @@ def rotate_backward(
                 full = part.reshape(tokens, -1, heads.size)
                 found = _norm_gradient(found * norm.float(), full, _scale(full, heads.eps))
         parts.append(found.reshape(tokens, -1))
-    return torch.cat(parts, dim=1).to(dtype)
+    return pad(torch.cat(parts, dim=1).to(dtype), (0, room))
 
 
 def swiglu(gate_up: torch.Tensor, low: Low) -> torch.Tensor:
@@ -165,18 +175,25 @@ def swiglu(gate_up: torch.Tensor, low: Low) -> torch.Tensor:
 
 
 def swiglu_backward(
-    dact: torch.Tensor, e: torch.Tensor | None, down: torch.Tensor | None, gate_up: torch.Tensor, low: Low
+    dact: torch.Tensor,
+    e: torch.Tensor | None,
+    down: torch.Tensor | None,
+    gate_up: torch.Tensor,
+    low: Low,
+    room: int = 0,
 ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
     """Return the gradients of `gate_up` and, in float32, of down's A (but its scale), gate's B and up's B.
 
     `dact` (tokens, width) is the gradient of the activation through the frozen weight; what the adapter of the down
-    projection adds to it is e @ A: `e` (tokens, rank), `down` its A, (rank, width), scaled.
+    projection adds to it is e @ A: `e` (tokens, rank), `down` its A, (rank, width), scaled. `room`: columns behind each row
+    of the first result that are left unwritten.
     """
     if dact.is_cuda:
-        return _triton().swiglu_backward(dact, e, down, gate_up, low)  # type: ignore[no-any-return]
+        return _triton().swiglu_backward(dact, e, down, gate_up, low, room)  # type: ignore[no-any-return]
     ranks = (0 if down is None else down.shape[0], *low.ranks)
     if dact.is_meta:
-        out = _stand_in.made([dact, gate_up], [gate_up.shape], gate_up.dtype)[0]
+        shape = torch.Size((dact.shape[0], 2 * dact.shape[1] + room))
+        out = _stand_in.made([dact, gate_up], [shape], gate_up.dtype)[0]
         sums = [dact.new_empty(rank, dact.shape[1], dtype=torch.float32) if rank else None for rank in ranks]
         return out, sums[0], *(None if one is None else one.t() for one in sums[1:])  # type: ignore[return-value]
     gate, up = (gate_up.float() + low.added()).chunk(2, dim=1)
@@ -189,10 +206,10 @@ def swiglu_backward(
     d_up = above * gate * sigmoid
     d_gate = above * up * (sigmoid + gate * sigmoid * (1 - sigmoid))
     d_gate_up = torch.cat((d_gate, d_up), dim=1).to(dact.dtype)
-    if low.values is None:
-        return d_gate_up, d_down, None, None
-    d_gate_b, d_up_b = low.blocks(d_gate_up.float().t() @ low.values.float())
-    return d_gate_up, d_down, d_gate_b, d_up_b
+    d_gate_b, d_up_b = None, None
+    if low.values is not None:
+        d_gate_b, d_up_b = low.blocks(d_gate_up.float().t() @ low.values.float())
+    return pad(d_gate_up, (0, room)), d_down, d_gate_b, d_up_b
 
 
 def cross_entropy_(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

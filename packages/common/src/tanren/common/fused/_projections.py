@@ -17,6 +17,9 @@ import torch
 
 from tanren.common.fused._operations import Low
 
+ALIGNED = 16
+"""Columns: rows of results begin at multiples of 32 bytes, so that kernels may read 16 bytes at once (Triton asks for divisors of 16)."""
+
 
 @dataclass(frozen=True)
 class Adapter:
@@ -28,30 +31,47 @@ class Adapter:
 
 
 class Projections:
-    """Projections of one input, (out, in) each: their frozen weights as one matrix, and their adapters."""
+    """Projections of one input, (out, in) each: their frozen weights as one matrix, and their adapters.
+
+    Of several projections all A stand below the weights, in one matrix: one product makes the results and the low-rank
+    values, (tokens, out + room), and in the backward pass one takes the gradients of both to the input.
+    """
 
     def __init__(self, modules: Sequence[Any]) -> None:
         """Join the frozen weights: each module's own weight becomes a part of the joint one, so nothing is held twice."""
         bases = [getattr(module, "base_layer", module) for module in modules]
-        self.widths = tuple(int(base.out_features) for base in bases)
-        self.weight = _joined([base.weight for base in bases])
-        biases = [base.bias for base in bases]
-        self.bias = _joined(biases) if biases[0] is not None else None
         self.adapters = [_adapter(module) for module in modules]
         self.ranks = tuple(0 if one is None else len(one.a) for one in self.adapters)
         self.scales = {one.scale for one in self.adapters if one is not None}
-        # `stack` gives them their place.
+        self.widths = tuple(int(base.out_features) for base in bases)
+        total, out = sum(self.ranks), sum(self.widths)
+        self.room = -(-total // ALIGNED) * ALIGNED if len(modules) > 1 else 0
+        self.whole = _joined([base.weight for base in bases], self.room)
+        biases = [base.bias for base in bases]
+        self.bias = _joined(biases, self.room) if biases[0] is not None else None
+        self.weight = self.whole[:out]
         self.down: torch.Tensor | None = None
+        """scale * A of all adapters, one below the other; below them zeros, where there is room for more."""
+        if total:
+            self.down = self.whole[out:] if self.room else self.weight.new_empty(total, self.weight.shape[1])
         self.up: torch.Tensor | None = None
+        """B of all adapters on the diagonal, (sum of widths, rows of `down`): a `Stack` gives it its place."""
 
     @property
     def parameters(self) -> list[torch.nn.Parameter]:
         """A and B of each adapter, in order."""
         return [parameter for one in self.adapters if one is not None for parameter in (one.a, one.b)]
 
-    def product(self, x: torch.Tensor) -> torch.Tensor:
-        """Return x @ weight.T + bias, (tokens, sum of widths): the frozen part."""
-        return torch.mm(x, self.weight.t()) if self.bias is None else torch.addmm(self.bias, x, self.weight.t())
+    def __call__(self, x: torch.Tensor) -> tuple[torch.Tensor, Low]:
+        """Return x @ weight.T + bias, (tokens, sum of widths), the frozen part, and the adapters' products with A."""
+        bias, weight = self.bias, self.whole.t()
+        made = torch.mm(x, weight) if bias is None else torch.addmm(bias, x, weight)
+        return self.parts(made) if self.room else (made, self.low(x))
+
+    def parts(self, made: torch.Tensor) -> tuple[torch.Tensor, Low]:
+        """Take apart what one product made of results and low-rank values."""
+        out = sum(self.widths)
+        return made[:, :out], self.low_of(made[:, out:])
 
     def low(self, x: torch.Tensor) -> Low:
         """Return the adapters' products with A."""
@@ -62,13 +82,21 @@ class Projections:
         return Low(values, self.up, self.ranks, self.widths)
 
     def gradient_of_low(self, dy: torch.Tensor) -> torch.Tensor | None:
-        """Return the gradient of `low`'s values, (tokens, sum of ranks), from that of the projections' results."""
-        return None if self.up is None else torch.mm(dy, self.up)
+        """Return the gradient of `low`'s values from that of the projections' results.
+
+        `dy` is (tokens, sum of widths + room): where there is room, the gradient of the values is put there.
+        """
+        if self.up is None:
+            return None
+        if not self.room:
+            return torch.mm(dy, self.up)
+        out = sum(self.widths)
+        return torch.mm(dy[:, :out], self.up, out=dy[:, out:])
 
     def gradient_of_input(self, dy: torch.Tensor, d_low: torch.Tensor | None) -> torch.Tensor:
-        """Return the gradient of the input, through the frozen weights and the adapters."""
-        dx = torch.mm(dy, self.weight)
-        if d_low is not None and self.down is not None:
+        """Return the gradient of the input, through the frozen weights and the adapters; `dy` as `gradient_of_low` left it."""
+        dx = torch.mm(dy, self.whole)
+        if d_low is not None and self.down is not None and not self.room:
             dx.addmm_(d_low, self.down)
         return dx
 
@@ -76,7 +104,7 @@ class Projections:
         """Return the gradient of each B, float32 (out, rank)."""
         if low.values is None:
             return [None] * len(self.ranks)
-        return low.blocks(product32(dy.t(), low.values))
+        return low.blocks(product32(dy[:, : sum(self.widths)].t(), low.values))
 
     def gradients(
         self, x: torch.Tensor | None, d_low: torch.Tensor | None, d_bs: Sequence[torch.Tensor | None]
@@ -93,7 +121,7 @@ class Projections:
         if len(self.scales) == 1:
             d_down.mul_(next(iter(self.scales)))
         found: list[torch.Tensor | None] = []
-        for one, d_a, d_b in zip(self.adapters, d_down.split(self.ranks), d_bs, strict=True):
+        for one, d_a, d_b in zip(self.adapters, d_down[: sum(self.ranks)].split(self.ranks), d_bs, strict=True):
             if one is None or d_b is None:
                 continue
             scaled = d_a if len(self.scales) == 1 else d_a * one.scale
@@ -107,37 +135,39 @@ class Stack:
     def __init__(self, groups: Sequence[Projections]) -> None:
         """Lay out the blocks that the products use; their values come with `refresh`."""
         self._groups, first = groups, groups[0]
-        layers, total, weight = len(groups), sum(first.ranks), first.weight
-        self._down = weight.new_empty(layers, total, weight.shape[1])
-        self._up = weight.new_zeros(layers, sum(first.widths), total)
-        for group, down, up in zip(groups, self._down, self._up, strict=True):
-            group.down, group.up = down, up
+        weight, columns = first.weight, first.room or sum(first.ranks)
+        self._up = weight.new_zeros(len(groups), len(weight), columns)
+        for group, up in zip(groups, self._up, strict=True):
+            group.up = up
         self._columns = list(pairwise(accumulate(first.widths, initial=0)))
         self._rows = list(pairwise(accumulate(first.ranks, initial=0)))
-        self._joint: list[tuple[torch.Tensor, torch.Tensor] | None] = [None] * len(first.ranks)
+        self._joint: list[torch.Tensor | None] = [None] * len(first.ranks)
 
     def refresh(self) -> None:
         """Copy the adapters' weights, which the optimizer may have changed."""
         for index, one in enumerate(self._groups[0].adapters):
             if one is None:
                 continue
-            a, b = self._joined(index)
             (begin, end), (left, right) = self._rows[index], self._columns[index]
-            torch.mul(a, one.scale, out=self._down[:, begin:end])
-            self._up[:, left:right, begin:end].copy_(b)
+            adapters = [one for group in self._groups if (one := group.adapters[index]) is not None]
+            downs = [group.down[begin:end] for group in self._groups if group.down is not None]
+            torch._foreach_copy_(downs, [adapter.a for adapter in adapters])
+            if one.scale != 1:
+                torch._foreach_mul_(downs, one.scale)
+            self._up[:, left:right, begin:end].copy_(self._joined(index, adapters))
 
-    def _joined(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return A and B of all layers as two tensors, (layers, rank, in) and (layers, out, rank), of which they are views.
+    def _joined(self, index: int, adapters: Sequence[Adapter]) -> torch.Tensor:
+        """Return B of all layers as one tensor, (layers, out, rank), of which the parameters are views.
 
         What loads a checkpoint may give a parameter other memory: then they are joined again.
         """
-        adapters = [one for group in self._groups if (one := group.adapters[index]) is not None]
         joint = self._joint[index]
         if joint is None or not all(
-            one.a.data_ptr() == a.data_ptr() and one.b.data_ptr() == b.data_ptr()
-            for one, a, b in zip(adapters, *joint, strict=True)
+            one.b.data_ptr() == part.data_ptr() for one, part in zip(adapters, joint, strict=True)
         ):
-            joint = (_stacked([one.a for one in adapters]), _stacked([one.b for one in adapters]))
+            joint = torch.stack([one.b.detach() for one in adapters])
+            for one, part in zip(adapters, joint, strict=True):
+                one.b.data = part
             self._joint[index] = joint
         return joint
 
@@ -166,19 +196,15 @@ def _adapter(module: Any) -> Adapter | None:
     return Adapter(module.lora_A["default"].weight, module.lora_B["default"].weight, scale)
 
 
-def _joined(parameters: Sequence[torch.nn.Parameter]) -> torch.Tensor:
-    """Return one tensor of all parameters, end to end; each becomes a view of its part. One alone stays as it is."""
+def _joined(parameters: Sequence[torch.nn.Parameter], room: int) -> torch.Tensor:
+    """Return one tensor of all parameters, end to end, and `room` rows of zeros; each becomes a view of its part.
+
+    One alone, without room, stays as it is.
+    """
     if len(parameters) == 1:
         return parameters[0].detach()
-    joint = torch.cat([parameter.detach() for parameter in parameters])
-    for parameter, part in zip(parameters, joint.split([len(one) for one in parameters]), strict=True):
-        parameter.data = part
-    return joint
-
-
-def _stacked(parameters: Sequence[torch.nn.Parameter]) -> torch.Tensor:
-    """Return one tensor of parameters of one shape; each becomes a view of its part."""
-    joint = torch.stack([parameter.detach() for parameter in parameters])
-    for parameter, part in zip(parameters, joint, strict=True):
+    empty = parameters[0].new_zeros(room, *parameters[0].shape[1:])
+    joint = torch.cat([*(parameter.detach() for parameter in parameters), empty])
+    for parameter, part in zip(parameters, joint.split([len(one) for one in [*parameters, empty]])[:-1], strict=True):
         parameter.data = part
     return joint
