@@ -56,19 +56,31 @@ class _Random:
     def normal(self, *shape: int) -> Any:
         return torch.randn(shape, generator=self._generator).to(self._dtype)
 
-    def low(self, tokens: int, widths: tuple[int, ...], ranks: tuple[int, ...]) -> operations.Low:
-        if not any(ranks):
-            return operations.Low(None, None, ranks, widths)
+    def product(
+        self, tokens: int, widths: tuple[int, ...], ranks: tuple[int, ...], room: int
+    ) -> tuple[Any, operations.Low]:
+        """Return results and low-rank values; with room, both are parts of the rows that one product makes."""
+        out, total = sum(widths), sum(ranks)
+        if not total:
+            return self.normal(tokens, out), operations.Low(None, None, ranks, widths)
+        columns = -(-total // room) * room if room else total
         blocks = [self.normal(width, rank) for width, rank in zip(widths, ranks, strict=True)]
-        return operations.Low(self.normal(tokens, sum(ranks)), torch.block_diag(*blocks), ranks, widths)
+        up = torch.nn.functional.pad(torch.block_diag(*blocks), (0, columns - total))
+        made = self.normal(tokens, out + columns)
+        made[:, out + total :] = 0
+        results, values = (one if room else one.contiguous() for one in (made[:, :out], made[:, out:]))
+        return results, operations.Low(values, up, ranks, widths)
 
 
 def _there(value: Any) -> Any:
-    """Copy whatever holds tensors to the GPU."""
+    """Copy whatever holds tensors to the GPU; rows stay as far apart as they are."""
     if isinstance(value, torch.Tensor):
-        return value.cuda()
-    if isinstance(value, tuple):
-        return tuple(map(_there, value))
+        if value.ndim < 2 or value.is_contiguous():
+            return value.cuda()
+        wide = torch.full((value.shape[0], value.stride(0)), torch.nan, dtype=value.dtype, device="cuda")
+        return wide[:, : value.shape[1]].copy_(value)
+    if isinstance(value, tuple | list):
+        return type(value)(map(_there, value))
     if isinstance(value, operations.Low):
         return operations.Low(_there(value.values), _there(value.up), value.ranks, value.widths)
     if isinstance(value, operations.Heads):
@@ -106,34 +118,57 @@ def test_the_norm_and_its_gradient(dtype: str, tokens: int, width: int) -> None:
 
 
 @pytest.mark.parametrize("dtype", LIMITS)
-@pytest.mark.parametrize("norms", [True, False])
-@pytest.mark.parametrize("ranks", [(0, 0, 0), (8, 8, 8), (16, 0, 16), (0, 3, 0), (1, 17, 64), (64, 64, 64)])
-@pytest.mark.parametrize(("counts", "size"), [((8, 2), 64), ((4, 4), 128), ((3, 1), 80)])
+@pytest.mark.parametrize("room", [0, 16])
+@pytest.mark.parametrize(
+    ("ranks", "norms", "counts", "size"),
+    [
+        ((8, 8, 8), True, (8, 2), 128),
+        ((8, 8, 8), False, (8, 2), 64),
+        ((0, 0, 0), True, (4, 4), 64),
+        ((16, 0, 16), True, (3, 1), 80),
+        ((0, 3, 0), False, (4, 4), 128),
+        ((1, 17, 64), True, (4, 2), 64),
+        ((64, 64, 64), True, (4, 2), 128),
+    ],
+)
 def test_queries_and_keys_are_adapted_normed_and_rotated(
-    dtype: str, norms: bool, ranks: tuple[int, ...], counts: tuple[int, int], size: int
+    dtype: str, room: int, ranks: tuple[int, ...], norms: bool, counts: tuple[int, int], size: int
 ) -> None:
     random, tokens = _Random(dtype), 150
     query_norm, key_norm = (random.normal(size) if norms else None for _ in range(2))
     heads = operations.Heads(*counts, size, query_norm, key_norm, EPS)
-    low, qkv = random.low(tokens, heads.widths, ranks), random.normal(tokens, heads.width)
+    qkv, low = random.product(tokens, heads.widths, ranks, room)
     angles = random.normal(tokens, size // 2).repeat(1, 2)
     cos, sin = angles.cos(), angles.sin()
     _agree(dtype, operations.rotate, qkv, low, cos, sin, heads)
     above = tuple(random.normal(tokens, count, size) for count in (counts[0], counts[1], counts[1]))
-    _agree(dtype, operations.rotate_backward, above, qkv if norms else None, low, cos, sin, heads)
+
+    def backward(*arguments: Any) -> Any:
+        made = operations.rotate_backward(*arguments, room=room)
+        assert made.shape == (tokens, heads.width + room)
+        return made[:, : heads.width]  # what is behind is left unwritten
+
+    _agree(dtype, backward, above, qkv if norms else None, low, cos, sin, heads)
 
 
 @pytest.mark.parametrize("dtype", LIMITS)
-@pytest.mark.parametrize("ranks", [(0, 0, 0), (8, 8, 8), (16, 0, 0), (0, 5, 0), (0, 0, 3), (1, 17, 33), (64, 64, 64)])
+@pytest.mark.parametrize("room", [0, 16])
+@pytest.mark.parametrize("ranks", [(0, 0, 0), (8, 8, 8), (16, 0, 3), (0, 5, 0), (1, 17, 33), (64, 64, 64)])
 @pytest.mark.parametrize(("tokens", "width"), [(1, 128), (100, 100), (700, 1000)])
 def test_the_gated_mlp_and_the_gradients_of_its_adapters(
-    dtype: str, ranks: tuple[int, int, int], tokens: int, width: int
+    dtype: str, room: int, ranks: tuple[int, int, int], tokens: int, width: int
 ) -> None:
     random = _Random(dtype)
-    low, gate_up = random.low(tokens, (width, width), ranks[:2]), random.normal(tokens, 2 * width)
+    gate_up, low = random.product(tokens, (width, width), ranks[:2], room)
     _agree(dtype, operations.swiglu, gate_up, low)
     e, down = (random.normal(tokens, ranks[2]), random.normal(ranks[2], width)) if ranks[2] else (None, None)
-    _agree(dtype, operations.swiglu_backward, random.normal(tokens, width), e, down, gate_up, low)
+
+    def backward(*arguments: Any) -> Any:
+        d_gate_up, *others = operations.swiglu_backward(*arguments, room=room)
+        assert d_gate_up.shape == (tokens, 2 * width + room)
+        return (d_gate_up[:, : 2 * width], *others)
+
+    _agree(dtype, backward, random.normal(tokens, width), e, down, gate_up, low)
 
 
 @pytest.mark.parametrize("dtype", LIMITS)

@@ -22,14 +22,15 @@ from tanren.common.fused._operations import (
 pytestmark = pytest.mark.usefixtures("one_thread")
 EPS = 1e-6
 RANKS = st.sampled_from([0, 1, 3, 8])
+ROOMS = st.sampled_from([0, 3, 16])
 SEEDS = st.integers(0, 2**31)
 
 
 class _Random:
-    """Tensors of one seed, in float32 as the operations take them."""
+    """Tensors of one seed, in float32; `room`: columns that are left behind the rows of results, as one product makes them."""
 
-    def __init__(self, seed: int) -> None:
-        self._generator = torch.Generator().manual_seed(seed)
+    def __init__(self, seed: int, room: int = 0) -> None:
+        self._generator, self._room = torch.Generator().manual_seed(seed), room
 
     def normal(self, *shape: int) -> torch.Tensor:
         return torch.randn(shape, generator=self._generator)
@@ -38,7 +39,10 @@ class _Random:
         if not any(ranks):
             return Low(None, None, ranks, widths)
         blocks = [self.normal(width, rank) for width, rank in zip(widths, ranks, strict=True)]
-        return Low(self.normal(tokens, sum(ranks)), torch.block_diag(*blocks), ranks, widths)
+        up = torch.nn.functional.pad(torch.block_diag(*blocks), (0, self._room))
+        values = self.normal(tokens, 5 + up.shape[1])[:, 5:]  # rows lie further apart than they are long
+        values[:, sum(ranks) :] = 0
+        return Low(values, up, ranks, widths)
 
 
 def _wide(tensor: torch.Tensor) -> torch.Tensor:
@@ -57,7 +61,7 @@ def _adapted(frozen: torch.Tensor, low: Low, bs: list[torch.Tensor | None]) -> t
     """Add to each projection's part what its adapter makes of its own low-rank values."""
     if low.values is None:
         return frozen
-    parts, values = frozen.split(low.widths, dim=1), low.values.double().split(low.ranks, dim=1)
+    parts, values = frozen.split(low.widths, dim=1), low.values.double()[:, : sum(low.ranks)].split(low.ranks, dim=1)
     return torch.cat(
         [part if b is None else part + value @ b.t() for part, value, b in zip(parts, values, bs, strict=True)], dim=1
     )
@@ -83,12 +87,19 @@ def test_the_norm_and_its_gradient_past_the_residual(tokens: int, width: int, se
     _same(y, expected)
 
 
-@given(st.integers(1, 9), st.sampled_from([(1, 1), (4, 2), (6, 2)]), st.sampled_from([2, 6, 16]), st.booleans(), SEEDS)
+@given(
+    st.integers(1, 9),
+    st.sampled_from([(1, 1), (4, 2), (6, 2)]),
+    st.sampled_from([2, 6, 16]),
+    st.booleans(),
+    ROOMS,
+    SEEDS,
+)
 @pytest.mark.parametrize("ranks", [(0, 0, 0), (8, 8, 8), (3, 0, 1), (0, 2, 0), (0, 0, 5), (4, 7, 2)])
 def test_queries_and_keys_are_adapted_normed_and_rotated(
-    ranks: tuple[int, ...], tokens: int, counts: tuple[int, int], size: int, norms: bool, seed: int
+    ranks: tuple[int, ...], tokens: int, counts: tuple[int, int], size: int, norms: bool, room: int, seed: int
 ) -> None:
-    random = _Random(seed)
+    random = _Random(seed, room)
     query_norm, key_norm = (random.normal(size) if norms else None for _ in range(2))
     heads = Heads(*counts, size, query_norm, key_norm, EPS)
     low = random.low(tokens, heads.widths, ranks)
@@ -105,8 +116,9 @@ def test_queries_and_keys_are_adapted_normed_and_rotated(
     above = [random.normal(*one.shape) for one in found]
     (gradient,) = torch.autograd.grad(expected, exact, [one.double() for one in above])
     scale = max(1.0, float(gradient.abs().max()))
-    made = rotate_backward((above[0], above[1], above[2]), qkv if norms else None, low, cos, sin, heads)
-    _same(made / scale, gradient / scale)
+    made = rotate_backward((above[0], above[1], above[2]), qkv if norms else None, low, cos, sin, heads, room)
+    assert made.shape == (tokens, heads.width + room)
+    _same(made[:, : heads.width] / scale, gradient / scale)
 
 
 def _rotated(qkv: torch.Tensor, heads: Heads, angles: torch.Tensor) -> list[torch.Tensor]:
@@ -125,11 +137,11 @@ def _rotated(qkv: torch.Tensor, heads: Heads, angles: torch.Tensor) -> list[torc
     return parts
 
 
-@given(st.integers(1, 9), st.integers(1, 33), RANKS, RANKS, RANKS, SEEDS)
+@given(st.integers(1, 9), st.integers(1, 33), RANKS, RANKS, RANKS, ROOMS, SEEDS)
 def test_the_gated_mlp_and_the_gradients_of_three_adapters(
-    tokens: int, width: int, gate_rank: int, up_rank: int, down_rank: int, seed: int
+    tokens: int, width: int, gate_rank: int, up_rank: int, down_rank: int, room: int, seed: int
 ) -> None:
-    random = _Random(seed)
+    random = _Random(seed, room)
     low = random.low(tokens, (width, width), (gate_rank, up_rank))
     gate_up, dy = random.normal(tokens, 2 * width), random.normal(tokens, 11)
     weight, a, b = random.normal(11, width), random.normal(down_rank, width), random.normal(11, down_rank)
@@ -143,7 +155,9 @@ def test_the_gated_mlp_and_the_gradients_of_three_adapters(
 
     _same(swiglu(gate_up, low), act)
     e, down = (dy @ b, a) if down_rank else (None, None)
-    found = swiglu_backward(dy @ weight, e, down, gate_up, low)
+    made = swiglu_backward(dy @ weight, e, down, gate_up, low, room)
+    assert made[0].shape == (tokens, 2 * width + room)
+    found = (made[0][:, : 2 * width], *made[1:])
     assert [one is not None for one in found] == [True, *(rank > 0 for rank in (down_rank, gate_rank, up_rank))]
     for one, other in zip([one for one in found if one is not None], expected, strict=True):
         scale = max(1.0, float(other.abs().max()))
@@ -189,9 +203,9 @@ def test_on_tensors_without_data_the_same_shapes_and_dtypes_are_made(ranks: tupl
         rotated = rotate(on[4], lows[1], on[5], on[5], heads)
         made = [
             swiglu(on[0], lows[0]),
-            *swiglu_backward(on[1], on[2], on[3], on[0], lows[0]),
+            *swiglu_backward(on[1], on[2], on[3], on[0], lows[0], 16),
             *rotated,
-            rotate_backward(rotated, on[4], lows[1], on[5], on[5], heads),
+            rotate_backward(rotated, on[4], lows[1], on[5], on[5], heads, 16),
             *rms_norm_backward(on[1], on[1], on[1][0], EPS, on[1]),
             cross_entropy_(on[1].clone(), torch.zeros(tokens, dtype=torch.int64, device=device)),
         ]
