@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -144,7 +145,7 @@ def test_queries_and_keys_are_adapted_normed_and_rotated(
     above = tuple(random.normal(tokens, count, size) for count in (counts[0], counts[1], counts[1]))
 
     def backward(*arguments: Any) -> Any:
-        made = operations.rotate_backward(*arguments, room=room)
+        made = partial(operations.rotate_backward, room=room)(*arguments)
         assert made.shape == (tokens, heads.width + room)
         return made[:, : heads.width]  # what is behind is left unwritten
 
@@ -164,7 +165,7 @@ def test_the_gated_mlp_and_the_gradients_of_its_adapters(
     e, down = (random.normal(tokens, ranks[2]), random.normal(ranks[2], width)) if ranks[2] else (None, None)
 
     def backward(*arguments: Any) -> Any:
-        d_gate_up, *others = operations.swiglu_backward(*arguments, room=room)
+        d_gate_up, *others = partial(operations.swiglu_backward, room=room)(*arguments)
         assert d_gate_up.shape == (tokens, 2 * width + room)
         return (d_gate_up[:, : 2 * width], *others)
 
