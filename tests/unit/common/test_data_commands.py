@@ -36,6 +36,7 @@ ROWS = [
 @pytest.fixture
 def data(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Data:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PIXI_PROJECT_ROOT", str(ROOT))  # whose task packs are meant, from a folder outside of it
 
     def run(*arguments: str) -> tuple[int, str, str]:
         code = run_command(_main, ["data", *arguments])

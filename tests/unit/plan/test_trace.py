@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch.autograd.graph import saved_tensors_hooks
+from transformers import AutoModelForCausalLM
 
 from tanren.common.config import Checkpointing
 from tanren.common.fused import route_of
@@ -25,6 +28,15 @@ BLOCK = 512
 
 def _rounded(size: int) -> int:
     return -(-size // BLOCK) * BLOCK
+
+
+@pytest.fixture
+def tiny_llama(tmp_path: Path) -> str:
+    """Return the folder of a small Llama's configuration."""
+    values = {"model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
+    values |= {"num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 259, "tie_word_embeddings": True}
+    (tmp_path / "config.json").write_text(json.dumps(values), encoding="utf-8")
+    return str(tmp_path)
 
 
 @pytest.mark.parametrize("model", ["tiny-qwen3", "tiny-qwen3-moe", "tiny-gpt-oss"])
@@ -49,19 +61,25 @@ def test_lora_is_counted_in_float32_with_two_states_and_a_count_for_each_matrix(
     [
         ("tiny-qwen3", "plain", "none"),
         ("tiny-qwen3-moe", "plain", "none"),
+        ("tiny-qwen3-moe", "auto", "none"),  # the loss in parts, after the library's layers
         ("tiny-qwen3", "plain", "full"),
         ("tiny-qwen3", "fused", "none"),
         ("tiny-qwen3", "fused", "selective"),
         ("tiny-qwen3", "fused", "full"),
+        ("tiny-llama", "fused", "none"),  # no norms on queries and keys: what stands before them is not kept
+        ("tiny-llama", "fused", "selective"),
     ],
 )
 def test_what_the_forward_pass_keeps_is_what_autograd_saves_on_real_tensors(
-    job: MakeJob, model: str, layers: str, mode: Checkpointing
+    job: MakeJob, tiny_llama: str, model: str, layers: str, mode: Checkpointing
 ) -> None:
     # eager attention is made of ordinary operations, so that trace and run do the very same
-    planned = job(f"builtin:{model}", [120, 60], train={"attention": "eager", "layers": layers})
+    name = tiny_llama if model == "tiny-llama" else f"builtin:{model}"
+    planned = job(name, [120, 60], train={"attention": "eager", "layers": layers})
     load, choice = Load((120, 60), 90), Choice(200, mode)
-    real = planned.trained_model(tiny_model(model, torch.bfloat16), choice)
+    loaded = AutoModelForCausalLM.from_config(planned.shape.config, dtype=torch.bfloat16)
+    real = planned.trained_model(loaded, choice)
+    assert route_of(real).in_parts == (layers != "plain")
     assert (route_of(real).fused is not None) == (layers == "fused")
     held = {one.untyped_storage().data_ptr() for one in (*real.parameters(), *real.buffers())}
     saved: dict[int, int] = {}
@@ -144,7 +162,11 @@ def test_fused_layers_keep_what_their_backward_pass_cannot_make_anew(job: MakeJo
     # after their norm (1024 + 2 x 512 each), what was attended (1024), 7 adapters of rank 16; gate and up (2 x 3072)
     low = 3 * 16 + 16 + 2 * 16 + 16
     always = 2 * 1024 + 2 * 2048 + 1024
-    expected = {"none": always + low + 2 * 3072, "selective": always + low - 2 * 16, "full": 1024}
+    expected: dict[Checkpointing, int] = {
+        "none": always + low + 2 * 3072,
+        "selective": always + low - 2 * 16,
+        "full": 1024,
+    }
     for mode, elements in expected.items():
         # and once a token: cosines and sines of the positions (2 x 128), the last norm's input in float32 (2 x 1024), the
         # gradient of its result (1024), which is made with the loss

@@ -1,10 +1,12 @@
-"""What a run trains, by train.method and train.engine: how the base is loaded, made trainable, and saved when it has learned."""
+"""What a run trains, by train.method and train.engine: how the base is loaded, attends, is made trainable, and saved."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tanren.common.attention import Choice
+from tanren.common.attention.training import choose_training_attention
 from tanren.common.chain import same_base
 from tanren.common.console import Console
 from tanren.common.errors import UserError
@@ -16,7 +18,7 @@ from tanren.sft.coverage import say_coverage
 from tanren.sft.full import FullTrainer, save_full, train_all_weights
 from tanren.sft.plan import Plan
 from tanren.sft.trainer import SftTrainer
-from tanren.sft.unsloth_engine import attach_with_unsloth, load_with_unsloth
+from tanren.sft.unsloth_engine import attach_with_unsloth, load_with_unsloth, prove_packing
 from tanren.sft.unsloth_trainer import UnslothTrainer
 
 if TYPE_CHECKING:
@@ -46,6 +48,19 @@ def load_base(plan: Plan, device: DevicePlan, console: Console) -> LoadedModel:
     for note in loaded.notes:
         console.line(note)
     return loaded
+
+
+def choose_attention(plan: Plan, loaded: LoadedModel, console: Console) -> Choice:
+    """Return the kernel of training, proven on this model, and say why it was chosen."""
+    named = plan.config.train.attention
+    with console.phase("prove attention", named):
+        if plan.config.train.engine == "unsloth":
+            choice = prove_packing(loaded.model, str(loaded.model.device))
+        else:
+            choice = choose_training_attention(loaded.model, named)
+    for line in choice.lines():
+        console.line(line)
+    return choice
 
 
 def make_trainable(plan: Plan, loaded: LoadedModel, console: Console) -> tuple[Any, type[SftTrainer]]:

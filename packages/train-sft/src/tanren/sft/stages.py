@@ -27,9 +27,11 @@ from tanren.common.console import Console
 from tanren.common.errors import ExitCode, MachineError, UserError
 from tanren.common.recipe_command import Request, plan_text, plan_values
 from tanren.common.run import RunDirectory, create_run, describe_environment, find_open_run, held, write_atomically
+from tanren.sft.checks import check_takes_parent
 from tanren.sft.cli import COMMAND
 from tanren.sft.config import SftConfig
-from tanren.sft.plan import check_takes_parent, make_plan
+from tanren.sft.ground import check_same_config
+from tanren.sft.plan import make_plan
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -58,8 +60,6 @@ def run_stages(request: Request, run_stage: RunStage | None = None) -> int:
     output = request.loaded.config.output
     name = request.loaded.config.name
     if request.resume:
-        from tanren.sft.job import check_same_config
-
         run = find_open_run(request.resume, output.runs, name)
         check_same_config(values, run)
     else:

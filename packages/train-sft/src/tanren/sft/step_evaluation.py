@@ -10,13 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tanren.common.evaluators import Evaluator
+from tanren.common.console import Console
+from tanren.common.evaluators import Evaluator, find_evaluator
+from tanren.common.run import RunDirectory
 from tanren.common.task_contract import Row
 from tanren.sft.config import EvaluationConfig
 from tanren.sft.untouched import untouched
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from tanren.sft.plan import Plan
+    from tanren.sft.prepare import Prepared
 
 
 def rows_of_steps(rows: Sequence[Row], config: EvaluationConfig, seed: int) -> list[Row]:
@@ -62,3 +67,18 @@ class StepEvaluation:
         for metric in ("valid", "correct"):
             found |= {metric: pooled[metric]["value"], f"{metric}_count": pooled[metric]["count"]}
         return found | {"seconds": time.perf_counter() - begun}
+
+
+def step_evaluation_of(plan: Plan, prepared: Prepared, run: RunDirectory, console: Console) -> StepEvaluation | None:
+    """Return what evaluates between the steps of a run, if it is asked for."""
+    evaluation = plan.config.evaluation
+    if not evaluation.every_steps or plan.pack is None:
+        return None
+    rows = rows_of_steps(plan.heldout_rows, evaluation, plan.config.seed)
+    return StepEvaluation(
+        find_evaluator()(plan.pack, rows, evaluation, console),
+        prepared.tokenizer,
+        run.evaluation / "steps",
+        every=evaluation.every_steps,
+        steps=plan.steps(prepared.samples.sizes),
+    )

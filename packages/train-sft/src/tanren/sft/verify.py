@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 from tanren.common.console import Console
 from tanren.common.errors import ExitCode, UserError
 from tanren.common.run import MetricsWriter, RunDirectory, open_run, read_steps
+from tanren.sft.ground import check_same_config, check_same_ground, describe_ground
 from tanren.sft.interruption import Interruption
-from tanren.sft.job import check_same_config, check_same_ground, choose_attention, describe_ground, prepare
 from tanren.sft.memory import Settled, take_recorded
+from tanren.sft.prepare import Prepared, prepare
 from tanren.sft.tracking import NoTracker
 
 if TYPE_CHECKING:
-    from tanren.sft.job import Prepared
     from tanren.sft.plan import Plan
 
 # Enough for a stop in between with steps on both sides; each costs what a step of the run costs, twice.
@@ -117,7 +117,7 @@ def _train(
     """Train in `folder` from a checkpoint up to a step, on a model that is loaded anew."""
     from tanren.common.chat import template_hash
     from tanren.sft.loop import make_trainer, train
-    from tanren.sft.method import load_base, make_trainable
+    from tanren.sft.method import choose_attention, load_base, make_trainable
 
     folder.path.mkdir(exist_ok=True)
     console.line(f"{folder.path.name}: from {checkpoint.name} to step {until}")
