@@ -62,14 +62,14 @@ def test_the_plan_of_a_gpu_that_is_not_here(plan: Plan) -> None:
     assert code == 0
     assert "builtin:tiny-qwen3: 123,456 parameters, 32,768 trained" in out
     assert "RTX 5080 (not this machine's), 15.9 of 15.9 GiB free; attention varlen" in out
-    assert "fits: 0.8 of 15.9 GiB" in out
+    assert "fits: 0.7 of 15.9 GiB" in out
     assert "2 steps" in out
 
 
 def test_what_does_not_fit_ends_with_exit_code_1_and_says_what_would(plan: Plan) -> None:
     code, out, _ = plan("--gpu", "H100", "--memory", "0.5")
     assert code == 1
-    assert "does not fit: 0.8 of 0.5 GiB" in out
+    assert "does not fit: 0.7 of 0.5 GiB" in out
     assert "a GPU with" in out
 
 

@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
+from tanren.common.config import Checkpointing
+from tanren.common.fused import route_of
 from tanren.common.models.checkpointing import enable_checkpointing
 from tanren.common.models.tiny import tiny_model
 from tanren.common.plan import Choice, Load
@@ -27,7 +29,7 @@ def _rounded(size: int) -> int:
 
 @pytest.mark.parametrize("model", ["tiny-qwen3", "tiny-qwen3-moe", "tiny-gpt-oss"])
 def test_parameters_and_weights_are_those_of_the_real_model(job: MakeJob, model: str) -> None:
-    trace = job(f"builtin:{model}").trace(Choice(400, "none"))
+    trace = job(f"builtin:{model}", train={"layers": "plain"}).trace(Choice(400, "none"))
     real = tiny_model(model, torch.bfloat16)
     assert trace.parameters - trace.trained == sum(parameter.numel() for parameter in real.parameters())
     sizes = [one.numel() * one.element_size() for one in (*real.parameters(), *real.buffers())]
@@ -42,12 +44,25 @@ def test_lora_is_counted_in_float32_with_two_states_and_a_count_for_each_matrix(
     assert trace.peak["optimizer"] == 4 * (2 * 1024 + BLOCK)
 
 
-@pytest.mark.parametrize("model", ["tiny-qwen3", "tiny-qwen3-moe"])
-def test_what_the_forward_pass_keeps_is_what_autograd_saves_on_real_tensors(job: MakeJob, model: str) -> None:
+@pytest.mark.parametrize(
+    ("model", "layers", "mode"),
+    [
+        ("tiny-qwen3", "plain", "none"),
+        ("tiny-qwen3-moe", "plain", "none"),
+        ("tiny-qwen3", "plain", "full"),
+        ("tiny-qwen3", "fused", "none"),
+        ("tiny-qwen3", "fused", "selective"),
+        ("tiny-qwen3", "fused", "full"),
+    ],
+)
+def test_what_the_forward_pass_keeps_is_what_autograd_saves_on_real_tensors(
+    job: MakeJob, model: str, layers: str, mode: Checkpointing
+) -> None:
     # eager attention is made of ordinary operations, so that trace and run do the very same
-    planned = job(f"builtin:{model}", [120, 60], train={"attention": "eager"})
-    load = Load((120, 60), 90)
-    real = planned.trained_model(tiny_model(model, torch.bfloat16), Choice(200, "none"))
+    planned = job(f"builtin:{model}", [120, 60], train={"attention": "eager", "layers": layers})
+    load, choice = Load((120, 60), 90), Choice(200, mode)
+    real = planned.trained_model(tiny_model(model, torch.bfloat16), choice)
+    assert (route_of(real).fused is not None) == (layers == "fused")
     held = {one.untyped_storage().data_ptr() for one in (*real.parameters(), *real.buffers())}
     saved: dict[int, int] = {}
     kept: list[torch.Tensor] = []  # so that no address is used twice
@@ -61,24 +76,25 @@ def test_what_the_forward_pass_keeps_is_what_autograd_saves_on_real_tensors(job:
 
     with saved_tensors_hooks(pack, lambda tensor: tensor):
         loss = packed_loss(real, stand_in(load), "cpu")
-    found = _alive_after_forward(planned, load)
+    found = _alive_after_forward(planned, load, choice)
     assert loss.isfinite()
-    # Besides what autograd saves, the loss itself is alive.
-    assert sum(saved.values()) <= found <= 1.03 * sum(saved.values())
+    # Besides what autograd saves, the loss itself is alive; and what a checkpoint hands to the second run (positions,
+    # the lengths of the samples), which no hook sees.
+    assert sum(saved.values()) <= found <= 1.03 * sum(saved.values()) + (20 * BLOCK if mode == "full" else 0)
 
 
-def _alive_after_forward(planned: SftJob, load: Load) -> int:
+def _alive_after_forward(planned: SftJob, load: Load, choice: Choice) -> int:
     from tanren.common.plan.trace import attention_stands_in, empty_model
 
     account = Account()
     with attention_stands_in(planned.kernel, load.lengths):
-        model = planned.trained_model(empty_model(planned.shape, planned.dtype), Choice(200, "none"))
+        model = planned.trained_model(empty_model(planned.shape, planned.dtype), choice)
         account.hold([*model.parameters(), *model.buffers()], "weights")
-        held = sum(account.live.values())
+        account.category = "made"
         with account:
             loss = planned.loss(load)(model, torch.device("meta"))
         assert loss.requires_grad
-        return sum(account.live.values()) - held
+        return account.live["made"]
 
 
 def test_a_storage_is_counted_once_and_until_nothing_holds_it() -> None:
@@ -109,8 +125,9 @@ def test_the_peak_is_remembered_with_its_categories() -> None:
     assert account.largest == 5120
 
 
-def test_checkpointing_takes_less_and_computes_more(job: MakeJob, wide: str) -> None:
-    planned = job(wide)
+@pytest.mark.parametrize("layers", ["plain", "fused"])
+def test_checkpointing_takes_less_and_computes_more(job: MakeJob, wide: str, layers: str) -> None:
+    planned = job(wide, train={"layers": layers})
     traces = {mode: planned.trace(Choice(1024, mode)) for mode in ("none", "selective", "full")}
     activations = [traces[mode].peak["activations"] for mode in ("none", "selective", "full")]
     assert activations[0] > 1.8 * activations[1] > 1.8 * 5 * activations[2]
@@ -118,6 +135,44 @@ def test_checkpointing_takes_less_and_computes_more(job: MakeJob, wide: str) -> 
     assert flops[0] < flops[1] < flops[2]
     # LoRA: forward, backward to the inputs, and again the layers' forward; their weights get no gradient
     assert 1.3 < flops[2] / flops[0] < 1.5
+
+
+def test_fused_layers_keep_what_their_backward_pass_cannot_make_anew(job: MakeJob, wide: str) -> None:
+    tokens, layers = 512, 4
+    planned = job(wide, [tokens], train={"layers": "fused"})
+    # elements of 2 bytes a token and layer: what goes into attention and MLP (1024 each), query, key and value before and
+    # after their norm (1024 + 2 x 512 each), what was attended (1024), 7 adapters of rank 16; gate and up (2 x 3072)
+    low = 3 * 16 + 16 + 2 * 16 + 16
+    always = 2 * 1024 + 2 * 2048 + 1024
+    expected = {"none": always + low + 2 * 3072, "selective": always + low - 2 * 16, "full": 1024}
+    for mode, elements in expected.items():
+        # and once a token: cosines and sines of the positions (2 x 128), the last norm's input in float32 (2 x 1024), the
+        # gradient of its result (1024), which is made with the loss
+        by_hand = 2 * tokens * (layers * elements + 2 * 128 + 3 * 1024)
+        if mode != "full":
+            by_hand += 4 * tokens * layers * 8  # the attention's sum of exponents in float32, 8 heads
+        found = _alive_after_forward(planned, Load((tokens,), 200), Choice(tokens, mode))
+        assert found == pytest.approx(by_hand, rel=0.01), mode
+
+
+def test_fused_layers_multiply_by_frozen_weights_twice_and_take_weight_gradients_of_adapters_alone(
+    job: MakeJob, wide: str
+) -> None:
+    one = job(wide, [512], lora={"rank": 1}, train={"layers": "fused"})
+    trace = one.trace(Choice(512, "none"))
+    config = one.shape.config
+    head = config.vocab_size * config.hidden_size
+    body = trace.parameters - trace.trained - head
+    attention = 14 * config.num_hidden_layers * config.hidden_size * (512 * 513 / 2)
+    assert trace.flops == pytest.approx(4 * 512 * body + 4 * 256 * head + attention, rel=0.02)
+
+
+def test_blocks_that_fused_layers_hold_beside_the_weights_are_there_between_the_steps(job: MakeJob, wide: str) -> None:
+    fused, plain = (job(wide, train={"layers": layers}).trace(Choice(1024, "none")) for layers in ("fused", "plain"))
+    # A and B of rank 16 in 2 bytes, for all that one input goes into; B on the diagonal of a matrix
+    blocks = 3 * 16 * (1024 + 2048) + 16 * (1024 + 1024) + 2 * 16 * (1024 + 2 * 3072) + 16 * (3072 + 1024)
+    assert fused.peak["weights"] - plain.peak["weights"] == 4 * 2 * blocks
+    assert fused.resident - plain.resident == 4 * 2 * blocks
 
 
 @pytest.mark.parametrize("mode", ["selective", "full"])

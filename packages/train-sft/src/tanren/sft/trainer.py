@@ -81,6 +81,7 @@ class SftTrainer(Trainer):
         self._guard = Guard(run, config.train, lambda ids: str(tokenizer.decode(list(ids))))
         self._noise = EmbeddingNoise(model, config.train.neftune_alpha) if config.train.neftune_alpha else None
         self._pace = Pace(steps)
+        self._trained: list[torch.nn.Parameter] = []
         self._losses: list[float] = []
         self._work: list[tuple[int, int]] = []
         """Tokens, and those learned, of the steps since the last logged one."""
@@ -186,6 +187,12 @@ class SftTrainer(Trainer):
     def _synchronise(self) -> None:
         if self.args.device.type == "cuda":
             torch.cuda.synchronize()
+
+    def _clip_grad_norm(self, model: torch.nn.Module) -> Any:
+        """Clip what is trained: asked for all its parameters, a model walks through thousands of modules while the GPU waits."""
+        if not self._trained:
+            self._trained = [weight for weight in model.parameters() if weight.requires_grad]
+        return self.accelerator.clip_grad_norm_(self._trained, self.args.max_grad_norm)
 
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> float:
         """Read loss and norm together, before the optimizer uses the gradients: a GPU is waited for once in a step."""

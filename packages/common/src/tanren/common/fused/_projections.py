@@ -17,8 +17,8 @@ import torch
 
 from tanren.common.fused._operations import Low
 
-ALIGNED = 8
-"""Columns: the matrix units read 16 bytes at once, so rows of results begin at multiples of them."""
+ALIGNED = 16
+"""Columns: rows of results begin at multiples of 32 bytes, so that kernels may read 16 bytes at once (Triton asks for divisors of 16)."""
 
 
 @dataclass(frozen=True)

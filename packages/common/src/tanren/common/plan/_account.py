@@ -1,7 +1,8 @@
 """An account of every tensor's memory while a piece of code runs on tensors without data (torch's meta device).
 
 Each storage is counted once, from the operation that makes it to the moment when nothing holds it any more, under the
-category that is set at the time. So the account sees what autograd really saves for the backward pass, whatever the
+category that is set at the time. What an operation reads and none made was there before (fused layers hold blocks of the
+adapters' weights). So the account sees what autograd really saves for the backward pass, whatever the
 modelling code does. Operations are counted with their products and their bytes, from which a time is predicted.
 """
 
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from tanren.common.plan._categories import WEIGHTS
 from tanren.common.plan._operations import Operation, operation_of
 
 BLOCK = 512
@@ -64,7 +66,9 @@ class Account(TorchDispatchMode):
         operation = operation_of(func, args, inputs, outputs)
         if operation is not None:
             self.operations[operation] += 1
-        for tensor in (*inputs, *outputs):  # torch.tensor() makes its tensors unseen
+        for tensor in inputs:  # torch.tensor() makes its tensors unseen: token ids and places, no weights
+            self._count(tensor, WEIGHTS if tensor.is_floating_point() else self.category)
+        for tensor in outputs:
             self._count(tensor, self.category)
         self.largest = max(self.largest, *(tensor.untyped_storage().nbytes() for tensor in outputs), 0)
         return result

@@ -14,7 +14,7 @@ from tanren.common.errors import UserError
 from tanren.common.fused import route_of
 from tanren.common.master_weights import MasterWeights
 from tanren.common.plan._account import Account
-from tanren.common.plan._categories import ACTIVATIONS, BACKWARD, GRADIENTS, LOSS, OPTIMIZER, TRAINED, WEIGHTS
+from tanren.common.plan._categories import ACTIVATIONS, BACKWARD, GRADIENTS, LOSS, OPTIMIZER, RESIDENT, TRAINED, WEIGHTS
 from tanren.common.plan._operations import Operation
 
 Loss = Callable[[Any, torch.device], torch.Tensor]
@@ -75,7 +75,6 @@ def trace_step(model: torch.nn.Module, loss: Loss, *, gradients: bool) -> StepTr
         states = [torch.empty_like(master) for master in held.masters for _ in range(2)]
         counts = [torch.empty((), device=master.device) for master in held.masters]
         account.hold([*held.copies, *states, *counts], OPTIMIZER)
-        resident = sum(account.live.values())
 
         def gradient_is_there(weight: Any) -> None:
             gradient = held.of(weight).grad
@@ -93,6 +92,7 @@ def trace_step(model: torch.nn.Module, loss: Loss, *, gradients: bool) -> StepTr
         finally:
             for handle in handles:
                 handle.remove()
+        resident = sum(account.live[category] for category in RESIDENT)
         model.zero_grad(set_to_none=True)
         # Of float32: reads weight, gradient, 2 states, and writes all but the gradient; a copy is read and rounded to its weight.
         update = Counter(Operation(0.0, 28 * master.numel(), "") for master in held.masters)
