@@ -12,8 +12,9 @@ from peft import get_peft_model
 from tanren.common.config import LoraConfig
 from tanren.common.console import Console
 from tanren.common.errors import UserError
+from tanren.common.models.source import resolve_source
 from tanren.common.models.tiny import tiny_model
-from tanren.sft.coverage import Coverage, check_coverage, coverage_of, say_gradients
+from tanren.sft.coverage import Coverage, check_before_loading, check_coverage, coverage_of, say_gradients
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::UserWarning")
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
@@ -91,6 +92,13 @@ def test_what_is_missed_or_caught_unasked_is_refused(name: str, lora: LoraConfig
     with pytest.raises(UserError) as error:
         check_coverage(_coverage(name, lora), lora)
     assert told in str(error.value)
+
+
+def test_where_no_name_is_right_the_nearest_is_told() -> None:
+    with pytest.raises(
+        UserError, match=r"lora.target_modules: 'q_prj' reaches nothing in this model: did you mean 'q_proj'\?"
+    ):
+        check_before_loading(resolve_source("builtin:tiny-qwen3"), _lora(["q_prj"]))
 
 
 def test_after_the_first_step_it_is_said_which_weights_have_a_gradient() -> None:

@@ -159,13 +159,13 @@ def same_base(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> str | None
     return f"{key} {recorded.get(key)!r}, but {now['name']} has {now.get(key)!r}"
 
 
-def find_parent(named: str, runs: Path) -> Path:
-    """Return the run directory that `model.parent` names: a path, or `latest:NAME`, the newest finished run of that recipe.
+def find_parent(named: str, runs: Path, key: str = "model.parent") -> Path:
+    """Return the run directory that is named: a path, or `latest:NAME`, the newest finished run of that recipe.
 
-    Raises UserError where there is none, or where it is not finished.
+    Raises UserError, saying that `key` names it, where there is none, or where it is not finished.
     """
     if not named.startswith(LATEST):
-        return _finished_run(Path(named).expanduser(), named)
+        return _finished_run(Path(named).expanduser(), named, key)
     name = named.removeprefix(LATEST)
     # With the time's form, so that `sft` does not find the runs of `sft-long`.
     form = re.compile(re.escape(name) + r"-\d{8}-\d{6}(-\d+)?")
@@ -173,26 +173,26 @@ def find_parent(named: str, runs: Path) -> Path:
     finished = [path for path in folders if _status(path) == "done"]
     if not finished:
         found = f"{len(folders)} runs of it, none finished" if folders else "no run of it"
-        raise UserError(f"model.parent {named!r}: {found} in {runs}; train {name!r} first, or name a run directory")
-    return _finished_run(max(finished, key=lambda path: (path / "summary.json").stat().st_mtime), named)
+        raise UserError(f"{key} {named!r}: {found} in {runs}; train {name!r} first, or name a run directory")
+    return _finished_run(max(finished, key=lambda path: (path / "summary.json").stat().st_mtime), named, key)
 
 
-def _finished_run(run: Path, named: str) -> Path:
+def _finished_run(run: Path, named: str, key: str) -> Path:
     status = _status(run)
     if status is None:
         what = (
             "no such folder" if not run.is_dir() else "it has no summary.json: the run is not finished, or it is none"
         )
-        raise UserError(f"model.parent {named!r}: {what} ({run}); name a finished run directory, or {LATEST}NAME")
+        raise UserError(f"{key} {named!r}: {what} ({run}); name a finished run directory, or {LATEST}NAME")
     if status != "done":
-        raise UserError(f"model.parent {named!r}: the run {run} is {status}, not done; finish it first: --resume {run}")
+        raise UserError(f"{key} {named!r}: the run {run} is {status}, not done; finish it first: --resume {run}")
     stages = _summary(run).get("stages")
     if stages:  # a run of several stages: its result is that of the last one
-        return _finished_run(run / stages[-1]["folder"], named)
+        return _finished_run(run / stages[-1]["folder"], named, key)
     if not (run / "adapter").is_dir():
         whole = run / "model"
         do = f"its result is a whole model: write model.name = {str(whole)!r}" if whole.is_dir() else "name another run"
-        raise UserError(f"model.parent {named!r}: the run {run} has no adapter; {do}")
+        raise UserError(f"{key} {named!r}: the run {run} has no adapter; {do}")
     return run
 
 

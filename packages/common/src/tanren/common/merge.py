@@ -76,7 +76,7 @@ def merge_run(named: str, out: Path, dtype: str | None, model: str | None) -> No
 
 def _adapter_folder(named: str) -> Path:
     folder = Path(named).expanduser()
-    return folder if (folder / SETTINGS).is_file() else find_parent(named, RUNS) / "adapter"
+    return folder if (folder / SETTINGS).is_file() else find_parent(named, RUNS, "RUN") / "adapter"
 
 
 def _base(adapter: TrainedAdapter, model: str | None) -> ModelSource:

@@ -50,12 +50,13 @@ def run_job(loaded_config: Loaded[EvaluateConfig], pack: TaskPack, rows: Sequenc
         from tanren.common.chat import template_hash
         from tanren.common.models.device import plan_device
         from tanren.common.models.load import load_model, load_tokenizer
+        from tanren.common.models.packaged import loading
     device = plan_device(config.model)
     quantisation, why = quantisation_of(loaded_config, trained)
     if why:
         console.line(why)
     require_bitsandbytes(quantisation)
-    with console.phase("load model", source.name):
+    with console.phase("load model", loading(source)):
         tokenizer = load_tokenizer(source)
         base = load_model(source, device, quantisation)
     for note in base.notes:

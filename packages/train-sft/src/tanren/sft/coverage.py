@@ -80,6 +80,12 @@ def check_before_loading(source: ModelSource, lora: LoraConfig) -> None:
     from tanren.common.plan.trace import empty_model, read_shape
 
     model = empty_model(read_shape(source), torch.float32)
+    if isinstance(
+        lora.target_modules, list
+    ):  # where no name is right, the library's own message would name none that is
+        names = [name for name, _ in model.named_modules()]
+        linear = tuple(name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear))
+        _all_found(lora.target_modules, names, linear, "lora.target_modules")
     with model.device:
         check_coverage(coverage_of(attach_adapter(model, lora)), lora)
 

@@ -112,7 +112,7 @@ class SampleMaker:
             if config.too_long == "error":
                 raise UserError(
                     f"{where} is too long: {length} tokens, data.max_tokens is {config.max_tokens}; raise it, or set "
-                    "data.too_long to drop, cut-left or cut-right"
+                    "data.too_long to drop, cut-left or cut-right (`tanren data lengths` says how many are longer)"
                 )
             if config.too_long == "drop":
                 self._drop(f"longer than {config.max_tokens} tokens", sample, group)

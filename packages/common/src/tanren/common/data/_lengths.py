@@ -135,9 +135,10 @@ def run_lengths(
     console = Console()
     scans = opened(console, sources, scan)
     named = resolve_source(model, revision)
-    with console.phase("load the tokenizer", named.describe()):
+    with console.phase("import", "transformers"):
         from tanren.common.models.load import load_tokenizer
-
+        from tanren.common.models.packaged import loading
+    with console.phase("load the tokenizer", loading(named)):
         tokenizer = load_tokenizer(named)
     found = Measured()
     for source, rows in zip(sources, scans, strict=True):

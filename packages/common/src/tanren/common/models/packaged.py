@@ -46,6 +46,13 @@ def is_converted(source: ModelSource) -> bool:
     return _folder(source).is_dir()
 
 
+def loading(source: ModelSource) -> str:
+    """Say what is loaded, and that packaged weights are converted first where they are: it takes a while."""
+    if source.kind == "packaged" and not is_converted(source):
+        return f"{source.name}; first use: converting the packaged weights (about 20 s, once)"
+    return source.name
+
+
 def _folder(source: ModelSource) -> Path:
     assert source.weights_sha256 is not None, "only packaged weights are converted"
     return cache_folder() / "models" / f"smollm2-135m-{source.weights_sha256[:12]}-v{CONVERSION}"
