@@ -179,8 +179,9 @@ class TrainConfig(ConfigModel):
     against the library's on the model before step 1; plain: the library's. auto: fused on a GPU where the model can have it."""
 
     gradient_checkpointing: Literal[Checkpointing, "auto"] = "none"
-    """Recompute activations in the backward pass instead of keeping them: of no layer, of every second one (selective), of all
-    (full: least memory, up to a third slower). The result does not change. auto: as for micro_batch_tokens."""
+    """Recompute activations in the backward pass instead of keeping them: none; selective (of fused layers the MLP's gate and up,
+    else every second layer); full (all but a layer's input: least memory, up to a third slower). The result does not change. auto: as for
+    micro_batch_tokens."""
 
     neftune_alpha: Annotated[float, Field(ge=0)] = 0.0
     """Noise on the embeddings while training (NEFTune, arXiv:2310.05914), scaled by each sample's own length; usual: 5; 0 means none."""
