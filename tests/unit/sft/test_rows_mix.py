@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from tanren.common.errors import UserError
 from tanren.common.task_contract import Message, Row
 from tanren.sft.config import DataConfig
-from tanren.sft.rows import RowSource, Selection, listed_source, rows_by_phase, select_rows
+from tanren.sft.rows import RowSource, Selection, _survey, listed_source, rows_by_phase, select_rows
 from tanren.sft.rows._draw import largest_remainder, round_together
 from tanren.sft.rows._mix import largest_total
 
@@ -35,6 +36,13 @@ def drawn(selection: Selection, phase: int = 0) -> Counter[str]:
 
 def by_source(rows: Counter[str]) -> dict[str, int]:
     return dict(Counter(name.partition(":")[0] for name in rows.elements()))
+
+
+def test_a_long_reading_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(_survey, "SAY_EVERY", 0.0)
+    select([replace(source("a", 2500), from_hub=True)])
+    told = [line.partition("] ")[2] for line in capsys.readouterr().err.splitlines()]
+    assert told == ["load a from the hub ...", "read a: 1,000 rows so far", "read a: 2,000 rows so far"]
 
 
 def test_all_takes_every_row_of_every_source_once_in_their_order() -> None:

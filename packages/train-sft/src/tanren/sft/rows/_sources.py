@@ -20,6 +20,8 @@ class RowSource:
     label: str
     read: Callable[[], Iterator[Row]]
     weight: float = 1.0
+    from_hub: bool = False
+    """Whether files are fetched before its first row."""
 
     @property
     def key(self) -> str:
@@ -57,4 +59,4 @@ def listed_source(label: str, rows: Sequence[Row]) -> RowSource:
 
 def _source(config: SourceConfig, label: str) -> RowSource:
     source = Source(config.name, config.split, config.revision, config.layout)
-    return RowSource(label, partial(read_rows, source), config.weight)
+    return RowSource(label, partial(read_rows, source), config.weight, source.kind == "hub")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tanren.common.errors import UserError
+from tanren.common.task_contract import Row
 from tanren.sft.rows._rules import Known, Rule
 from tanren.sft.rows._sources import RowSource
 from tanren.sft.rows._split import prompt_key
@@ -15,6 +17,8 @@ from tanren.sft.rows._split import prompt_key
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+SAY_EVERY = 3.0  # seconds between two lines that say how far a long reading is
 
 
 @dataclass(frozen=True)
@@ -50,13 +54,13 @@ class Survey:
 
 
 def survey(sources: Sequence[RowSource], rules: Sequence[Rule], *, prompts: bool) -> Survey:
-    """Read every row of every source once. Raises UserError for a source without a row."""
+    """Read every row of every source once, and say how far that is. Raises UserError for a source without a row."""
     keys, match, counts = array("Q"), array("H"), []
     places: dict[tuple[bool, ...], int] = {}
     known = Known(rules)
     for source in sources:
         count = 0
-        for row in source.read():
+        for row in _told(source):
             count += 1
             if prompts:
                 keys.append(prompt_key(row))
@@ -68,3 +72,21 @@ def survey(sources: Sequence[RowSource], rules: Sequence[Rule], *, prompts: bool
             raise UserError(f"the source {source.label} holds no row; remove it, or check its split")
         counts.append(count)
     return Survey(tuple(counts), keys, match, tuple(places) or ((),), known)
+
+
+def _told(source: RowSource) -> Iterator[Row]:
+    """Yield a source's rows, with a line every few seconds: nothing else has been printed when a run reads its sources."""
+    begun = said = time.perf_counter()
+    if source.from_hub:
+        _say(f"load {source.label} from the hub ...", begun)
+    for number, row in enumerate(source.read(), start=1):
+        yield row
+        if number % 1000 == 0 and time.perf_counter() - said > SAY_EVERY:
+            _say(f"read {source.label}: {number:,} rows so far", begun)
+            said = time.perf_counter()
+
+
+def _say(text: str, begun: float) -> None:
+    from tanren.common.console import Console  # imported where it is needed: a dry run answers at once
+
+    Console(started=begun).line(text)
