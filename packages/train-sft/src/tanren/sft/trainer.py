@@ -240,7 +240,11 @@ class SftTrainer(Trainer):
         assert train.gradient_checkpointing != AUTO, "the plan chooses before there is a model"
         # With deterministic algorithms torch would fill every new tensor first, a pass over memory for each; nothing is read unwritten.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-        self._console.line(choose_route(model, train.layers, train.gradient_checkpointing, device).line())
+        route = choose_route(model, train.layers, train.gradient_checkpointing, device)
+        self._console.line(route.line())
+        self._console.record(
+            "layers", {"fused": route.fused is not None, "loss_in_parts": route.in_parts, "why": route.why}
+        )
 
     def micro_batch_loss(self, model: torch.nn.Module, micro_batch: MicroBatch) -> torch.Tensor:
         """Return the summed cross entropy of a micro-batch's supervised tokens."""

@@ -34,8 +34,14 @@ def prove(model: Any, fused: FusedModel) -> str:
         ).last_hidden_state[0]
         above = torch.randn(library.shape, generator=generator).to(library)
         expected = torch.autograd.grad(library, adapters, above)
-        hidden = fused.hidden(tokens, positions, LENGTHS)
-        found = torch.autograd.grad(hidden, adapters, above)
+        try:
+            hidden = fused.hidden(tokens, positions, LENGTHS)
+            found = torch.autograd.grad(hidden, adapters, above)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # a compiler that is missing, a GPU that a kernel does not know: told, not guessed
+            said = str(error).strip().split("\n", 1)[0]
+            raise NotFusableError(f"fused layers do not run here: {type(error).__name__}: {said}") from error
     model.train(training)
     off = _apart(hidden, library)
     gradients = sorted(_apart(one, other) for one, other in zip(found, expected, strict=True))
