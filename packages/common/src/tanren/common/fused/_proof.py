@@ -73,4 +73,5 @@ def _adapters_at_work(model: Any) -> Iterator[list[torch.nn.Parameter]]:
 
 
 def _apart(one: torch.Tensor, other: torch.Tensor) -> float:
-    return float((one.double() - other.double()).norm() / other.double().norm())
+    one, other = one.detach().double(), other.detach().double()
+    return float((one - other).norm() / other.norm())
