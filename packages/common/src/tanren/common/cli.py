@@ -211,6 +211,7 @@ def merge(
     out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")],
     dtype: Annotated[str | None, tyro.conf.arg(metavar="float32|bfloat16")] = None,
     model: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None,
+    chat_template: Annotated[str | None, tyro.conf.arg(metavar="NAME|FILE")] = None,
 ) -> int:
     """Write a whole model: the base, with the chain of adapters below a run's result and that result merged into it in order.
 
@@ -221,10 +222,11 @@ def merge(
         out: The folder to write; must not exist.
         dtype: The precision that is written (default: the one in which the adapter was trained).
         model: Where the base model is, if it is no longer where the run found it: a folder, or a hub id.
+        chat_template: The one of the training, where it was not the model's own; the merged model gets it.
     """
     from tanren.common.merge import merge_run
 
-    merge_run(run, out, dtype, model)
+    merge_run(run, out, dtype, model, chat_template)
     return 0
 
 

@@ -24,10 +24,11 @@ Precision = Literal["float32", "bfloat16"]
 RUNS = Path("runs")
 
 
-def merge_run(named: str, out: Path, dtype: str | None, model: str | None) -> None:
+def merge_run(named: str, out: Path, dtype: str | None, model: str | None, chat_template: str | None = None) -> None:
     """Merge a run's result (or an adapter's folder) into its base and write the model to `out`, whole or not at all.
 
-    `dtype`: what is written; not given, what the adapter was trained in. `model`: where the base is, if it has moved.
+    `dtype`: what is written; not given, what the adapter was trained in. `model`: where the base is, if it has moved;
+    `chat_template`: that of the training, where it was not the model's own (see `model.chat_template`).
     Raises UserError for whatever does not belong together, and where `out` exists.
     """
     target = out.expanduser()
@@ -50,7 +51,7 @@ def merge_run(named: str, out: Path, dtype: str | None, model: str | None) -> No
         from tanren.common.models.load import load_model, load_tokenizer
         from tanren.common.models.merging import merge_chain
     with console.phase("load model", source.describe()):
-        tokenizer = load_tokenizer(source)
+        tokenizer = load_tokenizer(source, chat_template)
         _check_template(adapter, template_hash(tokenizer), source)
         loaded = load_model(source, plan_device(ModelConfig(dtype=loaded_in)))
     for note in loaded.notes:
@@ -96,7 +97,7 @@ def _check_template(adapter: TrainedAdapter, template: str, source: ModelSource)
     if adapter.template != template:
         raise UserError(
             f"{adapter.folder} was trained with the chat template {adapter.template}, {source.name} has {template}: the merged model "
-            "would get other prompts than it has learned; give the model the template that it had then"
+            "would get other prompts than it has learned; name the one that it had then with --chat-template"
         )
 
 

@@ -51,7 +51,8 @@ def check_provenance(adapter: TrainedAdapter, base: Mapping[str, Any], template:
     if adapter.template != template and not config.allow_other_template:
         raise UserError(
             f"adapter {adapter.folder} was trained with the chat template {adapter.template}, the model's is {template}; "
-            "its prompts would differ from training; evaluate all the same with --allow-other-template"
+            "its prompts would differ from training; name the one that it had with model.chat_template, or evaluate all the same with "
+            "--allow-other-template"
         )
 
 

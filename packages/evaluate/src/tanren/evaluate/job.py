@@ -57,7 +57,7 @@ def run_job(loaded_config: Loaded[EvaluateConfig], pack: TaskPack, rows: Sequenc
         console.line(why)
     require_bitsandbytes(quantisation)
     with console.phase("load model", loading(source)):
-        tokenizer = load_tokenizer(source)
+        tokenizer = load_tokenizer(source, config.model.chat_template)
         base = load_model(source, device, quantisation)
     for note in base.notes:
         console.line(note)

@@ -39,7 +39,8 @@ class SftPlanner:
         from tanren.sft.training_data import make_training_data
 
         plan = make_plan(loaded)
-        return job_for(plan, make_training_data(load_tokenizer(plan.source), plan).training, target)
+        tokenizer = load_tokenizer(plan.source, plan.config.model.chat_template)
+        return job_for(plan, make_training_data(tokenizer, plan).training, target)
 
 
 PLANNER = SftPlanner()

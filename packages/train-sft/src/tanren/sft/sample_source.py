@@ -29,7 +29,7 @@ class SftSamples:
         from tanren.sft.training_data import make_training_data
 
         plan = make_plan(loaded)
-        tokenizer = load_tokenizer(plan.source)
+        tokenizer = load_tokenizer(plan.source, plan.config.model.chat_template)
         data = make_training_data(tokenizer, plan)
         return tokenizer, data.training.source, [*plan.selection.lines, *data.lines()]
 

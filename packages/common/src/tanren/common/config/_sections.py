@@ -33,6 +33,9 @@ class ModelConfig(ConfigModel):
     revision: str | None = None
     """Branch, tag or commit of a hub model; not set means the hub's default branch (the commit is recorded)."""
 
+    chat_template: str | None = None
+    """Another chat template than the model's own: a name of those that its tokenizer carries, or a file (Jinja)."""
+
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision in which the model computes. auto: bfloat16 where the chip multiplies it natively, else float32."""
 

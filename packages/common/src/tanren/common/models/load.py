@@ -14,6 +14,7 @@ from transformers.utils import logging as transformers_logging
 
 from tanren.common.config import Quantisation
 from tanren.common.errors import UserError
+from tanren.common.models.chat_template import choose_template
 from tanren.common.models.device import DevicePlan
 from tanren.common.models.packaged import converted_folder
 from tanren.common.models.quantised import (
@@ -41,13 +42,17 @@ class LoadedModel:
     """What is to be said about its weights."""
 
 
-def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
-    """Return the tokenizer; its chat template must exist (checked when a conversation is rendered).
+def load_tokenizer(source: ModelSource, chat_template: str | None = None) -> PreTrainedTokenizerBase:
+    """Return the tokenizer, with the chat template that is named or its own (whether it has one is checked when it renders).
 
-    Raises UserError where the files cannot be had.
+    Raises UserError where the files cannot be had, or the template.
     """
-    if source.kind == "tiny":
-        return tiny_tokenizer()
+    tokenizer = tiny_tokenizer() if source.kind == "tiny" else _tokenizer(source)
+    choose_template(tokenizer, chat_template, source.name)
+    return tokenizer
+
+
+def _tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     with model_location(source) as (location, revision):
         try:
             tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(location, revision=revision)
