@@ -105,7 +105,8 @@ def _agree(dtype: str, operation: Any, *arguments: Any) -> None:
 
 
 def _apart(one: Any, other: Any) -> float:
-    return float((one.detach().cpu().double() - other.detach().cpu().double()).norm() / other.double().norm())
+    found, expected = (tensor.detach().cpu().double() for tensor in (one, other))
+    return float((found - expected).norm() / expected.norm())
 
 
 @pytest.mark.parametrize("dtype", LIMITS)
@@ -201,7 +202,7 @@ def test_the_loss_in_parts_is_that_of_all_logits(monkeypatch: pytest.MonkeyPatch
     limit = {"float32": 1e-5, "bfloat16": 2e-2}[dtype]
     assert _apart(loss, expected) <= limit
     for one, other in zip(torch.autograd.grad(loss, (hidden, weight)), wanted, strict=True):
-        assert _apart(one, other.cpu()) <= limit
+        assert _apart(one, other) <= limit
 
 
 def _adapted(architecture: str, dtype: str, rank: int) -> Any:
@@ -246,10 +247,10 @@ def test_loss_and_gradients_of_a_model_are_the_librarys(architecture: str, check
     route = choose_route(model, "fused", checkpointing, "cuda")
     print(architecture, route.line())  # noqa: T201
     loss, found = _step(model)
-    assert _apart(loss, expected.cpu()) <= 1e-5
+    assert _apart(loss, expected) <= 1e-5
     assert found.keys() == wanted.keys()
     for name, one in wanted.items():
-        assert _apart(found[name], one.cpu()) <= 1e-4, name
+        assert _apart(found[name], one) <= 1e-4, name
 
 
 @pytest.mark.parametrize("rank", [8, 64])
