@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from tanren.common.config import Loaded, flatten
 from tanren.common.errors import UserError
 from tanren.sft.config import SftConfig
@@ -26,18 +28,22 @@ def check_effects(loaded: Loaded[SftConfig]) -> tuple[str, ...]:
                 f"evaluation needs a task pack's held-out rows, and {given} replaces the pack; turn it off with --evaluation.no-enabled"
             )
     if config.train.max_steps and "train.epochs" in origins:
-        raise UserError(
-            f"train.epochs ({origins['train.epochs']}) has no effect with train.max_steps = {config.train.max_steps}; remove one of the two"
-        )
+        with_steps = f"train.max_steps = {config.train.max_steps}"
+        warnings += _without_effect(origins, "train.epochs", "train.max_steps", with_steps)
     _check_learned(loaded)
     warnings += (*_check_method(loaded), *_check_between_steps(loaded))
     if not config.tracking.mlflow:
         for name in ("tracking.mlflow_uri", "tracking.experiment"):
             if name in origins:
-                raise UserError(
-                    f"{name} ({origins[name]}) has no effect with tracking.mlflow off; remove one of the two"
-                )
+                warnings += _without_effect(origins, name, "tracking.mlflow", "tracking.mlflow off")
     return tuple(warnings)
+
+
+def _without_effect(origins: Mapping[str, str], name: str, by: str, told: str) -> tuple[str, ...]:
+    """Refuse a setting that another leaves without effect; where a flag or variable outranks the recipe so, warn."""
+    if origins[name].startswith("recipe") and not origins.get(by, "recipe").startswith("recipe"):
+        return (f"{name} ({origins[name]}) has no effect with {told} ({origins[by]})",)
+    raise UserError(f"{name} ({origins[name]}) has no effect with {told}; remove one of the two")
 
 
 def check_takes_parent(config: SftConfig) -> None:

@@ -52,6 +52,7 @@ def prepare(plan: Plan, console: Console) -> Prepared:
         from tanren.common.chat import template_hash
         from tanren.common.models.device import plan_device
         from tanren.common.models.load import load_tokenizer
+        from tanren.common.models.packaged import loading
         from tanren.sft.optimizer import check_optimizer
         from tanren.sft.training_data import make_training_data
     device = plan_device(config.model)
@@ -62,8 +63,8 @@ def prepare(plan: Plan, console: Console) -> Prepared:
         require_bitsandbytes(config.model.quantisation)
         with console.phase("check what the adapter reaches", "without weights"):
             check_before_loading(plan.source, config.lora)
-    with console.phase("load tokenizer", _first_time(plan)):
-        tokenizer = load_tokenizer(plan.source)
+    with console.phase("load tokenizer", loading(plan.source)):
+        tokenizer = load_tokenizer(plan.source, config.model.chat_template)
     _check_template(plan, template_hash(tokenizer))
     rows = plan.selection.trained
     with console.phase("render and tokenise", f"{rows} rows"), console.bar("tokenise", rows, "row") as bar:
@@ -92,15 +93,6 @@ def _check_named_attention(plan: Plan, device: DevicePlan) -> None:
 
     traits = traits_of(read_shape(plan.source).config)
     select_attention(gpu_facts(device.device), installed_kernels(), traits, dtype=device.dtype, named=named)
-
-
-def _first_time(plan: Plan) -> str:
-    """Say so when the packaged weights are converted first, which takes a while."""
-    from tanren.common.models.packaged import is_converted
-
-    if plan.source.kind == "packaged" and not is_converted(plan.source):
-        return f"{plan.source.name}; first use: converting the packaged weights (about 20 s, once)"
-    return plan.source.name
 
 
 def _validation_samples(
