@@ -55,6 +55,9 @@ class FusedModel:
         self._config = base.config
         self._checkpointing = checkpointing
         _check(model, self._backbone)
+        head = base.get_output_embeddings()
+        if type(head) is not torch.nn.Linear or getattr(head, "bias", None) is not None:
+            raise NotFusableError("its output head is no plain product")
         self._layers = [_layer(layer, self._config) for layer in self._backbone.layers]
         self._stacks = stacks(
             [
@@ -64,6 +67,8 @@ class FusedModel:
             ]
         )
 
+        self.windows = sorted({layer.attention.window for layer in self._layers} - {0})
+        """Sliding windows of its attention, in tokens."""
         self._refresh()
 
     def _refresh(self) -> None:
