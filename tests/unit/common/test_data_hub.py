@@ -167,3 +167,15 @@ def test_a_hub_that_cannot_be_reached_is_the_machines_fault(tmp_path: Path) -> N
     (answer,) = _ask({"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}, {"name": "smith/steel"})
     assert answer[0] == "MachineError"
     assert "the hub cannot be asked: " in answer[1]
+
+
+def test_a_run_records_the_commit_of_a_hub_dataset(hub: dict[str, str]) -> None:
+    code = (
+        "from tanren.sft.config import SourceConfig\n"
+        "from tanren.sft.rows._sources import named_sources\n"
+        "sources = named_sources([SourceConfig(name='smith/steel:one'), SourceConfig(name='rows.jsonl')])\n"
+        "print([source.commit for source in sources])"
+    )
+    own = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGINGFACE"))}
+    done = subprocess.run([sys.executable, "-c", code], env={**own, **hub}, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == f"['{COMMIT}', None]", done.stderr

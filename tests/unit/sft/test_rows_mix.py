@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tanren.common.data import Source
 from tanren.common.errors import UserError
 from tanren.common.task_contract import Message, Row
 from tanren.sft.config import DataConfig
@@ -40,7 +41,7 @@ def by_source(rows: Counter[str]) -> dict[str, int]:
 
 def test_a_long_reading_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(_survey, "SAY_EVERY", 0.0)
-    select([replace(source("a", 2500), from_hub=True)])
+    select([replace(source("a", 2500), hub=Source("smith/steel"))])
     told = [line.partition("] ")[2] for line in capsys.readouterr().err.splitlines()]
     assert told == ["load a from the hub ...", "read a: 1,000 rows so far", "read a: 2,000 rows so far"]
 

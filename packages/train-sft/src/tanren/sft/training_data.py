@@ -57,7 +57,7 @@ class TrainingData:
     def record(self) -> dict[str, Any]:
         """Return the account of the rows as JSON types."""
         sources = [
-            {"name": source.label, "rows": count, "weight": source.weight}
+            {"name": source.label, "rows": count, "weight": source.weight, "commit": source.commit}
             for source, count in zip(self.selection.sources, self.selection.counts, strict=True)
         ]
         validation = {} if self.validation_report is None else {"validation": self.validation_report.record()}

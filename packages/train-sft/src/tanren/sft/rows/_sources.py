@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from tanren.common.data import Source, read_rows
+from tanren.common.data import Source, read_rows, settle
 from tanren.common.errors import UserError
 from tanren.common.task_contract import Row
 from tanren.sft.config import DataConfig, SourceConfig
@@ -20,13 +20,18 @@ class RowSource:
     label: str
     read: Callable[[], Iterator[Row]]
     weight: float = 1.0
-    from_hub: bool = False
-    """Whether files are fetched before its first row."""
+    hub: Source | None = None
+    """The hub dataset that it is, if it is one: its files are fetched before its first row."""
 
     @property
     def key(self) -> str:
         """What draws depend on: the last part of the name, so that the same file elsewhere gives the same rows."""
         return self.label.rpartition("/")[2]
+
+    @property
+    def commit(self) -> str | None:
+        """The commit that a hub dataset is read at; None for other sources."""
+        return None if self.hub is None else settle(self.hub).revision
 
 
 def recipe_sources(config: DataConfig) -> tuple[RowSource, ...]:
@@ -59,4 +64,4 @@ def listed_source(label: str, rows: Sequence[Row]) -> RowSource:
 
 def _source(config: SourceConfig, label: str) -> RowSource:
     source = Source(config.name, config.split, config.revision, config.layout)
-    return RowSource(label, partial(read_rows, source), config.weight, source.kind == "hub")
+    return RowSource(label, partial(read_rows, source), config.weight, source if source.kind == "hub" else None)

@@ -77,7 +77,7 @@ def survey(sources: Sequence[RowSource], rules: Sequence[Rule], *, prompts: bool
 def _told(source: RowSource) -> Iterator[Row]:
     """Yield a source's rows, with a line every few seconds: nothing else has been printed when a run reads its sources."""
     begun = said = time.perf_counter()
-    if source.from_hub:
+    if source.hub is not None:
         _say(f"load {source.label} from the hub ...", begun)
     for number, row in enumerate(source.read(), start=1):
         yield row
