@@ -108,7 +108,7 @@ def test_the_time_limit_ends_what_the_child_started_too(tmp_path: Path) -> None:
 def test_leaving_the_doctor_early_ends_its_children(tmp_path: Path) -> None:
     pid = tmp_path / "pid"
     slow = f"import os, pathlib, time; pathlib.Path({str(pid)!r}).write_text(str(os.getpid())); time.sleep(60)"
-    quick = f"import pathlib, time\nwhile not pathlib.Path({str(pid)!r}).exists(): time.sleep(0.01)"
+    quick = f"import pathlib, time\npid = pathlib.Path({str(pid)!r})\nwhile not (pid.exists() and pid.stat().st_size): time.sleep(0.01)"
     commands = {name: [sys.executable, "-c", code] for name, code in (("quick", quick), ("slow", slow))}
     answers = run_all(commands, limit=60, at_once=2)
     assert next(answers)[0] == "quick"
