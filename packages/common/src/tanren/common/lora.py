@@ -11,6 +11,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+def base_of(model: Any) -> Any:
+    """Return the model below an adapter, or the model itself where it has none."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 def attach_adapter(model: PreTrainedModel, lora: LoraConfig) -> Any:
     """Wrap a model with a fresh adapter on the model's own device; its initialisation follows torch's random state.
 

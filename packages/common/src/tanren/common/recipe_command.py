@@ -8,11 +8,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 from pydantic import BaseModel
 
-from tanren.common.config import Loaded, Stage, dump_toml, load_config, load_stages
+from tanren.common.config import Loaded, Sources, Stage, dump_toml, load_config, load_stages
 from tanren.common.errors import UserError
 from tanren.common.workspace import workspace_root
 
@@ -100,7 +100,7 @@ def read_arguments(command: RecipeCommand, arguments: Sequence[str]) -> Request 
     if recipe is None and not help_only:
         recipe = _default_recipe(command)
     wanted = None if command.runs_stages else take_value(rest, "--stage", "NAME")
-    sources: _Sources = {
+    sources: Sources = {
         "recipe": None if help_only else recipe,
         "flags": rest,
         "environment": os.environ,
@@ -118,18 +118,6 @@ def read_arguments(command: RecipeCommand, arguments: Sequence[str]) -> Request 
             )
         return Request(loaded, dry_run, as_json, resume, stages, verify)
     return Request(_the_stage(stages, wanted, loaded), dry_run, as_json, resume, verify=verify)
-
-
-class _Sources(TypedDict):
-    """Where a command's values come from."""
-
-    recipe: Path | None
-    flags: Sequence[str]
-    environment: Mapping[str, str]
-    prefix: str
-    prog: str
-    description: str
-    variables: Mapping[str, str]
 
 
 def _the_stage(stages: Sequence[Stage[Any]], wanted: str | None, loaded: Loaded[Any]) -> Loaded[Any]:

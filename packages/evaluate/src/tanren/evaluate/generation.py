@@ -14,6 +14,7 @@ from tanren.common.attention.packed import inference_attention
 from tanren.common.chat import prompt_hash, render_prompt
 from tanren.common.config import GenerationConfig
 from tanren.common.errors import UserError
+from tanren.common.lora import base_of
 from tanren.common.task_contract import Row
 from tanren.evaluate.predictions import Prediction
 
@@ -106,8 +107,7 @@ def _no_checkpoint_settings(model: PreTrainedModel) -> Iterator[None]:
 
     Qwen2.5's asks for a repetition penalty, for one, which is applied to greedy decoding too.
     """
-    wrapped: Any = model
-    owner = wrapped.get_base_model() if hasattr(model, "get_base_model") else wrapped  # below a PEFT adapter
+    owner = base_of(model)
     before = owner.generation_config
     owner.generation_config = HfGenerationConfig()
     try:

@@ -72,34 +72,20 @@ class FullTrainer(SftTrainer):
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """Return the optimizer of the copies."""
         made = super().create_optimizer(model)
-        self._master_weights = MasterWeights(self._weights.parameters())
+        self._master_weights = MasterWeights(self._own_model.parameters())
         self._master_weights.attach(made)
         return made
-
-    @property
-    def _weights(self) -> torch.nn.Module:
-        assert self.model is not None, "the trainer is given a model"
-        return self.model
 
     def tensors_with_gradients(self, model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
         """Return what holds the gradients, by the weights' names."""
         return {name: self._master_weights.of(weight) for name, weight in model.named_parameters()}
-
-    def _clip_grad_norm(self, model: torch.nn.Module) -> Any:
-        del model
-        return self.accelerator.clip_grad_norm_(self._master_weights.masters, self.args.max_grad_norm)
-
-    def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
-        if grad_norm is None:
-            grad_norm = self.accelerator.clip_grad_norm_(self._master_weights.masters, float("inf"))
-        return super()._get_grad_norm(model, grad_norm)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         del state_dict
         assert output_dir is not None, "checkpoints name their folder"
         Path(output_dir).mkdir(parents=True, exist_ok=True)
         # As they are in memory: `save_pretrained` takes fused experts apart, and what the Trainer cannot match it does not load.
-        save_model(self._weights, str(Path(output_dir) / WEIGHTS))
+        save_model(self._own_model, str(Path(output_dir) / WEIGHTS))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        load_model(model or self._weights, Path(resume_from_checkpoint) / WEIGHTS, device=str(self.args.device))
+        load_model(model or self._own_model, Path(resume_from_checkpoint) / WEIGHTS, device=str(self.args.device))

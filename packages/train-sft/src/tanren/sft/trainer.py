@@ -190,12 +190,17 @@ class SftTrainer(Trainer):
 
     def _clip_grad_norm(self, model: torch.nn.Module) -> Any:
         """Clip what is trained: asked for all its parameters, a model walks through thousands of modules while the GPU waits."""
+        return self._clipped(model, self.args.max_grad_norm)
+
+    def _clipped(self, model: torch.nn.Module, norm: float) -> Any:
         if not self._trained:
-            self._trained = [weight for weight in model.parameters() if weight.requires_grad]
-        return self.accelerator.clip_grad_norm_(self._trained, self.args.max_grad_norm)
+            self._trained = list(self.tensors_with_gradients(model).values())
+        return self.accelerator.clip_grad_norm_(self._trained, norm)
 
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> float:
         """Read loss and norm together, before the optimizer uses the gradients: a GPU is waited for once in a step."""
+        if grad_norm is None:  # no clipping was asked for
+            grad_norm = self._clipped(model, math.inf)
         found = torch.as_tensor(super()._get_grad_norm(model, grad_norm=grad_norm))  # type: ignore[no-untyped-call]
         loss, norm = torch.stack((self._loss, found.to(self._loss))).tolist()
         fault = self._guard.fault_of_loss(loss)

@@ -1,6 +1,6 @@
 """Configuration: pydantic models, read from TOML recipes, environment variables and dotted flags, with their origins."""
 
-from ._load import Loaded, flatten, load_config
+from ._load import Loaded, Sources, flatten, load_config
 from ._model import ConfigModel
 from ._sections import (
     AUTO,
@@ -31,6 +31,7 @@ __all__ = [
     "ModelConfig",
     "OutputConfig",
     "Quantisation",
+    "Sources",
     "Stage",
     "TaskConfig",
     "dump_toml",

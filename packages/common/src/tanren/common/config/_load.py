@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
-from typing import Any, Generic, TypeVar, get_args, get_origin
+from typing import Any, Generic, NotRequired, TypedDict, TypeVar, Unpack, get_args, get_origin
 
 import tyro
 from pydantic import BaseModel, ValidationError
@@ -48,39 +48,31 @@ class Loaded(Generic[C]):
         return Loaded(config, {**self.origins, **dict.fromkeys(values, origin)}, self.recipe)
 
 
-def load_config(
-    model: type[C],
-    *,
-    recipe: Path | None,
-    flags: Sequence[str],
-    environment: Mapping[str, str],
-    prefix: str,
-    prog: str,
-    description: str,
-    variables: Mapping[str, str] | None = None,
-) -> Loaded[C]:
+class Sources(TypedDict):
+    """Where a command's values come from."""
+
+    recipe: Path | None
+    flags: Sequence[str]
+    environment: Mapping[str, str]
+    prefix: str
+    """Begins the names of this command's environment variables: `TANREN_SFT__OPTIM__LR` sets `optim.lr`."""
+    prog: str
+    description: str
+    variables: NotRequired[Mapping[str, str]]
+    """Other environment variables that set a key, by their whole names; they give way to those."""
+
+
+def load_config(model: type[C], **sources: Unpack[Sources]) -> Loaded[C]:
     """Merge default < recipe < environment variables < flags, and validate.
 
-    `prefix` begins the names of this command's environment variables: `TANREN_SFT__OPTIM__LR` sets `optim.lr`;
-    `variables` are others that set a key, by their whole names, and give way to those.
     Raises UserError for an unknown key (with the nearest known one), a wrong type, an unreadable recipe.
     """
+    recipe = sources["recipe"]
     values = {} if recipe is None else read_toml(recipe)
     if recipe is not None:
         validate(model, values, f"recipe {recipe}")
     origins = recorded_origins(model, values, recipe)
-    return resolve(
-        model,
-        values,
-        origins,
-        recipe=recipe,
-        flags=flags,
-        environment=environment,
-        prefix=prefix,
-        prog=prog,
-        description=description,
-        variables=variables,
-    )
+    return resolve(model, values, origins, **sources)
 
 
 def recorded_origins(model: type[BaseModel], values: Mapping[str, Any], recipe: Path | None) -> dict[str, str]:
@@ -104,21 +96,10 @@ def recorded_origins(model: type[BaseModel], values: Mapping[str, Any], recipe: 
     return origins
 
 
-def resolve(
-    model: type[C],
-    values: dict[str, Any],
-    origins: dict[str, str],
-    *,
-    recipe: Path | None,
-    flags: Sequence[str],
-    environment: Mapping[str, str],
-    prefix: str,
-    prog: str,
-    description: str,
-    variables: Mapping[str, str] | None,
-) -> Loaded[C]:
+def resolve(model: type[C], values: dict[str, Any], origins: dict[str, str], **sources: Unpack[Sources]) -> Loaded[C]:
     """Lay environment variables and flags over a recipe's values (both are changed in place), and validate: see `load_config`."""
-    names = {name: dotted for name, dotted in (variables or {}).items() if environment.get(name)}
+    recipe, environment, prefix = sources["recipe"], sources["environment"], sources["prefix"]
+    names = {name: dotted for name, dotted in sources.get("variables", {}).items() if environment.get(name)}
     own = sorted(name for name in environment if name.startswith(prefix))
     names |= {name: name.removeprefix(prefix).lower().replace("__", ".") for name in own}
     for variable, dotted in names.items():
@@ -126,14 +107,17 @@ def resolve(
         _set(values, dotted, text if _is_text(model, dotted) else _literal(text), f"environment variable {variable}")
         validate(model, values, f"environment variable {variable}")
         origins[dotted] = f"environment variable {variable}"
-    flags, free = _take_free_flags(flags, model)
+    flags, free = _take_free_flags(sources["flags"], model)
     for dotted, text in free.items():
         _set(values, dotted, _literal(text), f"flag --{dotted}")
         origins[dotted] = f"flag --{dotted}"
     base = validate(model, values, f"recipe {recipe}" if recipe else "the defaults")
     given = _given(flags)
     _check_flags(model, values, given)
-    config = base if not flags else tyro.cli(model, default=base, args=list(flags), prog=prog, description=description)
+    config = base
+    if flags:
+        prog, description = sources["prog"], sources["description"]
+        config = tyro.cli(model, default=base, args=list(flags), prog=prog, description=description)
     for name in map(_positive, given):
         origins[name] = f"flag --{name}"
     return Loaded(config, origins, recipe)

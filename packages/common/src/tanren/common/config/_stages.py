@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, Unpack
 
 from pydantic import BaseModel
 
-from ._load import Loaded, flatten, read_toml, recorded_origins, resolve, validate
+from ._load import Loaded, Sources, flatten, read_toml, recorded_origins, resolve, validate
 
 C = TypeVar("C", bound=BaseModel)
 STAGES = "stages"
@@ -26,22 +25,13 @@ class Stage(Generic[C]):
     """What its table sets, as resolved (a flag outranks it): the table of a recipe that gives the same without flags."""
 
 
-def load_stages(
-    model: type[C],
-    *,
-    recipe: Path | None,
-    flags: Sequence[str],
-    environment: Mapping[str, str],
-    prefix: str,
-    prog: str,
-    description: str,
-    variables: Mapping[str, str] | None = None,
-) -> tuple[Stage[C], ...]:
+def load_stages(model: type[C], **sources: Unpack[Sources]) -> tuple[Stage[C], ...]:
     """Return the recipe's stages; none where it has none. Precedence: default < recipe < stage < environment variables < flags.
 
     A stage's table is laid over the recipe's: tables are merged key by key, everything else, lists too, is replaced.
     Raises UserError for what is wrong with the recipe, or in a stage (naming it).
     """
+    recipe = sources["recipe"]
     base = {} if recipe is None else read_toml(recipe)
     tables = base.pop(STAGES, None)
     if STAGES not in model.model_fields or not _are_named(tables):
@@ -55,18 +45,7 @@ def load_stages(
         values = _laid_over(base, changes)
         validate(model, values, here)
         origins = recorded_origins(model, base, recipe) | dict.fromkeys(flatten(changes), here)
-        loaded = resolve(
-            model,
-            values,
-            origins,
-            recipe=recipe,
-            flags=flags,
-            environment=environment,
-            prefix=prefix,
-            prog=prog,
-            description=description,
-            variables=variables,
-        )
+        loaded = resolve(model, values, origins, **sources)
         stages.append(Stage(table["name"], loaded, _picked(changes, loaded.values())))
     return tuple(stages)
 

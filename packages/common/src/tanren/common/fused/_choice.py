@@ -12,12 +12,11 @@ from tanren.common.attention.packed import is_packed, packing_arguments
 from tanren.common.config import AUTO, Checkpointing, Layers
 from tanren.common.errors import UserError
 from tanren.common.fused._loss import linear_cross_entropy
-from tanren.common.fused._model import FAMILIES, FusedModel, NotFusableError
+from tanren.common.fused._model import FusedModel, NotFusableError, plain_head
 from tanren.common.fused._proof import prove
+from tanren.common.lora import base_of
 from tanren.common.models.checkpointing import enable_checkpointing
 
-PLAIN_HEADS = (*FAMILIES, "Qwen3MoeForCausalLM", "MixtralForCausalLM", "GptOssForCausalLM")
-"""Library classes whose logits are the product with the output head, and nothing more."""
 _ROUTE = "_tanren_route"
 
 
@@ -58,7 +57,7 @@ def choose_route(model: Any, named: Layers, checkpointing: Checkpointing, device
             fused, why = None, str(error)
     if fused is None:
         enable_checkpointing(model, checkpointing)
-    in_parts = _head(model) is not None and (fused is not None or (named != "plain" and device != "cpu"))
+    in_parts = plain_head(model) is not None and (fused is not None or (named != "plain" and device != "cpu"))
     route = Route(fused, in_parts, why)
     setattr(model, _ROUTE, route)
     return route
@@ -95,18 +94,11 @@ def next_token_loss(
                 input_ids=tokens, position_ids=positions, logits_to_keep=predicting, use_cache=False, **extra
             ).logits[0]
             return torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
-        base = model.get_base_model() if hasattr(model, "get_base_model") else model
-        hidden = base.base_model(input_ids=tokens, position_ids=positions, use_cache=False, **extra).last_hidden_state[
-            0
-        ]
-    head = _head(model)
+        hidden = (
+            base_of(model)
+            .base_model(input_ids=tokens, position_ids=positions, use_cache=False, **extra)
+            .last_hidden_state[0]
+        )
+    head = plain_head(model)
     assert head is not None, "a loss in parts needs a plain output head"
     return linear_cross_entropy(hidden, head.weight, predicting, targets)
-
-
-def _head(model: Any) -> torch.nn.Linear | None:
-    """The output head, where logits are the product with it and nothing more."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    head = base.get_output_embeddings()
-    plain = type(base).__name__ in PLAIN_HEADS and type(head) is torch.nn.Linear and head.bias is None
-    return head if plain else None

@@ -17,12 +17,15 @@ from tanren.common.config import Checkpointing
 from tanren.common.fused._layer import AttentionParts, Kept, MlpParts, Norm, after_attention, before_attention, mlp
 from tanren.common.fused._operations import Heads
 from tanren.common.fused._projections import Projections, stacks
+from tanren.common.lora import base_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 FAMILIES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
 """Library classes whose layers are: norm, attention with rotary embedding, residual, norm, gated MLP with SiLU, residual."""
+PLAIN_HEADS = (*FAMILIES, "Qwen3MoeForCausalLM", "MixtralForCausalLM", "GptOssForCausalLM")
+"""Library classes whose logits are the product with the output head, and nothing more."""
 LARGEST_RANK = 64
 """Of an adapter: a kernel holds three blocks of so many rows in registers."""
 
@@ -55,8 +58,7 @@ class FusedModel:
         self._config = base.config
         self._checkpointing = checkpointing
         _check(model, self._backbone)
-        head = base.get_output_embeddings()
-        if type(head) is not torch.nn.Linear or getattr(head, "bias", None) is not None:
+        if plain_head(base) is None:
             raise NotFusableError("its output head is no plain product")
         self._layers = [_layer(layer, self._config) for layer in self._backbone.layers]
         self._stacks = stacks(
@@ -66,7 +68,6 @@ class FusedModel:
                 for group in (layer.attention.qkv, layer.attention.out, layer.mlp.gate_up, layer.mlp.down)
             ]
         )
-
         self.windows = sorted({layer.attention.window for layer in self._layers} - {0})
         """Sliding windows of its attention, in tokens."""
         self._refresh()
@@ -114,6 +115,14 @@ class FusedModel:
         rows = (part.transpose(0, 1).unsqueeze(0) for part in (query, key, value))  # (1, heads, tokens, size)
         attended, _ = kernel(layer.module, *rows, None, scaling=parts.scale, sliding_window=parts.window, **packing)
         return after_attention(attended.reshape(len(x), -1), x, parts)
+
+
+def plain_head(model: Any) -> torch.nn.Linear | None:
+    """Return the output head of a model, where its logits are the product with it and nothing more."""
+    base = base_of(model)
+    head = base.get_output_embeddings()
+    plain = type(base).__name__ in PLAIN_HEADS and type(head) is torch.nn.Linear and head.bias is None
+    return head if plain else None
 
 
 def _check(model: Any, backbone: Any) -> None:

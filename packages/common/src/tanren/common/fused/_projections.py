@@ -44,16 +44,16 @@ class Projections:
         self.ranks = tuple(0 if one is None else len(one.a) for one in self.adapters)
         self.scales = {one.scale for one in self.adapters if one is not None}
         self.widths = tuple(int(base.out_features) for base in bases)
-        total, out = sum(self.ranks), sum(self.widths)
+        total, self.out = sum(self.ranks), sum(self.widths)
         self.room = -(-total // ALIGNED) * ALIGNED if len(modules) > 1 else 0
         self.whole = _joined([base.weight for base in bases], self.room)
         biases = [base.bias for base in bases]
         self.bias = _joined(biases, self.room) if biases[0] is not None else None
-        self.weight = self.whole[:out]
+        self.weight = self.whole[: self.out]
         self.down: torch.Tensor | None = None
         """scale * A of all adapters, one below the other; below them zeros, where there is room for more."""
         if total:
-            self.down = self.whole[out:] if self.room else self.weight.new_empty(total, self.weight.shape[1])
+            self.down = self.whole[self.out :] if self.room else self.weight.new_empty(total, self.weight.shape[1])
         self.up: torch.Tensor | None = None
         """B of all adapters on the diagonal, (sum of widths, rows of `down`): a `Stack` gives it its place."""
 
@@ -66,12 +66,9 @@ class Projections:
         """Return x @ weight.T + bias, (tokens, sum of widths), the frozen part, and the adapters' products with A."""
         bias, weight = self.bias, self.whole.t()
         made = torch.mm(x, weight) if bias is None else torch.addmm(bias, x, weight)
-        return self.parts(made) if self.room else (made, self.low(x))
-
-    def parts(self, made: torch.Tensor) -> tuple[torch.Tensor, Low]:
-        """Take apart what one product made of results and low-rank values."""
-        out = sum(self.widths)
-        return made[:, :out], self.low_of(made[:, out:])
+        if not self.room:
+            return made, self.low(x)
+        return made[:, : self.out], self.low_of(made[:, self.out :])
 
     def low(self, x: torch.Tensor) -> Low:
         """Return the adapters' products with A."""
@@ -90,8 +87,7 @@ class Projections:
             return None
         if not self.room:
             return torch.mm(dy, self.up)
-        out = sum(self.widths)
-        return torch.mm(dy[:, :out], self.up, out=dy[:, out:])
+        return torch.mm(dy[:, : self.out], self.up, out=dy[:, self.out :])
 
     def gradient_of_input(self, dy: torch.Tensor, d_low: torch.Tensor | None) -> torch.Tensor:
         """Return the gradient of the input, through the frozen weights and the adapters; `dy` as `gradient_of_low` left it."""
@@ -104,7 +100,7 @@ class Projections:
         """Return the gradient of each B, float32 (out, rank)."""
         if low.values is None:
             return [None] * len(self.ranks)
-        return low.blocks(product32(dy[:, : sum(self.widths)].t(), low.values))
+        return low.blocks(product32(dy[:, : self.out].t(), low.values))
 
     def gradients(
         self, x: torch.Tensor | None, d_low: torch.Tensor | None, d_bs: Sequence[torch.Tensor | None]

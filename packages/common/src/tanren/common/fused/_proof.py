@@ -28,8 +28,6 @@ def prove(model: Any, fused: FusedModel) -> str:
     tokens = torch.randint(0, vocabulary, (1, sum(lengths)), generator=generator).to(device)
     positions = torch.cat([torch.arange(length) for length in lengths])[None].to(device)
     backbone = model.get_base_model().base_model
-    training = model.training
-    model.eval()
     with _adapters_at_work(model) as adapters:
         library = backbone(
             input_ids=tokens, position_ids=positions, use_cache=False, **packing_arguments(lengths, device)
@@ -44,7 +42,6 @@ def prove(model: Any, fused: FusedModel) -> str:
         except Exception as error:  # a compiler that is missing, a GPU that a kernel does not know: told, not guessed
             said = str(error).strip().split("\n", 1)[0]
             raise NotFusableError(f"fused layers do not run here: {type(error).__name__}: {said}") from error
-    model.train(training)
     off = _apart(hidden, library)
     gradients = sorted(_apart(one, other) for one, other in zip(found, expected, strict=True))
     median = gradients[len(gradients) // 2]
@@ -59,7 +56,9 @@ def prove(model: Any, fused: FusedModel) -> str:
 
 @contextmanager
 def _adapters_at_work(model: Any) -> Iterator[list[torch.nn.Parameter]]:
-    """Give the adapters values for which every formula counts (a fresh B is 0), and their own back."""
+    """Give the adapters values for which every formula counts (a fresh B is 0), and their own back; without dropout meanwhile."""
+    training = model.training
+    model.eval()
     adapters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     before = [parameter.detach().clone() for parameter in adapters]
     generator = torch.Generator().manual_seed(1)
@@ -72,6 +71,7 @@ def _adapters_at_work(model: Any) -> Iterator[list[torch.nn.Parameter]]:
         with torch.no_grad():
             for parameter, value in zip(adapters, before, strict=True):
                 parameter.copy_(value)
+        model.train(training)
 
 
 def _apart(one: torch.Tensor, other: torch.Tensor) -> float:

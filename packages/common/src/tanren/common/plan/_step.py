@@ -12,6 +12,7 @@ import torch
 
 from tanren.common.errors import UserError
 from tanren.common.fused import route_of
+from tanren.common.lora import base_of
 from tanren.common.master_weights import MasterWeights
 from tanren.common.plan._account import Account
 from tanren.common.plan._categories import ACTIVATIONS, BACKWARD, GRADIENTS, LOSS, OPTIMIZER, RESIDENT, TRAINED, WEIGHTS
@@ -116,8 +117,7 @@ def _loss_begins(model: Any, account: Account) -> Any:
         account.category = LOSS
 
     if route_of(model).in_parts:
-        base = model.get_base_model() if hasattr(model, "get_base_model") else model
-        return base.base_model.norm.register_forward_hook(begin)
+        return base_of(model).base_model.norm.register_forward_hook(begin)
     return model.get_output_embeddings().register_forward_pre_hook(begin)
 
 
