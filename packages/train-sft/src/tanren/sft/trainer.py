@@ -5,7 +5,8 @@
 2. `_get_train_sampler` keeps the order that the plan laid out.
 3. `create_scheduler` gives every step, the first too, a learning rate above 0; `get_decay_parameter_names` names matrices.
 4. `_get_grad_norm` stands between the backward pass and the optimizer: a gradient that is no number stops the run there.
-5. `evaluate` does what is due after a step: the validation loss, a few generated answers; `_run_epoch` heeds its stop.
+5. `evaluate` does what is due after a step: the validation loss, a few generated answers; `_run_epoch` heeds its stop, and
+   gives the loop a list of weights to empty instead of the model (`Listed`).
 6. `_save_checkpoint` writes aside and renames, keeps what the loop itself remembers, and deletes old checkpoints by number.
 7. `log` writes full-precision numbers to the run's metrics instead of rounded ones to the terminal.
 """
@@ -36,6 +37,7 @@ from tanren.sft.config import SftConfig
 from tanren.sft.coverage import say_gradients
 from tanren.sft.guard import Guard
 from tanren.sft.interruption import Interruption
+from tanren.sft.listed import Listed
 from tanren.sft.loss import packed_loss
 from tanren.sft.noise import EmbeddingNoise
 from tanren.sft.optimizer import decayed_names
@@ -134,7 +136,8 @@ class SftTrainer(Trainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
         """Run the micro-batches of one optimizer step; return the mean loss over the step's supervised tokens."""
-        del num_items_in_batch
+        del model, num_items_in_batch
+        model = self._own_model
         if not model.training:  # it walks through thousands of modules
             model.train()
         step: Step = inputs["step"]
@@ -237,7 +240,7 @@ class SftTrainer(Trainer):
 
     def _run_epoch(self, **kwargs: Any) -> None:  # type: ignore[override]  # called with names alone
         if not self.control.should_training_stop:  # by the validation at the start of a resumed run
-            super()._run_epoch(**kwargs)  # type: ignore[no-untyped-call]
+            super()._run_epoch(**kwargs | {"model": Listed(self._own_model)})  # type: ignore[no-untyped-call]
 
     def prepare_model(self, model: PeftModel | PreTrainedModel, device: str) -> None:
         """Choose how the model is computed, keeping as little for the backward pass as the recipe says, and say it."""

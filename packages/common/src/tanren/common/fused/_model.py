@@ -14,7 +14,18 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from tanren.common.attention.packed import is_packed, packing_arguments
 from tanren.common.config import Checkpointing
-from tanren.common.fused._layer import AttentionParts, Kept, MlpParts, Norm, after_attention, before_attention, mlp
+from tanren.common.fused._layer import (
+    AttentionParts,
+    Kept,
+    MlpParts,
+    Norm,
+    Stream,
+    after_attention,
+    before_attention,
+    mlp,
+    normed,
+    summed,
+)
 from tanren.common.fused._operations import Heads
 from tanren.common.fused._projections import Projections, stacks
 from tanren.common.lora import base_of
@@ -60,6 +71,7 @@ class FusedModel:
         _check(model, self._backbone)
         if plain_head(base) is None:
             raise NotFusableError("its output head is no plain product")
+        self._norm = _norm(self._backbone.norm)
         self._layers = [_layer(layer, self._config) for layer in self._backbone.layers]
         self._stacks = stacks(
             [
@@ -83,38 +95,38 @@ class FusedModel:
         embedded = self._backbone.embed_tokens(input_ids)
         cos, sin = (part[0] for part in self._backbone.rotary_emb(embedded, positions))
         packing = packing_arguments(lengths, input_ids.device)
-        x = embedded[0]
+        stream = Stream(embedded[0])
         for layer in self._layers:
-            x = self._through(layer, x, cos, sin, packing)
-        normed: torch.Tensor = self._backbone.norm(x)
-        return normed
+            stream = self._through(layer, stream, cos, sin, packing)
+        return normed(stream, self._norm)
 
     def _through(
-        self, layer: _Layer, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, packing: dict[str, Any]
-    ) -> torch.Tensor:
+        self, layer: _Layer, stream: Stream, cos: torch.Tensor, sin: torch.Tensor, packing: dict[str, Any]
+    ) -> Stream:
         if self._checkpointing != "full" or not torch.is_grad_enabled():
             kept: Kept = "gate_up" if self._checkpointing == "none" else "low"
-            return mlp(self._attention(layer, x, cos, sin, packing), layer.mlp, keep=kept, need=True)
+            return mlp(self._attention(layer, stream, cos, sin, packing), layer.mlp, keep=kept, need=True)
         runs = 0
 
         def run(x: torch.Tensor) -> torch.Tensor:
             nonlocal runs
             runs += 1
-            attended = self._attention(layer, x, cos, sin, packing)
-            return mlp(attended, layer.mlp, keep="input", need=runs == 1)
+            attended = self._attention(layer, Stream(x), cos, sin, packing)
+            # One tensor between two layers is kept instead of two.
+            return summed(mlp(attended, layer.mlp, keep="input", need=runs == 1), need=runs == 1)
 
-        result: torch.Tensor = checkpoint(run, x, use_reentrant=False, preserve_rng_state=False)
-        return result
+        x: torch.Tensor = checkpoint(run, stream.x, use_reentrant=False, preserve_rng_state=False)
+        return Stream(x)
 
     def _attention(
-        self, layer: _Layer, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, packing: dict[str, Any]
-    ) -> torch.Tensor:
+        self, layer: _Layer, stream: Stream, cos: torch.Tensor, sin: torch.Tensor, packing: dict[str, Any]
+    ) -> Stream:
         parts = layer.attention
-        query, key, value, x = before_attention(x, parts, cos, sin)
+        query, key, value, x = before_attention(stream, parts, cos, sin)
         kernel = ALL_ATTENTION_FUNCTIONS[self._config._attn_implementation]
         rows = (part.transpose(0, 1).unsqueeze(0) for part in (query, key, value))  # (1, heads, tokens, size)
         attended, _ = kernel(layer.module, *rows, None, scaling=parts.scale, sliding_window=parts.window, **packing)
-        return after_attention(attended.reshape(len(x), -1), x, parts)
+        return Stream(x, after_attention(attended.reshape(len(x), -1), parts))
 
 
 def plain_head(model: Any) -> torch.nn.Linear | None:
