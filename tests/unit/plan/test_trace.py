@@ -168,9 +168,9 @@ def test_fused_layers_keep_what_their_backward_pass_cannot_make_anew(job: MakeJo
         "full": 1024,
     }
     for mode, elements in expected.items():
-        # and once a token: cosines and sines of the positions (2 x 128), the last norm's input in float32 (2 x 1024), the
-        # gradient of its result (1024), which is made with the loss
-        by_hand = 2 * tokens * (layers * elements + 2 * 128 + 3 * 1024)
+        # and once a token: cosines and sines of the positions (2 x 128), the last norm's input (1024), the gradient of
+        # its result (1024), which is made with the loss
+        by_hand = 2 * tokens * (layers * elements + 2 * 128 + 2 * 1024)
         if mode != "full":
             by_hand += 4 * tokens * layers * 8  # the attention's sum of exponents in float32, 8 heads
         found = _alive_after_forward(planned, Load((tokens,), 200), Choice(tokens, mode))

@@ -148,7 +148,7 @@ def test_a_step_with_few_tokens_to_learn_stands_out(tmp_path: Path, make: MakeSa
     steps = Steps(TrainingSamples.of([rich, rich, poor]), [[[0]], [[1]], [[2]]])
     lines: list[str] = []
     with trainer_in(tmp_path, steps, said=lines) as trainer:
-        trainer.bar = Bar(trainer._console, None, None, 3, "step")
+        trainer.step_log.bar = Bar(trainer._console, None, None, 3, "step")
         trainer.train()
     assert [event["supervised_share"] for event in read_steps(tmp_path / "metrics.jsonl")] == [0.95, 0.95, 0.1]
     marked = [line for line in "".join(lines).splitlines() if "% learned" in line]

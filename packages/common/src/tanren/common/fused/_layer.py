@@ -158,7 +158,7 @@ class _Mlp(torch.autograd.Function):
             assert keep == "input", "what is computed again is not kept"
             x = add(x, *by.parts(made))
             ctx.save_for_backward(x, None, None, None)
-            return x, x.new_empty(len(x), parts.down.out + parts.down.room)
+            return x, _unread(x, parts.down.out + parts.down.room)
         x, normed = _normed(x, made, by, parts.norm)
         gate_up, low = parts.gate_up.parts(parts.gate_up(normed))
         result = parts.down(swiglu(gate_up, low))
@@ -205,19 +205,20 @@ class _Sum(torch.autograd.Function):
             return normed
         assert made is not None, "nothing to add"
         assert by is not None, "nothing to add"
-        return add(x, *by.parts(made)) if need else torch.empty_like(x)
+        return add(x, *by.parts(made)) if need else _unread(x, by.out)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Gradients:
         (dy,) = gradients
         by: Projections | None = ctx.by
         if ctx.norm is not None:
-            dx, d_made, _ = _summed_backward(dy, *ctx.saved_tensors, ctx.norm, None, by)
+            (x,) = ctx.saved_tensors
+            dx, d_made, _ = _summed_backward(dy, x, ctx.norm, None, by)
             return dx, d_made, None, None, None
         assert by is not None
         d_made = dy.new_empty(len(dy), by.out + by.room)
         d_made[:, : by.out].copy_(dy)
-        return dy, by.complete(d_made), None, None, None
+        return d_made[:, : by.out], by.complete(d_made), None, None, None  # not dy: its memory can be given back
 
 
 def before_attention(
@@ -275,6 +276,11 @@ def _summed_backward(
     room = 0 if by is None else by.room
     d_made, y = rms_norm_backward(above, x, norm.weight, norm.eps, residual, room)
     return d_made[:, : x.shape[1]], None if by is None else by.complete(d_made), y
+
+
+def _unread(x: torch.Tensor, width: int) -> torch.Tensor:
+    """In the place of a result that nobody reads: its form, (tokens, width), without its memory."""
+    return x.new_empty(1, 1).expand(len(x), width)
 
 
 def _own(values: torch.Tensor | None) -> torch.Tensor | None:
