@@ -385,7 +385,7 @@ def rotate(
     tokens = qkv.shape[0]
     q = qkv.new_empty(tokens, heads.query, heads.size)
     k, v = (qkv.new_empty(tokens, heads.key_value, heads.size) for _ in range(2))
-    half, rows = heads.size // 2, 16
+    half, rows = heads.size // 2, 64
     ranks = low.ranks
     _rotate_kernel[(triton.cdiv(tokens, rows), heads.query + 2 * heads.key_value)](
         qkv, low.values, low.up, heads.query_norm, heads.key_norm, cos, sin, q, k, v,
