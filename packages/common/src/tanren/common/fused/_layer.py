@@ -145,7 +145,7 @@ class _Mlp(torch.autograd.Function):
         e = down.gradient_of_low(dy)
         if e is not None and down_values is None:
             down_values = down.low(swiglu(gate_up, low)).values
-        d_act = torch.mm(dy, down.weight)
+        d_act = down.frozen.gradient(dy)
         d_gate_up, d_down_a, d_gate_b, d_up_b = swiglu_backward(d_act, e, down.down, gate_up, low, parts.gate_up.room)
         del d_act, gate_up
         d_low = parts.gate_up.gradient_of_low(d_gate_up)
@@ -189,7 +189,7 @@ def _own(values: torch.Tensor | None) -> torch.Tensor | None:
 
 def _added(x: torch.Tensor, inner: torch.Tensor, projection: Projections, low: Low) -> torch.Tensor:
     """x + the projection of `inner`, with its adapter."""
-    result = torch.addmm(x, inner, projection.weight.t())
+    result = projection.frozen.added(x, inner)
     if low.values is not None and low.up is not None:
         result.addmm_(low.values, low.up.t())
     return result

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from tanren.common.fused._frozen import Scratch, frozen_weights, joined
 from tanren.common.fused._operations import Low
 
 ALIGNED = 16
@@ -31,14 +32,14 @@ class Adapter:
 
 
 class Projections:
-    """Projections of one input, (out, in) each: their frozen weights as one matrix, and their adapters.
+    """Projections of one input, (out, in) each: their frozen weights as one, and their adapters.
 
     Of several projections all A stand below the weights, in one matrix: one product makes the results and the low-rank
     values, (tokens, out + room), and in the backward pass one takes the gradients of both to the input.
     """
 
-    def __init__(self, modules: Sequence[Any]) -> None:
-        """Join the frozen weights: each module's own weight becomes a part of the joint one, so nothing is held twice."""
+    def __init__(self, modules: Sequence[Any], scratch: Scratch | None = None) -> None:
+        """Take the frozen weights of modules of one input; what is made whole for a product lies in `scratch`."""
         bases = [getattr(module, "base_layer", module) for module in modules]
         self.adapters = [_adapter(module) for module in modules]
         self.ranks = tuple(0 if one is None else len(one.a) for one in self.adapters)
@@ -46,14 +47,13 @@ class Projections:
         self.widths = tuple(int(base.out_features) for base in bases)
         total, self.out = sum(self.ranks), sum(self.widths)
         self.room = -(-total // ALIGNED) * ALIGNED if len(modules) > 1 else 0
-        self.whole = _joined([base.weight for base in bases], self.room)
+        self.frozen = frozen_weights(bases, self.room, scratch or Scratch())
         biases = [base.bias for base in bases]
-        self.bias = _joined(biases, self.room) if biases[0] is not None else None
-        self.weight = self.whole[: self.out]
+        self.bias = joined(biases, self.room) if biases[0] is not None else None
         self.down: torch.Tensor | None = None
         """scale * A of all adapters, one below the other; below them zeros, where there is room for more."""
         if total:
-            self.down = self.whole[self.out :] if self.room else self.weight.new_empty(total, self.weight.shape[1])
+            self.down = self.frozen.low_rows if self.room else self.frozen.zeros(total, self.frozen.width)
         self.up: torch.Tensor | None = None
         """B of all adapters on the diagonal, (sum of widths, rows of `down`): a `Stack` gives it its place."""
 
@@ -64,8 +64,7 @@ class Projections:
 
     def __call__(self, x: torch.Tensor) -> tuple[torch.Tensor, Low]:
         """Return x @ weight.T + bias, (tokens, sum of widths), the frozen part, and the adapters' products with A."""
-        bias, weight = self.bias, self.whole.t()
-        made = torch.mm(x, weight) if bias is None else torch.addmm(bias, x, weight)
+        made = self.frozen.product(x, self.bias)
         if not self.room:
             return made, self.low(x)
         return made[:, : self.out], self.low_of(made[:, self.out :])
@@ -91,7 +90,7 @@ class Projections:
 
     def gradient_of_input(self, dy: torch.Tensor, d_low: torch.Tensor | None) -> torch.Tensor:
         """Return the gradient of the input, through the frozen weights and the adapters; `dy` as `gradient_of_low` left it."""
-        dx = torch.mm(dy, self.whole)
+        dx = self.frozen.gradient(dy)
         if d_low is not None and self.down is not None and not self.room:
             dx.addmm_(d_low, self.down)
         return dx
@@ -131,8 +130,7 @@ class Stack:
     def __init__(self, groups: Sequence[Projections]) -> None:
         """Lay out the blocks that the products use; their values come with `refresh`."""
         self._groups, first = groups, groups[0]
-        weight, columns = first.weight, first.room or sum(first.ranks)
-        self._up = weight.new_zeros(len(groups), len(weight), columns)
+        self._up = first.frozen.zeros(len(groups), first.out, first.room or sum(first.ranks))
         for group, up in zip(groups, self._up, strict=True):
             group.up = up
         self._columns = list(pairwise(accumulate(first.widths, initial=0)))
@@ -174,7 +172,7 @@ def stacks(groups: Sequence[Projections]) -> list[Stack]:
     for group in groups:
         if any(group.ranks):
             scales = tuple(None if one is None else one.scale for one in group.adapters)
-            forms.setdefault((group.widths, group.ranks, scales, group.weight.shape), []).append(group)
+            forms.setdefault((group.widths, group.ranks, scales, group.frozen.width), []).append(group)
     return [Stack(alike) for alike in forms.values()]
 
 
@@ -190,17 +188,3 @@ def _adapter(module: Any) -> Adapter | None:
         return None
     scale = float(module.scaling["default"])
     return Adapter(module.lora_A["default"].weight, module.lora_B["default"].weight, scale)
-
-
-def _joined(parameters: Sequence[torch.nn.Parameter], room: int) -> torch.Tensor:
-    """Return one tensor of all parameters, end to end, and `room` rows of zeros; each becomes a view of its part.
-
-    One alone, without room, stays as it is.
-    """
-    if len(parameters) == 1:
-        return parameters[0].detach()
-    empty = parameters[0].new_zeros(room, *parameters[0].shape[1:])
-    joint = torch.cat([*(parameter.detach() for parameter in parameters), empty])
-    for parameter, part in zip(parameters, joint.split([len(one) for one in [*parameters, empty]])[:-1], strict=True):
-        parameter.data = part
-    return joint

@@ -72,6 +72,7 @@ class QuantisedLinear(nn.Linear):
     def __init__(self, linear: nn.Linear, quantisation: Quantisation) -> None:
         """Take the place of a layer on the meta device."""
         super().__init__(linear.in_features, linear.out_features, bias=False, device="meta")
+        self.stands_for, self.compute_dtype = quantisation, linear.weight.dtype
         size, rows = linear.weight.numel(), linear.out_features
         if quantisation == "nf4":
             packed = torch.empty((size // 2, 1), dtype=torch.uint8, device="meta")

@@ -1,0 +1,125 @@
+"""Fused layers on frozen weights in fewer bits, against the library's layers on the same ones."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from tanren.common.errors import UserError
+from tanren.common.fused import choose_route, route_of
+
+MakeModel = Callable[..., Any]
+MicroBatch = Any
+"""See conftest."""
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning")
+needs_bitsandbytes = pytest.mark.skipif(
+    importlib.util.find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed (it is in the GPU locks)"
+)
+STEPS = 30
+
+
+def in_nf4(model: Any) -> None:
+    """Put bitsandbytes' 4-bit layers in the place of all linear ones but the output head, as loading does."""
+    from bitsandbytes.nn import Linear4bit
+
+    head = model.get_output_embeddings()
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if type(child) is torch.nn.Linear and child is not head:
+                packed = Linear4bit(
+                    child.in_features,
+                    child.out_features,
+                    bias=child.bias is not None,
+                    compute_dtype=torch.float32,
+                    quant_type="nf4",
+                )
+                packed.load_state_dict(child.state_dict())
+                packed.support_avx512bf16_for_cpu = False
+                setattr(module, name, packed.requires_grad_(False).to("cpu"))
+    model.is_loaded_in_4bit = True
+
+
+def gradients(model: Any, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+    model.zero_grad()
+    loss.backward()
+    return {name: one.grad.clone() for name, one in model.named_parameters() if one.grad is not None}
+
+
+@needs_bitsandbytes
+@pytest.mark.parametrize("checkpointing", ["none", "selective", "full"])
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3"])
+def test_loss_and_gradients_on_4_bits_are_the_librarys(
+    adapted: MakeModel, micro_batch: MicroBatch, architecture: str, checkpointing: Any
+) -> None:
+    plain, model = (adapted(architecture, change=in_nf4) for _ in range(2))
+    expected = micro_batch.library(plain)
+    wanted = gradients(plain, expected)
+    loss = micro_batch.fused(model, checkpointing)
+    found = gradients(model, loss)
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-5)
+    assert found.keys() == wanted.keys()
+    for name, one in wanted.items():
+        torch.testing.assert_close(found[name], one, rtol=1e-4, atol=1e-5 * float(one.abs().max()), msg=name)
+
+
+@needs_bitsandbytes
+@pytest.mark.parametrize("lora", [{"target_modules": ["k_proj", "down_proj"]}, {"r": 24}])
+def test_layers_without_an_adapter_and_other_ranks_are_fused_on_4_bits(
+    adapted: MakeModel, micro_batch: MicroBatch, lora: dict[str, Any]
+) -> None:
+    plain, model = (adapted("qwen3", change=in_nf4, **lora) for _ in range(2))
+    wanted = gradients(plain, micro_batch.library(plain))
+    found = gradients(model, micro_batch.fused(model))
+    for name, one in wanted.items():
+        torch.testing.assert_close(found[name], one, rtol=1e-4, atol=1e-5 * float(one.abs().max()), msg=name)
+
+
+@needs_bitsandbytes
+def test_steps_on_4_bits_follow_the_librarys_curve(adapted: MakeModel, micro_batch: MicroBatch) -> None:
+    curves = []
+    for fused in (False, True):
+        model = adapted("qwen3", change=in_nf4)
+        trained = [one for one in model.parameters() if one.requires_grad]
+        optimizer, losses = torch.optim.AdamW(trained, lr=1e-2), []
+        for _ in range(STEPS):
+            loss = micro_batch.fused(model) if fused else micro_batch.library(model)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        curves.append(losses)
+    assert curves[0][-1] < 0.5 * curves[0][0], "it learns"
+    assert curves[1] == pytest.approx(curves[0], rel=1e-3)
+
+
+@needs_bitsandbytes
+def test_layers_in_4_bits_are_proven_and_stay_in_4_bits(adapted: MakeModel) -> None:
+    model = adapted("qwen3", change=in_nf4)
+    packed = {name: one.clone() for name, one in model.named_parameters() if one.dtype == torch.uint8}
+    assert len(packed) == 3 * 7
+    route = choose_route(model, "auto", "none", "cuda")
+    assert route.line().startswith("layers: fused (proven on this model")
+    assert route_of(model) is route
+    now = dict(model.named_parameters())
+    assert all(torch.equal(one, now[name]) for name, one in packed.items())
+
+
+@needs_bitsandbytes
+def test_layers_in_8_bits_keep_the_librarys_way_and_say_why(adapted: MakeModel) -> None:
+    def in_int8(model: Any) -> None:
+        from bitsandbytes.nn import Linear8bitLt
+
+        for layer in model.model.layers:
+            old = layer.mlp.up_proj
+            layer.mlp.up_proj = Linear8bitLt(old.in_features, old.out_features, bias=False, has_fp16_weights=False)
+
+    model = adapted("qwen3", change=in_int8, target_modules=["q_proj"])
+    route = choose_route(model, "auto", "none", "cuda")
+    assert route.fused is None
+    assert "(model.quantisation = nf4 is fused)" in route.why
+    with pytest.raises(UserError, match=r"train\.layers = fused: the product of int8 weights"):
+        choose_route(model, "fused", "none", "cuda")
