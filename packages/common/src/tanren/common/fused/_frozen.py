@@ -1,6 +1,7 @@
 """The frozen weights of one input's projections, in the forms in which a model may keep them.
 
 plain: 16 or 32 bits; one joint matrix, with room for the adapters' A below the weights.
+fp8:   8-bit floating point (tanren.common.fp8): inputs and gradients are rounded too, and A stays apart, in 16 bits.
 nf4:   bitsandbytes' 4 bits; before each product they are written, and A below them, into a matrix of the joint form that all
        layers share. So the products are those of plain weights, and memory is that of 4 bits and one matrix.
 """
@@ -14,7 +15,9 @@ from typing import Any, Literal
 
 import torch
 
-Form = Literal["plain", "nf4"]
+from tanren.common.fp8 import Fp8Linear, Rows, gradient_product, product, quantise_rows
+
+Form = Literal["plain", "nf4", "fp8"]
 STANDS_FOR = "stands_for"
 """Attribute of a layer without data that the planner puts in the place of bitsandbytes': nf4, int8."""
 _BITSANDBYTES = {"Linear4bit": "nf4", "Linear8bitLt": "int8"}
@@ -29,12 +32,14 @@ def form_of(layer: Any) -> Form:
     kind = type(layer)
     if kind is torch.nn.Linear:
         return "plain"
+    if kind is Fp8Linear:
+        return "fp8"
     known = _BITSANDBYTES.get(kind.__name__) if kind.__module__.startswith("bitsandbytes.") else None
     found = getattr(layer, STANDS_FOR, known)
     if found == "int8":
         raise UnknownFormError(
             "the product of int8 weights rounds its inputs to 8 bits as well, which fused layers do not: they would learn on other "
-            "numbers than are evaluated (model.quantisation = nf4 is fused)"
+            "numbers than are evaluated (model.quantisation = nf4 and fp8 are fused)"
         )
     if found != "nf4":
         raise UnknownFormError(f"a projection is of the kind {kind.__name__}")
@@ -60,11 +65,14 @@ class Scratch:
 
 
 class Frozen(ABC):
-    """Weights W (out, width) of projections one below the other; products are with (tokens, ...)."""
+    """Weights W (out, width) of projections one below the other; products are with (tokens, ...).
 
-    def __init__(self, out: int, width: int, empty: torch.Tensor) -> None:
+    `room`: rows below W for the adapters' A; 0 where A stays apart.
+    """
+
+    def __init__(self, out: int, width: int, room: int, empty: torch.Tensor) -> None:
         """`empty`: a tensor of the device and precision in which is computed."""
-        self.out, self.width, self._empty = out, width, empty
+        self.out, self.width, self.room, self._empty = out, width, room, empty
 
     def zeros(self, *shape: int) -> torch.Tensor:
         """Return zeros where the weights are, in the precision of the products."""
@@ -115,12 +123,12 @@ class PlainWeights(Joint):
     def __init__(self, layers: Sequence[Any], room: int) -> None:
         """Join the weights: each layer's own becomes a part of the joint matrix, so nothing is held twice."""
         self._whole = joined([layer.weight for layer in layers], room)
-        super().__init__(len(self._whole) - room, self._whole.shape[1], self._whole)
+        super().__init__(len(self._whole) - room, self._whole.shape[1], room, self._whole)
 
     @property
     def low_rows(self) -> torch.Tensor | None:
         """See `Frozen.low_rows`."""
-        return self._whole[self.out :] if len(self._whole) > self.out else None
+        return self._whole[self.out :] if self.room else None
 
     def matrix(self) -> torch.Tensor:
         """See `Joint.matrix`."""
@@ -132,10 +140,9 @@ class FourBitWeights(Joint):
 
     def __init__(self, layers: Sequence[Any], room: int, scratch: Scratch) -> None:
         """Leave the weights with their layers: evaluation and saving use them there."""
-        self._layers, self._scratch, self._room = layers, scratch, room
-        first = layers[0]
+        self._layers, self._scratch, first = layers, scratch, layers[0]
         empty = first.weight.new_empty(0, dtype=first.compute_dtype)
-        super().__init__(sum(layer.out_features for layer in layers), first.in_features, empty)
+        super().__init__(sum(layer.out_features for layer in layers), first.in_features, room, empty)
         self._rows = list(pairwise(accumulate((layer.out_features for layer in layers), initial=0)))
         self._low_rows = self.zeros(room, self.width) if room else None
         scratch.reserve(self.out + room, self.width, empty)
@@ -147,7 +154,7 @@ class FourBitWeights(Joint):
 
     def matrix(self) -> torch.Tensor:
         """See `Joint.matrix`."""
-        whole = self._scratch.matrix(self.out + self._room, self.width)
+        whole = self._scratch.matrix(self.out + self.room, self.width)
         for layer, (begin, end) in zip(self._layers, self._rows, strict=True):
             _dequantise(layer, whole[begin:end])
         if self._low_rows is not None:
@@ -155,14 +162,43 @@ class FourBitWeights(Joint):
         return whole
 
 
+class Fp8Weights(Frozen):
+    """Weights in 8-bit floating point, multiplied as they are."""
+
+    def __init__(self, layers: Sequence[Fp8Linear]) -> None:
+        """Join values and scales: each layer's own become parts of the joint ones, so nothing is held twice."""
+        values = joined([layer.weight for layer in layers], 0)
+        self._rows = Rows(values.view(layers[0].rows.values.dtype), joined([layer.scales for layer in layers], 0))
+        super().__init__(len(values), values.shape[1], 0, values.new_empty(0, dtype=layers[0].compute_dtype))
+
+    @property
+    def low_rows(self) -> torch.Tensor | None:
+        """See `Frozen.low_rows`: A would be rounded with what stands in one matrix with it."""
+        return None
+
+    def product(self, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+        """See `Frozen.product`."""
+        made = product(quantise_rows(x), self._rows, x.dtype)
+        return made if bias is None else made.add_(bias)
+
+    def gradient(self, dy: torch.Tensor) -> torch.Tensor:
+        """See `Frozen.gradient`."""
+        return gradient_product(dy, self._rows)
+
+    def added(self, x: torch.Tensor, inner: torch.Tensor) -> torch.Tensor:
+        """See `Frozen.added`."""
+        return self.product(inner).add_(x)
+
+
 def frozen_weights(layers: Sequence[Any], room: int, scratch: Scratch) -> Frozen:
-    """Return the weights of linear layers of one form, with `room` rows for adapters."""
-    if form_of(layers[0]) == "nf4":
-        return FourBitWeights(layers, room, scratch)
-    return PlainWeights(layers, room)
+    """Return the weights of linear layers of one form, with `room` rows for adapters where the form has a place for them."""
+    form = form_of(layers[0])
+    if form == "fp8":
+        return Fp8Weights(layers)
+    return FourBitWeights(layers, room, scratch) if form == "nf4" else PlainWeights(layers, room)
 
 
-def joined(parameters: Sequence[torch.nn.Parameter], room: int) -> torch.Tensor:
+def joined(parameters: Sequence[torch.Tensor], room: int) -> torch.Tensor:
     """Return one tensor of all parameters, end to end, and `room` rows of zeros; each becomes a view of its part.
 
     One alone, without room, stays as it is.

@@ -46,8 +46,9 @@ class Projections:
         self.scales = {one.scale for one in self.adapters if one is not None}
         self.widths = tuple(int(base.out_features) for base in bases)
         total, self.out = sum(self.ranks), sum(self.widths)
-        self.room = -(-total // ALIGNED) * ALIGNED if len(modules) > 1 else 0
-        self.frozen = frozen_weights(bases, self.room, scratch or Scratch())
+        room = -(-total // ALIGNED) * ALIGNED if len(modules) > 1 else 0
+        self.frozen = frozen_weights(bases, room, scratch or Scratch())
+        self.room = self.frozen.room
         biases = [base.bias for base in bases]
         self.bias = joined(biases, self.room) if biases[0] is not None else None
         self.down: torch.Tensor | None = None

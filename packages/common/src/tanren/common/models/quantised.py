@@ -22,7 +22,7 @@ BITS = {"nf4": 4, "int8": 8}
 
 def require_bitsandbytes(quantisation: Quantisation) -> None:
     """Raise UserError where `quantisation` needs bitsandbytes and it is not installed. Imports nothing heavy."""
-    if quantisation == "none" or importlib.util.find_spec(MODULE) is not None:
+    if quantisation in ("none", "fp8") or importlib.util.find_spec(MODULE) is not None:
         return
     names = environments_with_cuda(workspace_root())
     where = f"the environments {', '.join(names)} have it (pixi run -e {names[0]} ...)" if names else "install it"
@@ -84,6 +84,19 @@ def quantised_line(model: PreTrainedModel, quantisation: Quantisation) -> str:
     return (
         f"{quantisation}: {layers} linear layers in {BITS[quantisation]} bits; embeddings, norms, output head{experts} in "
         f"{dtype}{products}"
+    )
+
+
+def fp8_line(model: PreTrainedModel, layers: int, left: int, device: str) -> str:
+    """Say what is kept in 8-bit floating point, and what is not; `left`: linear layers that stay."""
+    fused = sum(weight.dim() == 3 for weight in model.parameters())
+    experts = f", {fused} fused tensors of experts" if fused else ""
+    stay = f", {left} more linear layers" if left else ""
+    dtype = str(model.dtype).removeprefix("torch.")
+    slow = "; a CPU computes the same numbers, slowly" if device == "cpu" else ""
+    return (
+        f"fp8: {layers} linear layers in 8 bits (float8_e4m3fn, one scale for each output), their inputs and gradients rounded token by "
+        f"token; embeddings, norms, output head{experts}{stay} in {dtype}{slow}"
     )
 
 
