@@ -25,22 +25,19 @@ STEPS = 30
 
 def in_nf4(model: Any) -> None:
     """Put bitsandbytes' 4-bit layers in the place of all linear ones but the output head, as loading does."""
-    from bitsandbytes.nn import Linear4bit
+    from bitsandbytes.nn import Linear4bit, Params4bit
 
     head = model.get_output_embeddings()
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if type(child) is torch.nn.Linear and child is not head:
                 packed = Linear4bit(
-                    child.in_features,
-                    child.out_features,
-                    bias=child.bias is not None,
-                    compute_dtype=torch.float32,
-                    quant_type="nf4",
+                    child.in_features, child.out_features, compute_dtype=torch.float32, quant_type="nf4"
                 )
-                packed.load_state_dict(child.state_dict())
+                packed.weight = Params4bit(child.weight.detach(), requires_grad=False, quant_type="nf4")
+                packed.bias = child.bias
                 packed.support_avx512bf16_for_cpu = False
-                setattr(module, name, packed.requires_grad_(False).to("cpu"))
+                setattr(module, name, packed.to("cpu"))
     model.is_loaded_in_4bit = True
 
 
