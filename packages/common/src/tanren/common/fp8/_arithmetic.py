@@ -44,8 +44,8 @@ def quantise_rows(x: torch.Tensor, factors: torch.Tensor | None = None) -> Rows:
     if x.is_cuda:
         return Rows(*_triton().quantise_rows(x, factors))
     wide = x.float() if factors is None else x.float() * factors
-    scales = wide.abs().amax(dim=1, keepdim=True).clamp(min=TINY) / LARGEST
-    return Rows((wide / scales).to(FLOAT8), scales)
+    largest = wide.abs().amax(dim=1, keepdim=True).clamp(min=TINY)
+    return Rows((wide * (LARGEST / largest)).to(FLOAT8), largest / LARGEST)
 
 
 def product(x: Rows, weight: Rows, dtype: torch.dtype) -> torch.Tensor:

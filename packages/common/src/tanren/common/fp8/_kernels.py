@@ -27,17 +27,17 @@ def _quantise_rows_kernel(  # type: ignore[no-untyped-def]
         if FACTORS:
             x *= tl.load(factors_ptr + columns, mask=mask, other=0.0)
         largest = tl.maximum(largest, tl.abs(x))
-    scale = tl.div_rn(tl.maximum(tl.max(largest), TINY), LARGEST)
-    tl.store(scales_ptr + row, scale)
+    whole = tl.maximum(tl.max(largest), TINY)
+    tl.store(scales_ptr + row, tl.div_rn(whole, LARGEST))
+    factor = tl.div_rn(LARGEST, whole)
     for start in range(0, width, BLOCK):
         columns = start + tl.arange(0, BLOCK)
         mask = columns < width
         x = tl.load(x_ptr + row * stride + columns, mask=mask, other=0.0).to(tl.float32)
         if FACTORS:
             x *= tl.load(factors_ptr + columns, mask=mask, other=0.0)
-        # No clamp: it would make a number of what is none. The largest quotient is rounded to LARGEST.
-        values = tl.div_rn(x, tl.zeros_like(x) + scale).to(tl.float8e4nv)
-        tl.store(values_ptr + row * width + columns, values, mask=mask)
+        # No clamp: it would make a number of what is none. The largest product is rounded to LARGEST.
+        tl.store(values_ptr + row * width + columns, (x * factor).to(tl.float8e4nv), mask=mask)
 
 
 @triton.jit
