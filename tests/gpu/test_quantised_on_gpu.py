@@ -14,6 +14,7 @@ torch = pytest.importorskip("torch")
 from tanren.common.attention.packed import registered_name  # noqa: E402 (after the skip)
 from tanren.common.fp8 import Batch, Rows, gradient_product, product, quantise_model, quantise_rows  # noqa: E402
 from tanren.common.fused import choose_route, next_token_loss  # noqa: E402
+from tanren.common.nf4 import dequantise  # noqa: E402
 
 ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 COMMON: dict[str, Any] = {
@@ -97,6 +98,26 @@ def test_products_are_those_of_the_cpu(tokens: int, out: int, width: int) -> Non
     print(f"{tokens} x {out} x {width}: to the input {_apart(found, expected):.1e}")  # noqa: T201
     assert _apart(found, expected) < 1e-2
     assert torch.equal(found, gradient_product(dy.cuda(), there))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("shape", "nested"),
+    [((48, 80), True), ((300, 1024), True), ((2560, 9728), True), ((130, 130), True), ((64, 64), False)],
+)
+def test_4_bits_are_written_out_as_bitsandbytes_does_bit_for_bit(
+    dtype: str, shape: tuple[int, int], nested: bool
+) -> None:
+    functional = pytest.importorskip("bitsandbytes.functional")
+    from bitsandbytes.nn import Params4bit
+
+    weight = (_normal(*shape) * torch.logspace(-3, 3, shape[0])[:, None]).to(getattr(torch, dtype))
+    weight[0] = 0
+    packed = Params4bit(weight, requires_grad=False, quant_type="nf4", compress_statistics=nested).cuda()
+    out = torch.full((shape[0] + 16, shape[1]), torch.nan, dtype=weight.dtype, device="cuda")
+    dequantise(packed, out[: shape[0]])
+    assert torch.equal(out[: shape[0]], functional.dequantize_4bit(packed.detach(), packed.quant_state))
+    assert out[shape[0] :].isnan().all()
 
 
 def _adapted(architecture: str, dtype: str, form: str, rank: int = 8) -> Any:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import torch
 
 from tanren.common.fp8 import Fp8Linear, Rows, gradient_product, product, quantise_rows
+from tanren.common.nf4 import dequantise
 
 Form = Literal["plain", "nf4", "fp8"]
 STANDS_FOR = "stands_for"
@@ -214,17 +215,10 @@ def joined(parameters: Sequence[torch.Tensor], room: int) -> torch.Tensor:
 
 def _dequantise(layer: Any, out: torch.Tensor) -> None:
     """Write a 4-bit layer's weights to `out`, (out, width): the values that the layer itself multiplies with."""
-    packed = layer.weight.detach()
-    if packed.is_meta:
-        _made_whole(packed, layer.scales, out)
-        return
-    from bitsandbytes.functional import dequantize_4bit
-
-    state = layer.weight.quant_state
-    if out.is_cuda and state.dtype == out.dtype:
-        dequantize_4bit(packed, state, out=out)
+    if layer.weight.is_meta:
+        _made_whole(layer.weight.detach(), layer.scales, out)
     else:
-        out.copy_(dequantize_4bit(packed, state))
+        dequantise(layer.weight, out)
 
 
 @torch.library.custom_op("tanren_fused::made_whole", mutates_args=("out",))

@@ -15,10 +15,8 @@ from torch import nn
 
 from tanren.common.config import Quantisation
 from tanren.common.fp8 import Fp8Linear, quantised_layers
+from tanren.common.nf4 import BLOCK, BLOCKS
 from tanren.common.plan._operations import register_flops
-
-BLOCK, BLOCKS = 64, 256
-"""nf4: weights of one scale; scales, in 8 bits themselves, of one float32 scale (Dettmers et al. 2023, arXiv:2305.14314)."""
 
 
 @torch.library.custom_op("tanren_plan::dequantise", mutates_args=())
