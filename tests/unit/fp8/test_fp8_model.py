@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from tanren.common.chain import Link
 from tanren.common.chat import Sample
 from tanren.common.config import LoraConfig
 from tanren.common.errors import UserError
@@ -14,6 +16,7 @@ from tanren.common.fp8 import Fp8Linear, first_rows, quantise_model, require_fp8
 from tanren.common.lora import attach_adapter
 from tanren.common.models.device import DevicePlan
 from tanren.common.models.load import load_model
+from tanren.common.models.merging import with_parents
 from tanren.common.models.source import resolve_source
 from tanren.common.models.tiny import tiny_model
 
@@ -108,6 +111,24 @@ def test_adapters_are_in_float32_and_not_rounded_to_8_bits() -> None:
     found = {name: one for name, one in model.named_parameters() if one.requires_grad}
     assert found.keys() == expected.keys()
     assert all(one.dtype == torch.float32 and torch.equal(one, expected[name]) for name, one in found.items())
+
+
+def test_a_parent_is_merged_before_anything_is_rounded(tmp_path: Path) -> None:
+    parent = attach_adapter(_seeded(tiny_model("tiny-qwen3", torch.float32)), LoraConfig(rank=4))
+    for name, weight in parent.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.1)
+    parent.save_pretrained(str(tmp_path))
+    expected: Any = parent.merge_and_unload()
+    quantise_model(expected, "cpu")
+    loaded = load_model(resolve_source("builtin:tiny-qwen3"), CPU)
+    link = Link(tmp_path, "0", "0", "run", "recipe", 4, "float32")
+    found = with_parents(loaded, [link], CPU, "fp8", first_rows(_samples(20)))
+    assert found.provenance["quantisation"] == "fp8"
+    assert found.cost["tokens"] == 20
+    ids = torch.arange(3, 40)[None]
+    model: Any = found.model
+    torch.testing.assert_close(model(input_ids=ids).logits, expected(input_ids=ids).logits, rtol=1e-3, atol=1e-4)
 
 
 def _seeded(model: Any) -> Any:
