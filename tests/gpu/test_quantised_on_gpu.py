@@ -253,4 +253,4 @@ def test_a_device_holds_the_rounded_model_and_one_layer_more_while_the_cost_is_m
     assert made.cost is not None
     assert made.cost.hidden < 0.2
     largest = 2048 * 8192
-    assert peak <= held + (2 + 2) * largest + 2**25  # a layer in bfloat16 and what passes
+    assert peak <= held + 10 * largest + 2**25  # a layer in bfloat16, or one in float32 while its product is proven

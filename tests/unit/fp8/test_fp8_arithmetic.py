@@ -9,7 +9,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tanren.common.fp8 import Fp8Linear, gradient_product, product, quantise_rows
+from tanren.common.errors import MachineError
+from tanren.common.fp8 import (
+    Fp8Linear,
+    Rows,
+    _arithmetic,
+    gradient_product,
+    product,
+    quantise_rows,
+    rounded_product,
+    unrounded_inputs,
+)
+from tanren.common.fp8._proof import prove_products
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -87,3 +98,27 @@ def test_a_layer_multiplies_any_leading_shape_adds_its_bias_and_passes_gradients
     assert torch.equal(x.grad.view(10, 32), gradient_product(above.view(10, 16), layer.rows))
     assert [name for name, one in layer.named_parameters() if one.requires_grad] == ["bias"]
     assert layer.weight.element_size() == 1
+
+
+def test_inputs_that_are_not_rounded_are_multiplied_with_the_rounded_weights() -> None:
+    generator = torch.Generator().manual_seed(5)
+    x, dy = torch.randn(6, 32, generator=generator), torch.randn(6, 16, generator=generator)
+    weight = quantise_rows(torch.randn(16, 32, generator=generator))
+    exact = weight.values.float() * weight.scales
+    with unrounded_inputs():
+        torch.testing.assert_close(rounded_product(x, weight), x @ exact.t())
+        torch.testing.assert_close(gradient_product(dy, weight), dy @ exact)
+    assert torch.equal(rounded_product(x, weight), product(quantise_rows(x), weight, torch.float32))
+
+
+def test_products_are_proven_and_wrong_ones_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    layers = [Fp8Linear(torch.nn.Linear(256, 128)), Fp8Linear(torch.nn.Linear(128, 256))]
+    assert 0.01 < prove_products(layers) < 0.05
+    right = _arithmetic.quantise_rows
+    for wrong in (
+        lambda x, factors=None: Rows(right(x, factors).values.roll(1, 0), right(x, factors).scales),
+        lambda x, factors=None: right(x),  # the weights' scales are forgotten in the gradient
+    ):
+        monkeypatch.setattr(_arithmetic, "quantise_rows", wrong)
+        with pytest.raises(MachineError, match="products in 8-bit floating point are wrong on cpu"):
+            prove_products(layers)

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from tanren.common.errors import UserError
-from tanren.common.fp8 import Rows, _arithmetic, _linear, quantise_model
-from tanren.common.fused import _frozen, choose_route, route_of
+from tanren.common.fp8 import quantise_model, unrounded_inputs
+from tanren.common.fused import choose_route, route_of
 
 MakeModel = Callable[..., Any]
 MicroBatch = Any
@@ -129,20 +129,6 @@ def test_layers_in_8_bits_keep_the_librarys_way_and_say_why(adapted: MakeModel) 
         choose_route(model, "fused", "none", "cuda")
 
 
-@pytest.fixture
-def rounds_no_inputs(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Return a function after which inputs and gradients are multiplied as they are: then both ways make the same numbers."""
-
-    def exact(x: torch.Tensor, factors: torch.Tensor | None = None) -> Rows:
-        return Rows(x.float() if factors is None else x.float() * factors, torch.ones(len(x), 1))
-
-    def switch() -> None:
-        for module in (_arithmetic, _linear, _frozen):
-            monkeypatch.setattr(module, "quantise_rows", exact)
-
-    return switch
-
-
 @pytest.mark.parametrize("checkpointing", ["none", "selective", "full"])
 @pytest.mark.parametrize(
     ("architecture", "lora"),
@@ -155,19 +141,14 @@ def rounds_no_inputs(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     ],
 )
 def test_loss_and_gradients_on_fp8_weights_are_the_librarys(
-    adapted: MakeModel,
-    micro_batch: MicroBatch,
-    rounds_no_inputs: Callable[[], None],
-    architecture: str,
-    lora: dict[str, Any],
-    checkpointing: Any,
+    adapted: MakeModel, micro_batch: MicroBatch, architecture: str, lora: dict[str, Any], checkpointing: Any
 ) -> None:
     plain, model = (adapted(architecture, {"head_dim": 16}, change=in_fp8, **lora) for _ in range(2))
-    rounds_no_inputs()
-    expected = micro_batch.library(plain)
-    wanted = gradients(plain, expected)
-    loss = micro_batch.fused(model, checkpointing)
-    found = gradients(model, loss)
+    with unrounded_inputs():  # the two ways round in other places
+        expected = micro_batch.library(plain)
+        wanted = gradients(plain, expected)
+        loss = micro_batch.fused(model, checkpointing)
+        found = gradients(model, loss)
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-5)
     assert found.keys() == wanted.keys()
     for name, one in wanted.items():

@@ -8,6 +8,8 @@ make 2 bytes a weight, as bfloat16 has.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,6 +24,16 @@ TINY = 1e-12
 """The least largest value of a row: the scale of a row of zeros is no zero."""
 ALIGNED = 16
 """Both widths of a weight are multiples of it: the matrix units read 16 bytes at once (torch's `_scaled_mm` asks for it)."""
+
+
+@dataclass
+class _Inputs:
+    """Whether inputs are rounded; no context variable, for backward passes run in threads of their own."""
+
+    rounded: bool = True
+
+
+_inputs = _Inputs()
 
 
 @dataclass(frozen=True)
@@ -66,15 +78,38 @@ def product(x: Rows, weight: Rows, dtype: torch.dtype) -> torch.Tensor:
     return ((x.values.float() @ weight.values.float().t()) * x.scales * weight.scales.t()).to(dtype)
 
 
+def rounded_product(x: torch.Tensor, weight: Rows) -> torch.Tensor:
+    """Return x @ weight.T, (tokens, rows of weight), with `x` (tokens, columns of weight) rounded row by row."""
+    if not _inputs.rounded:
+        return x @ weight.whole().to(x.dtype).t()
+    return product(quantise_rows(x), weight, x.dtype)
+
+
 def gradient_product(dy: torch.Tensor, weight: Rows) -> torch.Tensor:
     """Return dy @ weight, (tokens, columns of weight), `dy` (tokens, rows of weight) rounded row by row as well.
 
     The weights' scales stand along what is summed over, so they go into `dy` before it is rounded: the weights are
     those of the forward pass to the bit.
     """
+    if not _inputs.rounded:
+        return dy @ weight.whole().to(dy.dtype)
     turned = _turned(weight.values)
     ones = torch.ones((len(turned), 1), dtype=torch.float32, device=turned.device)
     return product(quantise_rows(dy, weight.scales[:, 0]), Rows(turned, ones), dy.dtype)
+
+
+@contextmanager
+def unrounded_inputs() -> Iterator[None]:
+    """Multiply inputs and gradients as they are, with weights that are still rounded.
+
+    Two ways through a model differ in the last bit, round to 4 bits apart there, and end as far from each other as from the unrounded
+    numbers. Without that they can be held against each other. Slow, and for one thread of work at a time.
+    """
+    _inputs.rounded = False
+    try:
+        yield
+    finally:
+        _inputs.rounded = True
 
 
 def _turned(values: torch.Tensor) -> torch.Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tanren.common.fp8._arithmetic import FLOAT8, Rows, gradient_product, product, quantise_rows
+from tanren.common.fp8._arithmetic import FLOAT8, Rows, gradient_product, quantise_rows, rounded_product
 
 
 class _Product(torch.autograd.Function):
@@ -16,7 +16,7 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, layer: Fp8Linear) -> torch.Tensor:
         ctx.layer = layer
-        return product(quantise_rows(x), layer.rows, x.dtype)
+        return rounded_product(x, layer.rows)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:

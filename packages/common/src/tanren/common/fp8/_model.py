@@ -13,6 +13,7 @@ from tanren.common.errors import UserError
 from tanren.common.fp8._arithmetic import ALIGNED
 from tanren.common.fp8._cost import Batch, Cost, compare, read
 from tanren.common.fp8._linear import Fp8Linear
+from tanren.common.fp8._proof import prove_products
 
 if TYPE_CHECKING:
     from tanren.common.models.device import DevicePlan
@@ -30,6 +31,8 @@ class Quantised:
     layers: int
     left: int
     """Linear layers that stay: routers, and widths that the matrix units do not take."""
+    off: float
+    """Of the products from those of unrounded inputs, relatively: the largest of all forms of layers."""
     cost: Cost | None
     """None where no batch was given."""
 
@@ -72,7 +75,7 @@ def quantise_model(model: Any, device: str, batch: Batch | None = None) -> Quant
     """Put the frozen linear layers of a model into 8 bits and the model on its device; measure on `batch` what it costs.
 
     Layer by layer, also while it is measured: each is moved for its product, and rounded after it. So a device holds the
-    rounded model and one layer more.
+    rounded model and one layer more. Raises MachineError where the products turn out wrong on this device.
     """
     places = {child: (module, name) for module, name, child in quantised_layers(model)}
     for module in model.modules():
@@ -97,7 +100,8 @@ def quantise_model(model: Any, device: str, batch: Batch | None = None) -> Quant
         go(layer)
     left = sum(type(module) is nn.Linear for module in model.modules() if module is not model.get_output_embeddings())
     cost = None if before is None or batch is None else compare(before, read(model, batch, device))
-    return Quantised(number, left, cost)
+    made = [module for module in model.modules() if isinstance(module, Fp8Linear)]
+    return Quantised(number, left, prove_products(made) if made else 0.0, cost)
 
 
 def _is_aligned(layer: nn.Linear) -> bool:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import torch
 
-from tanren.common.fp8 import Fp8Linear, Rows, gradient_product, product, quantise_rows
+from tanren.common.fp8 import Fp8Linear, Rows, gradient_product, rounded_product
 from tanren.common.nf4 import dequantise
 
 Form = Literal["plain", "nf4", "fp8"]
@@ -169,7 +169,7 @@ class Fp8Weights(Frozen):
     def __init__(self, layers: Sequence[Fp8Linear]) -> None:
         """Join values and scales: each layer's own become parts of the joint ones, so nothing is held twice."""
         values = joined([layer.weight for layer in layers], 0)
-        self._rows = Rows(values.view(layers[0].rows.values.dtype), joined([layer.scales for layer in layers], 0))
+        self.rows = Rows(values.view(layers[0].rows.values.dtype), joined([layer.scales for layer in layers], 0))
         super().__init__(len(values), values.shape[1], 0, values.new_empty(0, dtype=layers[0].compute_dtype))
 
     @property
@@ -179,12 +179,12 @@ class Fp8Weights(Frozen):
 
     def product(self, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
         """See `Frozen.product`."""
-        made = product(quantise_rows(x), self._rows, x.dtype)
+        made = rounded_product(x, self.rows)
         return made if bias is None else made.add_(bias)
 
     def gradient(self, dy: torch.Tensor) -> torch.Tensor:
         """See `Frozen.gradient`."""
-        return gradient_product(dy, self._rows)
+        return gradient_product(dy, self.rows)
 
     def added(self, x: torch.Tensor, inner: torch.Tensor) -> torch.Tensor:
         """See `Frozen.added`."""

@@ -14,7 +14,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from tanren.common.attention.packed import is_packed, packing_arguments
 from tanren.common.config import Checkpointing
-from tanren.common.fused._frozen import Form, Scratch, UnknownFormError, form_of
+from tanren.common.fused._frozen import Scratch, UnknownFormError, form_of
 from tanren.common.fused._layer import AttentionParts, Kept, MlpParts, Norm, after_attention, before_attention, mlp
 from tanren.common.fused._operations import Heads
 from tanren.common.fused._projections import Projections, stacks
@@ -58,8 +58,7 @@ class FusedModel:
         self._backbone = base.model
         self._config = base.config
         self._checkpointing = checkpointing
-        self.form = _check(model, self._backbone)
-        """How its frozen weights are kept."""
+        _check(model, self._backbone)
         if plain_head(base) is None:
             raise NotFusableError("its output head is no plain product")
         scratch = Scratch()
@@ -128,15 +127,15 @@ def plain_head(model: Any) -> torch.nn.Linear | None:
     return head if plain else None
 
 
-def _check(model: Any, backbone: Any) -> Form:
-    """Return how the frozen weights are kept. Raises NotFusableError for adapters and settings that the fused layers do not know."""
+def _check(model: Any, backbone: Any) -> None:
+    """Raise NotFusableError for adapters and settings that the fused layers do not know."""
     config = backbone.config
     if config.hidden_act != "silu":
         raise NotFusableError(f"its MLP has {config.hidden_act}, not silu")
     if getattr(config, "attention_dropout", 0.0):
         raise NotFusableError("it has dropout on attention")
     inside: set[int] = set()
-    forms: set[Form] = set()
+    forms: set[str] = set()
     for layer in backbone.layers:
         for module in _projections(layer):
             inside |= {id(parameter) for parameter in module.parameters()}
@@ -153,7 +152,6 @@ def _check(model: Any, backbone: Any) -> Form:
     outside = [name for name, weight in model.named_parameters() if weight.requires_grad and id(weight) not in inside]
     if outside:
         raise NotFusableError(f"more than adapters of its layers is trained ({outside[0]})")
-    return forms.pop()
 
 
 def _check_adapter(module: Any) -> None:

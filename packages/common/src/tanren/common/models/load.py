@@ -134,7 +134,7 @@ def in_fp8(loaded: LoadedModel, device: str, batch: Batch | None) -> LoadedModel
     name = type(loaded.model).__name__
     if not made.layers:
         raise UserError(f"model.quantisation = fp8 reaches no linear layer of {name}; leave it at none")
-    notes = (*loaded.notes, fp8_line(loaded.model, made.layers, made.left, device))
+    notes = (*loaded.notes, fp8_line(loaded.model, made, device))
     provenance = loaded.provenance | {"quantisation": "fp8"}
     if made.cost is None:
         return replace(loaded, provenance=provenance, notes=notes)
