@@ -133,6 +133,7 @@ def _check_unsloth(loaded: Loaded[SftConfig]) -> tuple[str, ...]:
             config.model.quantisation == "int8",
             "8-bit models take another path through it, which has not been tried",
         ),
+        "model.quantisation = fp8": (config.model.quantisation == "fp8", "it loads its weights its own way"),
         "lora.dora": (config.lora.dora, "its fused kernels leave DoRA out"),
         "lora.target_parameters": (bool(config.lora.target_parameters), "it packs samples of dense models alone"),
         f"train.gradient_checkpointing = {config.train.gradient_checkpointing}": (
@@ -164,6 +165,11 @@ def _check_adapter(config: SftConfig) -> None:
         raise UserError(
             "lora.dora cannot be had with model.quantisation = int8: PEFT 0.21 loses the layers' scales when it reads them on a "
             "CPU, and on a GPU it has not been tried; take nf4, or write lora.dora = false"
+        )
+    if config.lora.dora and config.model.quantisation == "fp8":
+        raise UserError(
+            "lora.dora cannot be had with model.quantisation = fp8: PEFT reads the lengths of the weights, which are kept as bytes and "
+            "scales; take nf4, or write lora.dora = false"
         )
     if not config.lora.target_parameters:
         return

@@ -14,6 +14,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from tanren.common.attention.packed import is_packed, packing_arguments
 from tanren.common.config import Checkpointing
+from tanren.common.fused._frozen import Scratch, UnknownFormError, form_of
 from tanren.common.fused._layer import (
     AttentionParts,
     Kept,
@@ -72,7 +73,8 @@ class FusedModel:
         if plain_head(base) is None:
             raise NotFusableError("its output head is no plain product")
         self._norm = _norm(self._backbone.norm)
-        self._layers = [_layer(layer, self._config) for layer in self._backbone.layers]
+        scratch = Scratch()
+        self._layers = [_layer(layer, self._config, scratch) for layer in self._backbone.layers]
         self._stacks = stacks(
             [
                 group
@@ -139,32 +141,43 @@ def plain_head(model: Any) -> torch.nn.Linear | None:
 
 def _check(model: Any, backbone: Any) -> None:
     """Raise NotFusableError for adapters and settings that the fused layers do not know."""
-    from peft.tuners.lora import Linear
-
     config = backbone.config
     if config.hidden_act != "silu":
         raise NotFusableError(f"its MLP has {config.hidden_act}, not silu")
     if getattr(config, "attention_dropout", 0.0):
         raise NotFusableError("it has dropout on attention")
-    inside = set()
+    inside: set[int] = set()
+    forms: set[str] = set()
     for layer in backbone.layers:
         for module in _projections(layer):
             inside |= {id(parameter) for parameter in module.parameters()}
-            if type(module) is torch.nn.Linear:
-                continue
-            if type(module) is not Linear or type(module.base_layer) is not torch.nn.Linear:
-                raise NotFusableError(f"a projection is of the kind {type(module).__name__}")
-            if list(module.lora_A) != ["default"] or module.lora_variant or module.merged:
-                raise NotFusableError("its adapters are not plain LoRA")
-            if not isinstance(module.lora_dropout["default"], torch.nn.Identity):
-                raise NotFusableError("its adapters have dropout (lora.dropout)")
-            if module.lora_A["default"].weight.shape[0] > LARGEST_RANK:  # type: ignore[index]
-                raise NotFusableError(f"its adapters have a rank over {LARGEST_RANK}")
+            try:
+                forms.add(form_of(getattr(module, "base_layer", module)))
+            except UnknownFormError as error:
+                raise NotFusableError(str(error)) from None
+            if hasattr(module, "base_layer"):
+                _check_adapter(module)
         if layer.self_attn.o_proj.bias is not None or layer.mlp.gate_proj.bias is not None:
             raise NotFusableError("its output projection or its MLP has biases")
+    if len(forms) > 1:
+        raise NotFusableError(f"its projections are kept in several forms ({', '.join(sorted(forms))})")
     outside = [name for name, weight in model.named_parameters() if weight.requires_grad and id(weight) not in inside]
     if outside:
         raise NotFusableError(f"more than adapters of its layers is trained ({outside[0]})")
+
+
+def _check_adapter(module: Any) -> None:
+    """Raise NotFusableError for an adapter of a projection that is not plain LoRA."""
+    from peft.tuners.lora import LoraLayer
+
+    if not isinstance(module, LoraLayer) or type(module).__name__ not in ("Linear", "Linear4bit"):
+        raise NotFusableError(f"a projection is of the kind {type(module).__name__}")
+    if list(module.lora_A) != ["default"] or module.lora_variant or module.merged:
+        raise NotFusableError("its adapters are not plain LoRA")
+    if not isinstance(module.lora_dropout["default"], torch.nn.Identity):
+        raise NotFusableError("its adapters have dropout (lora.dropout)")
+    if len(module.lora_A["default"].weight) > LARGEST_RANK:  # type: ignore[arg-type]
+        raise NotFusableError(f"its adapters have a rank over {LARGEST_RANK}")
 
 
 def _projections(layer: Any) -> list[Any]:
@@ -175,7 +188,7 @@ def _projections(layer: Any) -> list[Any]:
     ]
 
 
-def _layer(layer: Any, config: Any) -> _Layer:
+def _layer(layer: Any, config: Any, scratch: Scratch) -> _Layer:
     attention = layer.self_attn
     norms = [getattr(attention, name, None) for name in ("q_norm", "k_norm")]
     query_norm, key_norm = (None if norm is None else norm.weight.detach() for norm in norms)
@@ -195,13 +208,13 @@ def _layer(layer: Any, config: Any) -> _Layer:
         attention,
         AttentionParts(
             _norm(layer.input_layernorm),
-            Projections([q, k, v]),
+            Projections([q, k, v], scratch),
             heads,
-            Projections([o]),
+            Projections([o], scratch),
             attention.scaling,
             window or 0,
         ),
-        MlpParts(_norm(layer.post_attention_layernorm), Projections([gate, up]), Projections([down])),
+        MlpParts(_norm(layer.post_attention_layernorm), Projections([gate, up], scratch), Projections([down], scratch)),
     )
 
 

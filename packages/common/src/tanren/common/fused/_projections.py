@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from tanren.common.fused._frozen import Scratch, frozen_weights, joined
 from tanren.common.fused._operations import Low
 
 ALIGNED = 16
@@ -31,25 +32,24 @@ class Adapter:
 
 
 class Projections:
-    """Projections of one input, (out, in) each: their frozen weights as one matrix, and their adapters.
+    """Projections of one input, (out, in) each: their frozen weights as one, and their adapters.
 
-    All A stand below the weights, in one matrix, so that one product makes the results and the low-rank values,
-    (tokens, out + room), and in the backward pass one takes the gradients of both to the input.
+    Results and low-rank values lie in the same rows, (tokens, out + room), and so do their gradients. Of weights in 16 or
+    32 bits all A stand below W, in one matrix: one product makes both, and one takes the gradients of both to the input.
     """
 
-    def __init__(self, modules: Sequence[Any]) -> None:
-        """Join the frozen weights: each module's own weight becomes a part of the joint one, so nothing is held twice."""
+    def __init__(self, modules: Sequence[Any], scratch: Scratch | None = None) -> None:
+        """Take the frozen weights of modules of one input; what is made whole for a product lies in `scratch`."""
         bases = [getattr(module, "base_layer", module) for module in modules]
         self.adapters = [_adapter(module) for module in modules]
         self.ranks = tuple(0 if one is None else len(one.a) for one in self.adapters)
         self.scales = {one.scale for one in self.adapters if one is not None}
         self.widths = tuple(int(base.out_features) for base in bases)
-        self.out = sum(self.widths)
         self.room = -(-sum(self.ranks) // ALIGNED) * ALIGNED
-        self.whole = _joined([base.weight for base in bases], self.room)
-        """The weights, (out, in), and below them scale * A of all adapters, then zeros: (out + room, in)."""
+        self.frozen = frozen_weights(bases, self.room, scratch or Scratch())
+        self.out = self.frozen.out
         biases = [base.bias for base in bases]
-        self.bias = _joined(biases, self.room) if biases[0] is not None else None
+        self.bias = joined(biases, self.room) if biases[0] is not None else None
         self.up: torch.Tensor | None = None
         """B of all adapters on the diagonal, (out, room), and zeros: a `Stack` gives it its place."""
 
@@ -60,8 +60,7 @@ class Projections:
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Return x @ weight.T + bias, the frozen part, and behind it the adapters' products with A: (tokens, out + room)."""
-        weight = self.whole.t()
-        return torch.mm(x, weight) if self.bias is None else torch.addmm(self.bias, x, weight)
+        return self.frozen.product(x, self.bias)
 
     def parts(self, made: torch.Tensor) -> tuple[torch.Tensor, Low]:
         """Take apart what a call returned: the frozen part, (tokens, out), and what the adapters add to it."""
@@ -79,7 +78,7 @@ class Projections:
 
     def gradient_of_input(self, d_made: torch.Tensor) -> torch.Tensor:
         """Return the gradient of the input, through the frozen weights and the adapters; `d_made` complete."""
-        return torch.mm(d_made, self.whole)
+        return self.frozen.gradient(d_made)
 
     def gradients_of_b(self, d_made: torch.Tensor, values: torch.Tensor | None) -> list[torch.Tensor | None]:
         """Return the gradient of each B, float32 (out, rank), from the products with A."""
@@ -115,7 +114,7 @@ class Stack:
         """Lay out the blocks that the products use; their values come with `refresh`."""
         self._groups, first = groups, groups[0]
         self._groups, first = groups, groups[0]
-        self._up = first.whole.new_zeros(len(groups), first.out, first.room)
+        self._up = first.frozen.zeros(len(groups), first.out, first.room)
         if len(first.widths) == 1:  # `add` reads whole columns, the kernels of several projections whole rows
             self._up = self._up.view(len(groups), first.room, first.out).transpose(1, 2)
         for group, up in zip(groups, self._up, strict=True):
@@ -131,7 +130,7 @@ class Stack:
                 continue
             (begin, end), (left, right) = self._rows[index], self._columns[index]
             adapters = [one for group in self._groups if (one := group.adapters[index]) is not None]
-            downs = [group.whole[group.out + begin : group.out + end] for group in self._groups]
+            downs = [group.frozen.low_rows[begin:end] for group in self._groups]
             torch._foreach_copy_(downs, [adapter.a for adapter in adapters])
             if one.scale != 1:
                 torch._foreach_mul_(downs, one.scale)
@@ -159,7 +158,7 @@ def stacks(groups: Sequence[Projections]) -> list[Stack]:
     for group in groups:
         if any(group.ranks):
             scales = tuple(None if one is None else one.scale for one in group.adapters)
-            forms.setdefault((group.widths, group.ranks, scales, group.whole.shape), []).append(group)
+            forms.setdefault((group.widths, group.ranks, scales, group.frozen.width), []).append(group)
     return [Stack(alike) for alike in forms.values()]
 
 
@@ -175,17 +174,3 @@ def _adapter(module: Any) -> Adapter | None:
         return None
     scale = float(module.scaling["default"])
     return Adapter(module.lora_A["default"].weight, module.lora_B["default"].weight, scale)
-
-
-def _joined(parameters: Sequence[torch.nn.Parameter], room: int) -> torch.Tensor:
-    """Return one tensor of all parameters, end to end, and `room` rows of zeros; each becomes a view of its part.
-
-    One alone, without room, stays as it is.
-    """
-    if len(parameters) == 1 and not room:
-        return parameters[0].detach()
-    empty = parameters[0].new_zeros(room, *parameters[0].shape[1:])
-    joint = torch.cat([*(parameter.detach() for parameter in parameters), empty])
-    for parameter, part in zip(parameters, joint.split([len(one) for one in [*parameters, empty]])[:-1], strict=True):
-        parameter.data = part
-    return joint
