@@ -144,6 +144,7 @@ def _check_unsloth(loaded: Loaded[SftConfig]) -> tuple[str, ...]:
             "its layers are made before parents could be merged into them",
         ),
         "train.layers = fused": (config.train.layers == "fused", "it has layers of its own"),
+        "train.experts": (config.train.experts != "auto", "it computes experts its own way"),
         "train.attention": (config.train.attention != "auto", "it attends by itself"),
         "train.neftune_alpha": (config.train.neftune_alpha > 0, "noise has not been tried in its forward pass"),
     }

@@ -1,0 +1,146 @@
+"""All experts of a layer as grouped products, in the form in which transformers calls an experts' function.
+
+With x a token's hidden state, e one of its experts, p its routing weight, W the frozen weights, and adapters A, B of
+scale s (Hu et al. 2021, arXiv:2106.09685):
+
+    h = W1[e] x + s B1[e] (A1[e] x) + b1[e]      a = p gate(h)      y = sum over e of W2[e] a + s B2[e] (A2[e] a) + p b2[e]
+
+Weighing a before the last product, not its result, spares keeping that result for the router's gradient. Kept for the
+backward pass: x, h, and the low-rank values; what is sorted by expert is gathered again, and the gate computed again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers.integrations.moe import ExpertsInterface
+
+from tanren.common.experts._adapter import GROUPED, PRODUCTS
+from tanren.common.experts._low_rank import Factors, LowRank
+from tanren.common.experts._products import by_expert
+from tanren.common.experts._routing import Routing
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """The frozen weights of a layer's experts, laid out as (experts, in, out) without a copy."""
+
+    gate_up: torch.Tensor
+    down: torch.Tensor
+    gate_up_bias: torch.Tensor | None
+    """(experts, out)"""
+    down_bias: torch.Tensor | None
+    gate: Any
+    """The library's own gate, elementwise: (rows, 2 * width) to (rows, width)."""
+
+    @staticmethod
+    def of(module: Any) -> _Weights:
+        """Take them from the library's module."""
+        gate_up, down = (
+            weight.detach() if module.is_transposed else weight.detach().transpose(1, 2)
+            for weight in (module.gate_up_proj, module.down_proj)
+        )
+        first, second = (getattr(module, f"{name}_bias").detach() if module.has_bias else None for name in PRODUCTS)
+        return _Weights(gate_up, down, first, second, module._apply_gate)
+
+    def adapters(self, factors: Any, scales: tuple[float, float]) -> tuple[LowRank | None, LowRank | None]:
+        """Lay the adapters of both products out; None where there is none."""
+        pairs = zip(factors[::2], factors[1::2], scales, strict=True)
+        first, second = (
+            None if a is None else LowRank.of(a, b, scale, len(self.gate_up), self.gate_up.dtype)
+            for a, b, scale in pairs
+        )
+        return first, second
+
+
+class _Experts(torch.autograd.Function):
+    """From hidden states and routing weights to the experts' sum; gradients of both, and of the adapters."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        weights: torch.Tensor,
+        index: torch.Tensor,
+        frozen: _Weights,
+        scales: tuple[float, float],
+        *factors: torch.Tensor | None,
+    ) -> torch.Tensor:
+        routing = Routing.of(index, len(frozen.gate_up))
+        groups = routing.groups
+        first, second = frozen.adapters(factors, scales)
+        gathered = x[routing.tokens]
+        gate_up = by_expert(gathered, frozen.gate_up, groups)
+        low_first = None if first is None else first.add(gate_up, gathered, groups)
+        del gathered
+        if frozen.gate_up_bias is not None:
+            gate_up += frozen.gate_up_bias[routing.experts]
+        gated = frozen.gate(gate_up)
+        gated *= routing.sort(weights)
+        rows = by_expert(gated, frozen.down, groups)
+        low_second = None if second is None else second.add(rows, gated, groups)
+        del gated
+        out = routing.sum_back(rows)
+        if frozen.down_bias is not None:
+            share = weights.to(frozen.down_bias.dtype)
+            out += torch.nn.functional.embedding_bag(index, frozen.down_bias, mode="sum", per_sample_weights=share)
+        ctx.frozen, ctx.routing, ctx.scales = frozen, routing, scales
+        ctx.save_for_backward(x, weights, index, gate_up, low_first, low_second, *factors)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, above: torch.Tensor) -> Any:
+        x, weights, index, gate_up, low_first, low_second, *factors = ctx.saved_tensors
+        frozen, routing, groups = ctx.frozen, ctx.routing, ctx.routing.groups
+        first, second = frozen.adapters(factors, ctx.scales)
+        gradients: list[torch.Tensor | None] = [None] * 4
+        share = routing.sort(weights)
+
+        d_rows = above[routing.tokens]
+        d_gated = by_expert(d_rows, frozen.down.transpose(1, 2), groups)
+        with torch.enable_grad():
+            leaf = gate_up.detach().requires_grad_()
+            made = frozen.gate(leaf)
+        gated = made.detach()
+        if second is not None:
+            gradients[2:] = second.backward(d_rows, d_gated, gated * share, low_second, groups)
+        del d_rows
+        d_weights = routing.unsort((d_gated * gated).sum(1))
+        if frozen.down_bias is not None:
+            d_weights += (above @ frozen.down_bias.t()).gather(1, index)
+        d_gated *= share
+        (d_gate_up,) = torch.autograd.grad(made, leaf, d_gated)
+        del made, leaf, gated, d_gated
+        d_gathered = by_expert(d_gate_up, frozen.gate_up.transpose(1, 2), groups)
+        if first is not None:
+            gradients[:2] = first.backward(d_gate_up, d_gathered, x[routing.tokens], low_first, groups)
+        del d_gate_up
+        cast = [None if one is None else one.to(factor.dtype) for one, factor in zip(gradients, factors, strict=True)]
+        return routing.sum_back(d_gathered), d_weights.to(weights.dtype), None, None, None, *cast
+
+
+def grouped_experts(
+    module: Any,
+    hidden_states: torch.Tensor,
+    top_k_index: torch.Tensor,
+    top_k_weights: torch.Tensor,
+    adapters: Mapping[str, Factors] | None = None,
+) -> torch.Tensor:
+    """Return the weighted sum of each token's experts, (tokens, hidden).
+
+    `hidden_states` (tokens, hidden); `top_k_index` and `top_k_weights` (tokens, experts of a token). Adapters are named
+    after the parameter that they belong to. The experts' own weights get no gradient.
+    """
+    assert not any(getattr(module, name).requires_grad for name in PRODUCTS), "grouped experts are frozen"
+    found = [None if adapters is None else adapters.get(name) for name in PRODUCTS]
+    factors = [part for one in found for part in ((None, None) if one is None else (one.a, one.b))]
+    scales = tuple(0.0 if one is None else one.scale for one in found)
+    x = hidden_states.to(module.gate_up_proj.dtype)
+    out: torch.Tensor = _Experts.apply(x, top_k_weights, top_k_index, _Weights.of(module), scales, *factors)  # type: ignore[no-untyped-call]
+    return out.to(hidden_states.dtype)
+
+
+ExpertsInterface.register(GROUPED, grouped_experts)

@@ -1,0 +1,45 @@
+"""What a router chose, sorted by expert."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from tanren.common.experts._products import Groups
+
+
+@dataclass(frozen=True)
+class Routing:
+    """Rows, one for each token and expert of it, sorted by expert; rows = tokens * experts of a token."""
+
+    tokens: torch.Tensor
+    """(rows): the token of each."""
+    order: torch.Tensor
+    """(rows): the place of each among (tokens, experts of a token), flat."""
+    places: torch.Tensor
+    """(tokens, experts of a token): the row of each."""
+    experts: torch.Tensor
+    """(rows): the expert of each."""
+    groups: Groups
+
+    @staticmethod
+    def of(index: torch.Tensor, experts: int) -> Routing:
+        """Sort what the router chose, (tokens, experts of a token)."""
+        chosen, order = index.reshape(-1).sort(stable=True)
+        every = torch.arange(experts, device=index.device)
+        ends = torch.searchsorted(chosen, every, right=True, out_int32=True)
+        places = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+        return Routing(order // index.shape[1], order, places.view(index.shape), chosen, Groups(ends))
+
+    def sort(self, values: torch.Tensor) -> torch.Tensor:
+        """Return one value for each row, (rows, 1), of (tokens, experts of a token)."""
+        return values.reshape(-1)[self.order].unsqueeze(1)
+
+    def unsort(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the rows' values, (rows), as (tokens, experts of a token)."""
+        return values[self.places]
+
+    def sum_back(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return the sum of each token's rows, (tokens, width)."""
+        return torch.nn.functional.embedding_bag(self.places, rows, mode="sum")
