@@ -117,6 +117,10 @@ def _check_method(loaded: Loaded[SftConfig]) -> tuple[str, ...]:
         raise UserError(
             f"model.quantisation = {config.model.quantisation} keeps frozen weights in fewer bits, and train.method = full freezes none: take one"
         )
+    if config.train.experts == "grouped":
+        raise UserError(
+            "train.experts = grouped leaves the experts' own weights as they are, and train.method = full trains them: take one"
+        )
     if config.train.engine == "unsloth":
         raise UserError(
             "train.engine = unsloth trains adapters here; with train.method = full write train.engine = native"

@@ -20,7 +20,7 @@ from transformers.integrations.moe import ExpertsInterface
 
 from tanren.common.experts._adapter import GROUPED, PRODUCTS
 from tanren.common.experts._low_rank import Factors, LowRank
-from tanren.common.experts._products import by_expert
+from tanren.common.experts._products import Groups, by_expert
 from tanren.common.experts._routing import Routing
 
 
@@ -77,9 +77,9 @@ class _Experts(torch.autograd.Function):
         low_first = None if first is None else first.add(gate_up, gathered, groups)
         del gathered
         if frozen.gate_up_bias is not None:
-            gate_up += frozen.gate_up_bias[routing.experts]
+            gate_up += frozen.gate_up_bias[routing.sort(index)]
         gated = frozen.gate(gate_up)
-        gated *= routing.sort(weights)
+        gated *= routing.sort(weights).unsqueeze(1)
         rows = by_expert(gated, frozen.down, groups)
         low_second = None if second is None else second.add(rows, gated, groups)
         del gated
@@ -87,17 +87,19 @@ class _Experts(torch.autograd.Function):
         if frozen.down_bias is not None:
             share = weights.to(frozen.down_bias.dtype)
             out += torch.nn.functional.embedding_bag(index, frozen.down_bias, mode="sum", per_sample_weights=share)
-        ctx.frozen, ctx.routing, ctx.scales = frozen, routing, scales
-        ctx.save_for_backward(x, weights, index, gate_up, low_first, low_second, *factors)
+        ctx.frozen, ctx.scales = frozen, scales
+        sorting = (routing.order, routing.places, groups.ends)  # saved, so that a checkpoint drops them, too
+        ctx.save_for_backward(x, weights, index, *sorting, gate_up, low_first, low_second, *factors)
         return out
 
     @staticmethod
     def backward(ctx: Any, above: torch.Tensor) -> Any:
-        x, weights, index, gate_up, low_first, low_second, *factors = ctx.saved_tensors
-        frozen, routing, groups = ctx.frozen, ctx.routing, ctx.routing.groups
+        x, weights, index, order, places, ends, gate_up, low_first, low_second, *factors = ctx.saved_tensors
+        frozen, groups = ctx.frozen, Groups(ends)
+        routing = Routing(order, places, groups)
         first, second = frozen.adapters(factors, ctx.scales)
         gradients: list[torch.Tensor | None] = [None] * 4
-        share = routing.sort(weights)
+        share = routing.sort(weights).unsqueeze(1)
 
         d_rows = above[routing.tokens]
         d_gated = by_expert(d_rows, frozen.down.transpose(1, 2), groups)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -13,14 +14,10 @@ from tanren.common.experts._products import Groups
 class Routing:
     """Rows, one for each token and expert of it, sorted by expert; rows = tokens * experts of a token."""
 
-    tokens: torch.Tensor
-    """(rows): the token of each."""
     order: torch.Tensor
     """(rows): the place of each among (tokens, experts of a token), flat."""
     places: torch.Tensor
     """(tokens, experts of a token): the row of each."""
-    experts: torch.Tensor
-    """(rows): the expert of each."""
     groups: Groups
 
     @staticmethod
@@ -30,14 +27,19 @@ class Routing:
         every = torch.arange(experts, device=index.device)
         ends = torch.searchsorted(chosen, every, right=True, out_int32=True)
         places = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
-        return Routing(order // index.shape[1], order, places.view(index.shape), chosen, Groups(ends))
+        return Routing(order, places.view(index.shape), Groups(ends))
+
+    @cached_property
+    def tokens(self) -> torch.Tensor:
+        """(rows): the token of each."""
+        return self.order // self.places.shape[1]
 
     def sort(self, values: torch.Tensor) -> torch.Tensor:
-        """Return one value for each row, (rows, 1), of (tokens, experts of a token)."""
-        return values.reshape(-1)[self.order].unsqueeze(1)
+        """Return what belongs to each row, (rows), of (tokens, experts of a token)."""
+        return values.reshape(-1)[self.order]
 
     def unsort(self, values: torch.Tensor) -> torch.Tensor:
-        """Return the rows' values, (rows), as (tokens, experts of a token)."""
+        """Return what belongs to each row, (rows), as (tokens, experts of a token)."""
         return values[self.places]
 
     def sum_back(self, rows: torch.Tensor) -> torch.Tensor:
