@@ -113,7 +113,7 @@ def _adds_too_much(self: Any, into: torch.Tensor, rows: torch.Tensor, groups: An
     return low
 
 
-def _forgets_the_rows(self: Any, d_out: Any, d_in: Any, rows: Any, low: Any, groups: Any) -> Any:
+def _forgets_the_rows(self: Any, d_out: Any, d_in: Any, rows: Any, low: Any, groups: Any, *_: Any) -> Any:
     del d_in
     d_a, d_b = sums_by_expert(low, rows, groups), sums_by_expert(low, d_out, groups)
     return d_a.reshape(-1, d_a.shape[2]), (d_b * self.scale).permute(2, 1, 0).reshape(d_b.shape[2], -1)

@@ -3,10 +3,10 @@
 With x a token's hidden state, e one of its experts, p its routing weight, W the frozen weights, and adapters A, B of
 scale s (Hu et al. 2021, arXiv:2106.09685):
 
-    h = W1[e] x + s B1[e] (A1[e] x) + b1[e]      a = p gate(h)      y = sum over e of W2[e] a + s B2[e] (A2[e] a) + p b2[e]
+    h = W1[e] x + s B1[e] (A1[e] x) + b1[e]      a = gate(h)      y = sum over e of p (W2[e] a + s B2[e] (A2[e] a) + b2[e])
 
-Weighing a before the last product, not its result, spares keeping that result for the router's gradient. Kept for the
-backward pass: x, h, and the low-rank values; what is sorted by expert is gathered again, and the gate computed again.
+The gradient of p is taken on a's side of the last product, so that its result is not kept. Kept for the backward pass: x, h,
+and the low-rank values; what is sorted by expert is gathered again, and the gate computed again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from transformers.integrations.moe import ExpertsInterface
 from tanren.common.experts._adapter import GROUPED, PRODUCTS
 from tanren.common.experts._low_rank import Factors, LowRank
 from tanren.common.experts._products import Groups, by_expert
-from tanren.common.experts._routing import Routing
+from tanren.common.experts._routing import Routing, sum_of_rows
 
 
 @dataclass(frozen=True)
@@ -72,21 +72,20 @@ class _Experts(torch.autograd.Function):
         routing = Routing.of(index, len(frozen.gate_up))
         groups = routing.groups
         first, second = frozen.adapters(factors, scales)
-        gathered = x[routing.tokens]
+        gathered = x.index_select(0, routing.tokens)
         gate_up = by_expert(gathered, frozen.gate_up, groups)
         low_first = None if first is None else first.add(gate_up, gathered, groups)
         del gathered
         if frozen.gate_up_bias is not None:
             gate_up += frozen.gate_up_bias[routing.sort(index)]
         gated = frozen.gate(gate_up)
-        gated *= routing.sort(weights).unsqueeze(1)
         rows = by_expert(gated, frozen.down, groups)
         low_second = None if second is None else second.add(rows, gated, groups)
         del gated
-        out = routing.sum_back(rows)
+        share = weights.to(rows.dtype)
+        out = sum_of_rows(rows, routing.places, share)
         if frozen.down_bias is not None:
-            share = weights.to(frozen.down_bias.dtype)
-            out += torch.nn.functional.embedding_bag(index, frozen.down_bias, mode="sum", per_sample_weights=share)
+            out += sum_of_rows(frozen.down_bias, index, share)
         ctx.frozen, ctx.scales = frozen, scales
         sorting = (routing.order, routing.places, groups.ends)  # saved, so that a checkpoint drops them, too
         ctx.save_for_backward(x, weights, index, *sorting, gate_up, low_first, low_second, *factors)
@@ -101,14 +100,14 @@ class _Experts(torch.autograd.Function):
         gradients: list[torch.Tensor | None] = [None] * 4
         share = routing.sort(weights).unsqueeze(1)
 
-        d_rows = above[routing.tokens]
+        d_rows = above.index_select(0, routing.tokens)  # but for the routing weights
         d_gated = by_expert(d_rows, frozen.down.transpose(1, 2), groups)
         with torch.enable_grad():
             leaf = gate_up.detach().requires_grad_()
             made = frozen.gate(leaf)
         gated = made.detach()
         if second is not None:
-            gradients[2:] = second.backward(d_rows, d_gated, gated * share, low_second, groups)
+            gradients[2:] = second.backward(d_rows, d_gated, gated, low_second, groups, share)
         del d_rows
         d_weights = routing.unsort((d_gated * gated).sum(1))
         if frozen.down_bias is not None:
@@ -118,10 +117,10 @@ class _Experts(torch.autograd.Function):
         del made, leaf, gated, d_gated
         d_gathered = by_expert(d_gate_up, frozen.gate_up.transpose(1, 2), groups)
         if first is not None:
-            gradients[:2] = first.backward(d_gate_up, d_gathered, x[routing.tokens], low_first, groups)
+            gradients[:2] = first.backward(d_gate_up, d_gathered, x.index_select(0, routing.tokens), low_first, groups)
         del d_gate_up
         cast = [None if one is None else one.to(factor.dtype) for one, factor in zip(gradients, factors, strict=True)]
-        return routing.sum_back(d_gathered), d_weights.to(weights.dtype), None, None, None, *cast
+        return sum_of_rows(d_gathered, routing.places), d_weights.to(weights.dtype), None, None, None, *cast
 
 
 def grouped_experts(

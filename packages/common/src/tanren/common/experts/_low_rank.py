@@ -54,11 +54,22 @@ class LowRank:
         return low
 
     def backward(
-        self, d_out: torch.Tensor, d_in: torch.Tensor, rows: torch.Tensor, low: torch.Tensor, groups: Groups
+        self,
+        d_out: torch.Tensor,
+        d_in: torch.Tensor,
+        rows: torch.Tensor,
+        low: torch.Tensor,
+        groups: Groups,
+        share: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Add the adapter's part to the gradient of its rows, in place; return its own gradients, laid out as `Factors`."""
+        """Add the adapter's part to the gradient of its rows, in place; return its own gradients, laid out as `Factors`.
+
+        `share` (rows, 1): what `d_out` and `d_in` are still to be multiplied by.
+        """
         d_low = by_expert(d_out, self.b.transpose(1, 2), groups)
         add_by_expert(d_in, d_low, self.a, groups)
+        if share is not None:
+            d_low, low = d_low * share, low * share
         d_a, d_b = sums_by_expert(d_low, rows, groups), sums_by_expert(low, d_out, groups)
         d_a, d_b = (one[:, : self.rank].float() for one in (d_a, d_b))
         experts = len(d_a)

@@ -42,6 +42,10 @@ class Routing:
         """Return what belongs to each row, (rows), as (tokens, experts of a token)."""
         return values[self.places]
 
-    def sum_back(self, rows: torch.Tensor) -> torch.Tensor:
-        """Return the sum of each token's rows, (tokens, width)."""
-        return torch.nn.functional.embedding_bag(self.places, rows, mode="sum")
+
+def sum_of_rows(rows: torch.Tensor, places: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
+    """Return the sum, weighted or not, of the rows (all rows, width) at `places` (tokens, rows of a token): (tokens, width).
+
+    One pass over memory, sums in float32.
+    """
+    return torch.nn.functional.embedding_bag(places, rows, mode="sum", per_sample_weights=weights)
