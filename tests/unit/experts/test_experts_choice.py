@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 
 from tanren.common.config import LoraConfig
 from tanren.common.errors import UserError
-from tanren.common.experts import _low_rank, choose_experts
-from tanren.common.experts._products import add_by_expert, by_expert, sums_by_expert
+from tanren.common.experts import _gate, choose_experts
+from tanren.common.experts._products import add_by_expert, sums_by_expert
 from tanren.common.lora import attach_adapter
 from tanren.common.models.tiny import tiny_model
 from tanren.sft.coverage import coverage_of
@@ -107,25 +107,22 @@ def test_what_cannot_be_grouped_keeps_the_librarys_way_and_says_why(mixture: Mak
     assert told in str(error.value)
 
 
-def _adds_too_much(self: Any, into: torch.Tensor, rows: torch.Tensor, groups: Any) -> torch.Tensor:
-    low = by_expert(rows, self.a.transpose(1, 2), groups)
-    add_by_expert(into, low, 2 * self.b, groups)
-    return low
+def _adds_twice(into: torch.Tensor, rows: torch.Tensor, matrices: torch.Tensor, groups: Any) -> torch.Tensor:
+    return add_by_expert(into, rows, 2 * matrices, groups)
 
 
-def _forgets_the_rows(self: Any, d_out: Any, d_in: Any, rows: Any, low: Any, groups: Any, *_: Any) -> Any:
-    del d_in
-    d_a, d_b = sums_by_expert(low, rows, groups), sums_by_expert(low, d_out, groups)
-    return d_a.reshape(-1, d_a.shape[2]), (d_b * self.scale).permute(2, 1, 0).reshape(d_b.shape[2], -1)
+def _sums_of_others(left: torch.Tensor, right: torch.Tensor, groups: Any) -> torch.Tensor:
+    return sums_by_expert(left, right, groups).flip(0)
 
 
 @pytest.mark.parametrize(
-    ("method", "broken", "told"), [("add", _adds_too_much, "in the results"), ("backward", _forgets_the_rows, "in the")]
+    ("operation", "broken", "told"),
+    [("add_by_expert", _adds_twice, "in the results"), ("sums_by_expert", _sums_of_others, "in the gradients")],
 )
 def test_experts_that_compute_something_else_are_refused(
-    mixture: MakeExperts, monkeypatch: pytest.MonkeyPatch, method: str, broken: Any, told: str
+    mixture: MakeExperts, monkeypatch: pytest.MonkeyPatch, operation: str, broken: Any, told: str
 ) -> None:
-    monkeypatch.setattr(_low_rank.LowRank, method, broken)
+    monkeypatch.setattr(_gate, operation, broken)
     model = mixture(OSS)
     before = {name: one.clone() for name, one in model.state_dict().items()}
     choice = choose_experts(model, "auto")
@@ -146,7 +143,7 @@ def test_experts_that_do_not_run_here_are_refused_with_what_was_said(
     def fails(*_: Any) -> None:
         raise RuntimeError("grouped_mm is for compute capability 8.0\nand more")
 
-    monkeypatch.setattr(_low_rank.LowRank, "add", fails)
+    monkeypatch.setattr(_gate, "add_by_expert", fails)
     choice = choose_experts(mixture(MOE), "auto")
     assert choice is not None
     assert choice.why == "grouped experts do not run here: RuntimeError: grouped_mm is for compute capability 8.0"

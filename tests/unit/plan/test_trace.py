@@ -159,8 +159,9 @@ def test_products_of_adapters_on_grouped_experts_are_counted(job: MakeJob) -> No
     for experts in ([], ["experts.gate_up_proj", "experts.down_proj"]):
         lora = {"rank": 8, "target_modules": ["q_proj"], "target_parameters": experts}
         flops.append(job("builtin:tiny-qwen3-moe", [64], lora=lora).trace(Choice(64, "none")).flops)
-    # 2 layers, 2 experts a token: down and up by 8, of (64 + 128) and (64 + 64); forward, both gradients
-    assert flops[1] - flops[0] == 3 * 2 * 2 * (2 * 64) * 8 * (64 + 128 + 64 + 64)
+    # 2 layers, 2 experts a token, rank 8. Of gate and up: into the adapter, its two gradients, into it from above; of down: into
+    # and out of it, its B's gradient, into it from above. What the gate's kernels do in passing is bound by memory: not counted.
+    assert flops[1] - flops[0] == 2 * 2 * (2 * 64) * 8 * (64 + 64 + 64 + 128 + 4 * 64)
 
 
 @pytest.mark.parametrize("layers", ["plain", "fused"])

@@ -1,6 +1,6 @@
 """Mixtures of experts in training: grouped products, with adapters beside the weights (docs/speed.md)."""
 
 from tanren.common.experts._choice import ExpertsChoice, adapter_classes, choose_experts
-from tanren.common.experts._products import WITHOUT_DATA as PRODUCTS_WITHOUT_DATA
+from tanren.common.experts._stand_in import FLOPS
 
-__all__ = ["PRODUCTS_WITHOUT_DATA", "ExpertsChoice", "adapter_classes", "choose_experts"]
+__all__ = ["FLOPS", "ExpertsChoice", "adapter_classes", "choose_experts"]

@@ -19,39 +19,37 @@ import torch
 from transformers.integrations.moe import ExpertsInterface
 
 from tanren.common.experts._adapter import GROUPED, PRODUCTS
+from tanren.common.experts._gate import Gate
 from tanren.common.experts._low_rank import Factors, LowRank
-from tanren.common.experts._products import Groups, by_expert
+from tanren.common.experts._products import Groups, add_by_expert, by_expert, sums_by_expert
 from tanren.common.experts._routing import Routing, sum_of_rows
 
 
 @dataclass(frozen=True)
-class _Weights:
-    """The frozen weights of a layer's experts, laid out as (experts, in, out) without a copy."""
+class _Layer:
+    """What is frozen of a layer's experts; weights as (experts, in, out) without a copy."""
 
     gate_up: torch.Tensor
+    gate: Gate
     down: torch.Tensor
-    gate_up_bias: torch.Tensor | None
-    """(experts, out)"""
     down_bias: torch.Tensor | None
-    gate: Any
-    """The library's own gate, elementwise: (rows, 2 * width) to (rows, width)."""
+    """(experts, out)"""
 
     @staticmethod
-    def of(module: Any) -> _Weights:
-        """Take them from the library's module."""
+    def of(module: Any) -> _Layer:
+        """Take it from the library's module."""
         gate_up, down = (
             weight.detach() if module.is_transposed else weight.detach().transpose(1, 2)
             for weight in (module.gate_up_proj, module.down_proj)
         )
-        first, second = (getattr(module, f"{name}_bias").detach() if module.has_bias else None for name in PRODUCTS)
-        return _Weights(gate_up, down, first, second, module._apply_gate)
+        return _Layer(gate_up, Gate.of(module), down, module.down_proj_bias.detach() if module.has_bias else None)
 
     def adapters(self, factors: Any, scales: tuple[float, float]) -> tuple[LowRank | None, LowRank | None]:
         """Lay the adapters of both products out; None where there is none."""
-        pairs = zip(factors[::2], factors[1::2], scales, strict=True)
+        experts, dtype = len(self.gate_up), self.gate_up.dtype
         first, second = (
-            None if a is None else LowRank.of(a, b, scale, len(self.gate_up), self.gate_up.dtype)
-            for a, b, scale in pairs
+            None if a is None else LowRank.of(Factors(a, b, scale), experts, dtype)
+            for a, b, scale in zip(factors[::2], factors[1::2], scales, strict=True)
         )
         return first, second
 
@@ -65,28 +63,29 @@ class _Experts(torch.autograd.Function):
         x: torch.Tensor,
         weights: torch.Tensor,
         index: torch.Tensor,
-        frozen: _Weights,
+        layer: _Layer,
         scales: tuple[float, float],
         *factors: torch.Tensor | None,
     ) -> torch.Tensor:
-        routing = Routing.of(index, len(frozen.gate_up))
+        routing = Routing.of(index, len(layer.gate_up))
         groups = routing.groups
-        first, second = frozen.adapters(factors, scales)
+        first, second = layer.adapters(factors, scales)
         gathered = x.index_select(0, routing.tokens)
-        gate_up = by_expert(gathered, frozen.gate_up, groups)
-        low_first = None if first is None else first.add(gate_up, gathered, groups)
+        gate_up = by_expert(gathered, layer.gate_up, groups)
+        low_first = None if first is None else by_expert(gathered, first.a.transpose(1, 2), groups)
         del gathered
-        if frozen.gate_up_bias is not None:
-            gate_up += frozen.gate_up_bias[routing.sort(index)]
-        gated = frozen.gate(gate_up)
-        rows = by_expert(gated, frozen.down, groups)
-        low_second = None if second is None else second.add(rows, gated, groups)
+        gated = layer.gate.forward(gate_up, low_first, first, groups)
+        rows = by_expert(gated, layer.down, groups)
+        low_second = None
+        if second is not None:
+            low_second = by_expert(gated, second.a.transpose(1, 2), groups)
+            add_by_expert(rows, low_second, second.b, groups)
         del gated
         share = weights.to(rows.dtype)
         out = sum_of_rows(rows, routing.places, share)
-        if frozen.down_bias is not None:
-            out += sum_of_rows(frozen.down_bias, index, share)
-        ctx.frozen, ctx.scales = frozen, scales
+        if layer.down_bias is not None:
+            out += sum_of_rows(layer.down_bias, index, share)
+        ctx.layer, ctx.scales = layer, scales
         sorting = (routing.order, routing.places, groups.ends)  # saved, so that a checkpoint drops them, too
         ctx.save_for_backward(x, weights, index, *sorting, gate_up, low_first, low_second, *factors)
         return out
@@ -94,33 +93,33 @@ class _Experts(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, above: torch.Tensor) -> Any:
         x, weights, index, order, places, ends, gate_up, low_first, low_second, *factors = ctx.saved_tensors
-        frozen, groups = ctx.frozen, Groups(ends)
+        layer, groups = ctx.layer, Groups(ends)
         routing = Routing(order, places, groups)
-        first, second = frozen.adapters(factors, ctx.scales)
+        first, second = layer.adapters(factors, ctx.scales)
+        share = routing.sort(weights).to(x.dtype)
         gradients: list[torch.Tensor | None] = [None] * 4
-        share = routing.sort(weights).unsqueeze(1)
 
         d_rows = above.index_select(0, routing.tokens)  # but for the routing weights
-        d_gated = by_expert(d_rows, frozen.down.transpose(1, 2), groups)
-        with torch.enable_grad():
-            leaf = gate_up.detach().requires_grad_()
-            made = frozen.gate(leaf)
-        gated = made.detach()
+        d_gated = by_expert(d_rows, layer.down.transpose(1, 2), groups)
+        d_low = None if second is None else by_expert(d_rows, second.b.transpose(1, 2), groups)
+        d_gate_up, d_share, d_a, d_b = layer.gate.backward(
+            d_gated, d_low, gate_up, low_first, share, (first, second), groups
+        )
         if second is not None:
-            gradients[2:] = second.backward(d_rows, d_gated, gated, low_second, groups, share)
-        del d_rows
-        d_weights = routing.unsort((d_gated * gated).sum(1))
-        if frozen.down_bias is not None:
-            d_weights += (above @ frozen.down_bias.t()).gather(1, index)
-        d_gated *= share
-        (d_gate_up,) = torch.autograd.grad(made, leaf, d_gated)
-        del made, leaf, gated, d_gated
-        d_gathered = by_expert(d_gate_up, frozen.gate_up.transpose(1, 2), groups)
+            shared = low_second * share.unsqueeze(1)
+            gradients[2:] = second.gradients(d_a, sums_by_expert(shared, d_rows, groups))
+        del d_rows, d_gated
+        d_weights = routing.unsort(d_share)
+        if layer.down_bias is not None:
+            d_weights = d_weights + (above @ layer.down_bias.t()).gather(1, index)
+        d_gathered = by_expert(d_gate_up, layer.gate_up.transpose(1, 2), groups)
         if first is not None:
-            gradients[:2] = first.backward(d_gate_up, d_gathered, x.index_select(0, routing.tokens), low_first, groups)
-        del d_gate_up
+            d_low = by_expert(d_gate_up, first.b.transpose(1, 2), groups)
+            add_by_expert(d_gathered, d_low, first.a, groups)
+            gathered = x.index_select(0, routing.tokens)
+            gradients[:2] = first.gradients(sums_by_expert(d_low, gathered, groups), d_b)
         cast = [None if one is None else one.to(factor.dtype) for one, factor in zip(gradients, factors, strict=True)]
-        return sum_of_rows(d_gathered, routing.places), d_weights.to(weights.dtype), None, None, None, *cast
+        return sum_of_rows(d_gathered, places), d_weights.to(weights.dtype), None, None, None, *cast
 
 
 def grouped_experts(
@@ -140,7 +139,7 @@ def grouped_experts(
     factors = [part for one in found for part in ((None, None) if one is None else (one.a, one.b))]
     scales = tuple(0.0 if one is None else one.scale for one in found)
     x = hidden_states.to(module.gate_up_proj.dtype)
-    out: torch.Tensor = _Experts.apply(x, top_k_weights, top_k_index, _Weights.of(module), scales, *factors)  # type: ignore[no-untyped-call]
+    out: torch.Tensor = _Experts.apply(x, top_k_weights, top_k_index, _Layer.of(module), scales, *factors)  # type: ignore[no-untyped-call]
     return out.to(hidden_states.dtype)
 
 

@@ -1,8 +1,7 @@
 """Products of rows that are sorted by expert with each expert's own matrix.
 
 On a GPU torch's grouped product does all experts in one kernel. On a CPU torch goes from expert to expert itself; done
-here, sums go into place without a pass over memory of their own. Tensors without data have an operation that has a shape
-and a count of products alone: torch's own refuses them in float32.
+here, sums go into place without a pass over memory of their own.
 """
 
 from __future__ import annotations
@@ -11,6 +10,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
+
+from tanren.common.experts import _stand_in
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,10 @@ class Groups:
         ends = self.ends.tolist()
         return [(e, first, last) for e, (first, last) in enumerate(zip([0, *ends], ends, strict=False)) if first < last]
 
+    def expert_of_rows(self, rows: int) -> torch.Tensor:
+        """Return the expert of each of so many rows."""
+        return torch.searchsorted(self.ends, torch.arange(rows, device=self.ends.device), right=True)
+
     def empty(self) -> torch.Tensor:
         """Return which experts have no rows, (experts)."""
         return self.ends.diff(prepend=self.ends.new_zeros(1)) == 0
@@ -39,14 +44,18 @@ def by_expert(rows: torch.Tensor, matrices: torch.Tensor, groups: Groups) -> tor
             torch.mm(rows[first:last], matrices[expert], out=out[first:last])
         return out
     if rows.device.type == "meta":
-        return torch.ops.tanren_experts.by_expert(rows, matrices)  # type: ignore[no-any-return]
+        return _stand_in.by_expert(rows, matrices)
     return torch.nn.functional.grouped_mm(rows, matrices, offs=groups.ends)
 
 
 def add_by_expert(into: torch.Tensor, rows: torch.Tensor, matrices: torch.Tensor, groups: Groups) -> torch.Tensor:
-    """Add each row times its expert's matrix to `into`, (rows, out), in place; return it."""
-    if rows.device.type != "cpu":
-        return into.add_(by_expert(rows, matrices, groups))
+    """Add each row, of few columns, times its expert's matrix to `into`, (rows, out), in place; return it."""
+    if rows.is_cuda:
+        from tanren.common.experts import _kernels
+
+        return _kernels.add_by_expert(into, rows, matrices, groups.ends)
+    if rows.is_meta:
+        return _stand_in.add_by_expert(into, rows, matrices)
     for expert, first, last in groups.spans:
         into[first:last].addmm_(rows[first:last], matrices[expert])
     return into
@@ -60,31 +69,7 @@ def sums_by_expert(left: torch.Tensor, right: torch.Tensor, groups: Groups) -> t
             torch.mm(left[first:last].t(), right[first:last], out=out[expert])
         return out
     if left.device.type == "meta":
-        return torch.ops.tanren_experts.sums_by_expert(left, right, len(groups.ends))  # type: ignore[no-any-return]
+        return _stand_in.sums_by_expert(left, right, len(groups.ends))
     out = torch.nn.functional.grouped_mm(left.t(), right, offs=groups.ends)
     # A product over no rows at all is not said to be written.
     return out.masked_fill_(groups.empty()[:, None, None], 0)
-
-
-@torch.library.custom_op("tanren_experts::by_expert", mutates_args=())
-def _by_expert(rows: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
-    raise NotImplementedError("a stand-in: it runs on tensors without data only")
-
-
-@_by_expert.register_fake
-def _by_expert_shape(rows: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
-    return rows.new_empty(rows.shape[0], matrices.shape[2])
-
-
-@torch.library.custom_op("tanren_experts::sums_by_expert", mutates_args=())
-def _sums_by_expert(left: torch.Tensor, right: torch.Tensor, experts: int) -> torch.Tensor:
-    raise NotImplementedError("a stand-in: it runs on tensors without data only")
-
-
-@_sums_by_expert.register_fake
-def _sums_by_expert_shape(left: torch.Tensor, right: torch.Tensor, experts: int) -> torch.Tensor:
-    return left.new_empty(experts, left.shape[1], right.shape[1])
-
-
-WITHOUT_DATA = (torch.ops.tanren_experts.by_expert.default, torch.ops.tanren_experts.sums_by_expert.default)
-"""The stand-ins: the products of their first two arguments' rows."""
