@@ -16,9 +16,9 @@ from tanren.common.experts._model import NotGroupableError, outermost, within, w
 from tanren.common.lora import adapters_at_work
 
 TOKENS, CHOSEN = 64, 2
-LIMITS = {torch.float32: (1e-4, 1e-4), torch.bfloat16: (3e-2, 1e-1)}
-"""Of ||grouped - library's|| / ||library's||: of the results, and of each gradient. The library's way rounds the merged weights
-to bfloat16, which takes up to a tenth of what a small adapter adds; a wrong formula is near 1."""
+LIMITS = {torch.float32: (1e-4, 1e-4), torch.bfloat16: (3e-2, 5e-2)}
+"""Of ||grouped - library's|| / ||library's||: of the results, and of each gradient. In bfloat16 both are some 7e-3
+apart, for the library's way rounds the merged weights; a wrong formula is near 1."""
 
 
 def prove(model: Any, library: str) -> str:
