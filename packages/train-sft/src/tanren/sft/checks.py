@@ -117,6 +117,10 @@ def _check_method(loaded: Loaded[SftConfig]) -> tuple[str, ...]:
         raise UserError(
             f"model.quantisation = {config.model.quantisation} keeps frozen weights in fewer bits, and train.method = full freezes none: take one"
         )
+    if config.train.experts == "grouped":
+        raise UserError(
+            "train.experts = grouped leaves the experts' own weights as they are, and train.method = full trains them: take one"
+        )
     if config.train.engine == "unsloth":
         raise UserError(
             "train.engine = unsloth trains adapters here; with train.method = full write train.engine = native"
@@ -145,6 +149,7 @@ def _check_unsloth(loaded: Loaded[SftConfig]) -> tuple[str, ...]:
             "its layers are made before parents could be merged into them",
         ),
         "train.layers = fused": (config.train.layers == "fused", "it has layers of its own"),
+        "train.experts": (config.train.experts != "auto", "it computes experts its own way"),
         "train.attention": (config.train.attention != "auto", "it attends by itself"),
         "train.neftune_alpha": (config.train.neftune_alpha > 0, "noise has not been tried in its forward pass"),
     }

@@ -66,7 +66,7 @@ def prepare(plan: Plan, console: Console) -> Prepared:
 
             require_fp8_here(device)
         with console.phase("check what the adapter reaches", "without weights"):
-            check_before_loading(plan.source, config.lora)
+            check_before_loading(plan.source, config.lora, config.train.experts)
     with console.phase("load tokenizer", loading(plan.source)):
         tokenizer = load_tokenizer(plan.source, config.model.chat_template)
     _check_template(plan, template_hash(tokenizer))

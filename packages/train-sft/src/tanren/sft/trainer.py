@@ -30,6 +30,7 @@ from transformers import PrinterCallback, Trainer
 from tanren.common.chat import Sample
 from tanren.common.config import AUTO
 from tanren.common.console import Console
+from tanren.common.experts import choose_experts
 from tanren.common.fused import choose_route
 from tanren.common.run import RunDirectory, folder_written_aside
 from tanren.sft.arguments import StepDataset, collate, training_arguments
@@ -286,6 +287,10 @@ class SftTrainer(Trainer):
         assert train.gradient_checkpointing != AUTO, "the plan chooses before there is a model"
         # With deterministic algorithms torch would fill every new tensor first, a pass over memory for each; nothing is read unwritten.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        experts = choose_experts(model, train.experts)
+        if experts is not None:
+            self._console.line(experts.line())
+            self._console.record("experts", {"grouped": experts.grouped, "why": experts.why})
         route = choose_route(model, train.layers, train.gradient_checkpointing, device)
         self._console.line(route.line())
         self._console.record(

@@ -16,6 +16,8 @@ Checkpointing = Literal["none", "selective", "full"]
 """How much of a layer is computed again in the backward pass."""
 Layers = Literal["auto", "fused", "plain"]
 """How a model's layers are computed in training (tanren.common.fused)."""
+Experts = Literal["auto", "grouped", "plain"]
+"""How a layer's fused experts are computed in training (tanren.common.experts)."""
 AttentionKernel = Literal["flash_attention_4", "flash_attention_2", "varlen", "sdpa", "eager"]
 """Attention kernels of training (tanren.common.attention)."""
 Quantisation = Literal["none", "nf4", "int8", "fp8"]
