@@ -78,6 +78,8 @@ def _there(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
         if value.ndim < 2 or value.is_contiguous():
             return value.cuda()
+        if value.t().is_contiguous():
+            return value.t().cuda().t()
         wide = torch.full((value.shape[0], value.stride(0)), torch.nan, dtype=value.dtype, device="cuda")
         return wide[:, : value.shape[1]].copy_(value)
     if isinstance(value, tuple | list):

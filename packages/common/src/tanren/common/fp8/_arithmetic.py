@@ -57,7 +57,8 @@ def quantise_rows(x: torch.Tensor, factors: torch.Tensor | None = None) -> Rows:
         return Rows(*_triton().quantise_rows(x, factors))
     wide = x.float() if factors is None else x.float() * factors
     largest = wide.abs().amax(dim=1, keepdim=True).clamp(min=TINY)
-    return Rows((wide * (LARGEST / largest)).to(FLOAT8), largest / LARGEST)
+    factor = largest.new_tensor(LARGEST) / largest  # a number over a tensor would be its reciprocal times the number
+    return Rows((wide * factor).to(FLOAT8), largest / LARGEST)
 
 
 def product(x: Rows, weight: Rows, dtype: torch.dtype) -> torch.Tensor:

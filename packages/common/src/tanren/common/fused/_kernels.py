@@ -63,10 +63,11 @@ def _add_norm_kernel(  # type: ignore[no-untyped-def]
     x = tl.load(x_ptr + place, mask=mask, other=0.0).to(tl.float32)
     if ADD:
         x += tl.load(made_ptr + wide[:, None] * stride_made + columns[None, :], mask=mask, other=0.0).to(tl.float32)
-        for rank in range(RANK):
-            low = tl.load(low_ptr + wide * stride_low + rank, mask=row_mask, other=0.0).to(tl.float32)
-            up = tl.load(up_ptr + rank * stride_rank + columns * stride_up, mask=column_mask, other=0.0).to(tl.float32)
-            x += low[:, None] * up[None, :]
+        if RANK > 0:
+            for rank in range(RANK):
+                low = tl.load(low_ptr + wide * stride_low + rank, mask=row_mask, other=0.0).to(tl.float32)
+                up = tl.load(up_ptr + rank * stride_rank + columns * stride_up, mask=column_mask, other=0.0)
+                x += low[:, None] * up.to(tl.float32)[None, :]
         total = x.to(x_ptr.dtype.element_ty)
         tl.store(sum_ptr + place, total, mask=mask)
         x = total.to(tl.float32)  # the backward pass reads the rounded sum
