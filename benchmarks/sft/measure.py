@@ -64,8 +64,8 @@ def main() -> int:
                 found = {"fault": (error.stderr or "").strip()[-600:]}
             results[name] = found | {"process_seconds": round(time.time() - begun, 1)}
             sys.stderr.write(f"{name}: {json.dumps(results[name])}\n")
-    values = {"device": device_name(), "shape": arguments.shape, "contenders": results}
-    arguments.out.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+            values = {"device": device_name(), "shape": arguments.shape, "contenders": results}
+            arguments.out.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
     sys.stdout.write("\n".join(table(results)) + "\n")
     return 0
 

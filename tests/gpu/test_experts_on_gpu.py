@@ -19,6 +19,7 @@ from tanren.common.experts._gate import Gate  # noqa: E402
 from tanren.common.experts._low_rank import LowRank  # noqa: E402
 from tanren.common.experts._model import outermost, within  # noqa: E402
 from tanren.common.experts._products import Groups, add_by_expert, by_expert, sums_by_expert  # noqa: E402
+from tanren.common.experts._routing import sum_of_rows  # noqa: E402
 from tanren.common.lora import attach_adapter  # noqa: E402
 
 LIMITS = {"float32": 1e-5, "bfloat16": 1e-2}
@@ -132,6 +133,18 @@ def test_products_by_expert(dtype: str) -> None:
         found = operation(*(one.cuda().clone() for one in tensors), on_gpu)
         assert _apart(found, expected) <= LIMITS[dtype], operation.__name__
     assert found.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", LIMITS)
+@pytest.mark.parametrize(("width", "count"), [(256, 8), (2880, 4), (100, 1)])
+def test_sums_of_a_tokens_rows(width: int, count: int, dtype: str) -> None:
+    torch.manual_seed(7)
+    rows, places = _normal(dtype, 1000, width), torch.randint(0, 1000, (77, count))
+    weights = torch.rand(77, count).to(rows.dtype)
+    for share in (None, weights):
+        there = None if share is None else share.double()
+        found = sum_of_rows(rows.cuda(), places.cuda(), None if share is None else share.cuda())
+        assert _apart(found, sum_of_rows(rows.double(), places, there)) <= LIMITS[dtype]
 
 
 def _model(architecture: str, dtype: str, rank: int, **settings: Any) -> Any:

@@ -76,10 +76,8 @@ class _Random:
 def _there(value: Any) -> Any:
     """Copy whatever holds tensors to the GPU; rows stay as far apart as they are."""
     if isinstance(value, torch.Tensor):
-        if value.ndim < 2 or value.is_contiguous():
-            return value.cuda()
-        if value.t().is_contiguous():
-            return value.t().cuda().t()
+        if value.ndim < 2 or value.is_contiguous() or value.t().is_contiguous():
+            return value.cuda()  # in the same order
         wide = torch.full((value.shape[0], value.stride(0)), torch.nan, dtype=value.dtype, device="cuda")
         return wide[:, : value.shape[1]].copy_(value)
     if isinstance(value, tuple | list):

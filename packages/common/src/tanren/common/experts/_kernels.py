@@ -63,6 +63,24 @@ def _add_kernel(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
+def _sum_kernel(  # type: ignore[no-untyped-def]
+    rows_ptr, places_ptr, weights_ptr, out_ptr, width, stride,
+    COUNT: tl.constexpr, COLUMNS: tl.constexpr, WEIGHTED: tl.constexpr,
+):  # fmt: skip
+    token = tl.program_id(0).to(tl.int64)
+    columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    mask = columns < width
+    total = tl.zeros((COLUMNS,), dtype=tl.float32)
+    for index in tl.static_range(COUNT):
+        row = tl.load(places_ptr + token * COUNT + index)
+        value = tl.load(rows_ptr + row * stride + columns, mask=mask, other=0.0).to(tl.float32)
+        if WEIGHTED:
+            value *= tl.load(weights_ptr + token * COUNT + index).to(tl.float32)
+        total += value
+    tl.store(out_ptr + token * width + columns, total, mask=mask)
+
+
+@triton.jit
 def _gate_kernel(  # type: ignore[no-untyped-def]
     gate_up_ptr, low_ptr, b_ptr, bias_ptr, out_ptr, ends_ptr, width, stride, parts, alpha, limit,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, R: tl.constexpr, RP: tl.constexpr,
@@ -195,6 +213,19 @@ def add_by_expert(into: torch.Tensor, rows: torch.Tensor, matrices: torch.Tensor
         ROWS=64, COLUMNS=columns, R=rank, RP=_padded(rank), num_warps=4, num_stages=2,
     )  # fmt: skip
     return into
+
+
+def sum_of_rows(rows: torch.Tensor, places: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
+    """See `_routing.sum_of_rows`."""
+    tokens, count = places.shape
+    width = rows.shape[1]
+    out = rows.new_empty(tokens, width)
+    columns = min(1024, triton.next_power_of_2(width))
+    _sum_kernel[(tokens, triton.cdiv(width, columns))](
+        rows, places.contiguous(), None if weights is None else weights.contiguous(), out, width, rows.stride(0),
+        COUNT=count, COLUMNS=columns, WEIGHTED=weights is not None, num_warps=4,
+    )  # fmt: skip
+    return out
 
 
 def gate(

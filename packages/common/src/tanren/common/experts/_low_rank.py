@@ -39,9 +39,8 @@ class LowRank:
         rank = factors.a.shape[0] // experts
         down = factors.a.detach().view(experts, rank, -1).to(dtype)
         spread = factors.b.detach().view(-1, rank, experts).permute(2, 1, 0)
-        up = (
-            (spread * factors.scale).to(dtype).contiguous()
-        )  # `to` copies nothing, and keeps the order, where the dtype is the same
+        # A cast lays it out anew; where there is none, that is done apart. Kernels count on it.
+        up = (spread * factors.scale).to(dtype, memory_format=torch.contiguous_format).contiguous()
         room = -rank % ALIGNED
         if room and not down.is_cpu:
             down, up = (torch.nn.functional.pad(one, (0, 0, 0, room)) for one in (down, up))
