@@ -3,6 +3,7 @@
 from tanren.common.data._commands import run_data
 from tanren.common.data._layouts import LAYOUTS, ROLES
 from tanren.common.data._payload import FORMATS, payload_format, payload_of
+from tanren.common.data._prompts import PROMPT
 from tanren.common.data._records import Fault
 from tanren.common.data._source import MOST_FAULTS, SUFFIXES, Source, read_rows, scan, settle
 
@@ -10,6 +11,7 @@ __all__ = [
     "FORMATS",
     "LAYOUTS",
     "MOST_FAULTS",
+    "PROMPT",
     "ROLES",
     "SUFFIXES",
     "Fault",

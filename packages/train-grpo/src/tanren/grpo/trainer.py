@@ -1,0 +1,247 @@
+"""Learns from the completions of a step: log-probabilities, loss, gradient, update.
+
+The loss of an update is a sum over tokens whose weights are known before (losses), so that it does not depend on how
+completions share passes. What sampled is taken to be the trainer's own old model; how far the engine's numbers are from it
+is measured at every token, and stops the run where it is too far.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from tanren.common.config import AUTO
+from tanren.common.errors import FoundWantingError
+from tanren.common.fused import TokenLogProbs, next_token_log_probs
+from tanren.common.schedule import rate_factor
+from tanren.grpo.config import GrpoConfig
+from tanren.grpo.losses import correction_weights, divergence, token_terms, token_weight
+from tanren.grpo.micro_batches import Tensors, micro_batches, tensors_of
+from tanren.grpo.rollout import Judged, Rollout
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+COUNTED = ("loss", "tokens", "entropy", "clipped", "ratio", "gap", "gap_kl", "reference_kl")
+"""Sums over the learned tokens of a step, in the order of `_Sums.values`."""
+
+
+@dataclass
+class _Sums:
+    """What is added up over the tokens of a step, on the device: a GPU is waited for once an update."""
+
+    values: torch.Tensor
+    largest_gap: torch.Tensor
+    norms: list[float] = field(default_factory=list)
+
+    @classmethod
+    def on(cls, device: torch.device) -> _Sums:
+        return cls(torch.zeros(len(COUNTED), dtype=torch.float64, device=device), torch.zeros((), device=device))
+
+
+class GrpoTrainer:
+    """Owns the optimizer; the model is changed in place."""
+
+    def __init__(self, model: PeftModel, config: GrpoConfig, optimizer: torch.optim.Optimizer, *, packs: bool) -> None:
+        """Train what has a gradient in `model`; `packs` says whether completions may share a pass."""
+        assert config.train.micro_batch_tokens != AUTO, "checked before"
+        self._model, self._config, self.optimizer = model, config, optimizer
+        self._budget = config.train.micro_batch_tokens if packs else 1
+        self._trained = [weight for weight in model.parameters() if weight.requires_grad]
+        self._device = next(iter(self._trained)).device
+        self.updates = 0
+
+    def lay_out(self, rollout: Rollout) -> list[list[list[Judged]]]:
+        """Return the micro-batches of each update of a step."""
+        shares = rollout.shares(self._config.train.updates_per_step)
+        return [micro_batches(share, self._budget) for share in shares]
+
+    def learn(self, updates: Sequence[Sequence[Sequence[Judged]]], step: int) -> dict[str, Any]:
+        """Do the updates of step `step` (from 1); return its numbers.
+
+        Raises FoundWantingError, before the weights are touched, where loss or gradient are no number, or the engine's
+        log-probabilities are too far from the trainer's.
+        """
+        sums = _Sums.on(self._device)
+        seconds = {"score": 0.0, "train": 0.0}
+        begun = time.perf_counter()
+        old = self._old(updates) if len(updates) > 1 else {}
+        self._wait()
+        seconds["score"] = time.perf_counter() - begun
+        begun = time.perf_counter()
+        rate = self._config.optim.lr * rate_factor(step - 1, self._config.train.steps, self._config.optim)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self._model.train()
+        done = 0
+        with _one_order_of_sums(self._device):
+            for number, batches in enumerate(updates):
+                done += self._update(batches, old.get(number, []), sums, step)
+        self._model.eval()
+        self._wait()
+        seconds["train"] = time.perf_counter() - begun
+        return self._numbers(sums, done, len(updates), rate) | {
+            f"seconds_{name}": value for name, value in seconds.items()
+        }
+
+    def _update(self, batches: Sequence[Sequence[Judged]], old: Sequence[torch.Tensor], sums: _Sums, step: int) -> bool:
+        """Do one optimizer update; whether there was anything to learn."""
+        lengths = [len(one.completion.token_ids) for batch in batches for one in batch]
+        if not self._config.loss.beta and not any(one.advantage for batch in batches for one in batch):
+            # Without a gradient Adam would move on by its momentum. What is measured is measured all the same.
+            with torch.no_grad():
+                for batch in batches:
+                    self._loss(batch, lengths, None, sums)
+            self._refuse_gap(sums, step)
+            return False
+        for number, batch in enumerate(batches):
+            self._loss(batch, lengths, old[number] if old else None, sums).backward()
+        norm = float(torch.nn.utils.clip_grad_norm_(self._trained, self._config.optim.max_grad_norm or math.inf))
+        self._refuse_gap(sums, step)
+        loss = float(sums.values[0])
+        if not math.isfinite(loss) or not math.isfinite(norm):
+            self.optimizer.zero_grad(set_to_none=True)
+            raise FoundWantingError(
+                f"step {step}: the loss is {loss} and the gradient's norm {norm}; the weights are as before this update. Lower "
+                "optim.lr, or raise optim.warmup_ratio; the completions are in generations.jsonl"
+            )
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        sums.norms.append(norm)
+        self.updates += 1
+        return True
+
+    def _loss(
+        self, batch: Sequence[Judged], lengths: Sequence[int], old: torch.Tensor | None, sums: _Sums
+    ) -> torch.Tensor:
+        """Return a micro-batch's share of the update's loss, and add what is measured to the sums."""
+        config = self._config.loss
+        made = tensors_of(batch, self._device)
+        found = self._log_probs(made)
+        before = found.log_probs.detach() if old is None else old
+        terms = token_terms(
+            config,
+            found.log_probs,
+            before,
+            made.advantages,
+            made.learned,
+            reference=self._log_probs(made, reference=True).log_probs if config.beta else None,
+            correction=correction_weights(config, before, made.engine, made.learned),
+        )
+        most = self._config.rollout.max_new_tokens
+        each = [token_weight(config.kind, length, lengths, most) for length in made.learned]
+        weights = torch.cat([terms.loss.new_full((n,), weight) for n, weight in zip(made.learned, each, strict=True)])
+        loss = (weights * terms.loss).sum()
+        with torch.no_grad():
+            gap = before - made.engine
+            zero = torch.zeros_like(gap)
+            counted = (
+                weights * terms.loss,
+                torch.ones_like(gap),
+                found.entropies,
+                terms.clipped,
+                terms.ratio,
+                gap.abs(),
+                divergence(gap),
+                zero if terms.reference_kl is None else terms.reference_kl,
+            )
+            sums.values += torch.stack([one.double().sum() for one in counted])
+            sums.largest_gap = torch.maximum(sums.largest_gap, gap.abs().max())
+        return loss
+
+    def _old(self, updates: Sequence[Sequence[Sequence[Judged]]]) -> dict[int, list[torch.Tensor]]:
+        """Return the log-probabilities before the first update, by update and micro-batch."""
+        self._model.eval()
+        with torch.no_grad():
+            return {
+                number: [self._log_probs(tensors_of(batch, self._device)).log_probs for batch in batches]
+                for number, batches in enumerate(updates)
+            }
+
+    def _log_probs(self, made: Tensors, *, reference: bool = False) -> TokenLogProbs:
+        return next_token_log_probs(
+            self._model, made.tokens, made.positions, made.lengths, made.predicting, made.targets, reference=reference
+        )
+
+    def _refuse_gap(self, sums: _Sums, step: int) -> None:
+        """Raise FoundWantingError where engine and trainer disagree: what is learned then is not what was sampled."""
+        limit, tokens = self._config.loss.max_gap, float(sums.values[1])
+        found = float(sums.values[6]) / max(1.0, tokens)
+        if limit and found > limit:
+            raise FoundWantingError(
+                f"step {step}: engine and trainer disagree on the completions: mean divergence {found:.4f} nats per token, the limit "
+                f"is loss.max_gap = {limit:g}; the weights are as before this update. Look whether the engine has the trainer's "
+                "weights, or set loss.correction, or raise the limit"
+            )
+
+    def _numbers(self, sums: _Sums, done: int, updates: int, rate: float) -> dict[str, Any]:
+        values = dict(zip(COUNTED, sums.values.tolist(), strict=True))
+        tokens = max(1.0, values["tokens"])
+        found = {
+            "loss": values["loss"] / updates,
+            "grad_norm": sum(sums.norms) / len(sums.norms) if sums.norms else 0.0,
+            "lr": rate,
+            "updates": done,
+            "learned_tokens": int(values["tokens"]),
+            "entropy": values["entropy"] / tokens,
+            "clipped_share": values["clipped"] / tokens,
+            "ratio": values["ratio"] / tokens,
+            "log_prob_gap": values["gap"] / tokens,
+            "log_prob_gap_largest": float(sums.largest_gap),
+            "log_prob_gap_kl": values["gap_kl"] / tokens,
+        }
+        return found | ({"reference_kl": values["reference_kl"] / tokens} if self._config.loss.beta else {})
+
+    def _wait(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def state(self) -> Mapping[str, Any]:
+        """Return what a checkpoint keeps besides weights and optimizer."""
+        return {"updates": self.updates}
+
+    def take_up(self, state: Mapping[str, Any]) -> None:
+        """Take up the state of a checkpoint."""
+        self.updates = state["updates"]
+
+
+@contextmanager
+def _one_order_of_sums(device: torch.device) -> Iterator[None]:
+    """Have torch repeat its sums in one order; on a CPU it knows no other."""
+    if device.type != "cuda":
+        yield
+        return
+    # Else torch would fill every new tensor first, a pass over memory for each; nothing is read unwritten.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def make_optimizer(model: Any, config: GrpoConfig) -> torch.optim.Optimizer:
+    """Return AdamW over what is trained: matrices decay, norms and biases do not."""
+    from tanren.common.optimizer import decayed_names
+
+    optim, decayed = config.optim, set(decayed_names(model))
+    named = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    groups = [
+        {"params": [one for name, one in named.items() if name in decayed], "weight_decay": optim.weight_decay},
+        {"params": [one for name, one in named.items() if name not in decayed], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    settings: dict[str, Any] = {"lr": optim.lr, "betas": (optim.beta1, optim.beta2)}
+    if optim.name == "adamw":
+        return torch.optim.AdamW(groups, **settings, fused=model.device.type == "cuda")
+    import bitsandbytes
+
+    return bitsandbytes.optim.AdamW(  # type: ignore[no-any-return]
+        groups, **settings, optim_bits=8, is_paged=optim.name.startswith("paged")
+    )
