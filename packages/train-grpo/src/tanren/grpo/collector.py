@@ -83,7 +83,11 @@ class Collector:
         with self._timed("reward"):
             pairs = [(prompt, one) for prompt, group in zip(prompts, answered, strict=True) for one in group]
             texts = [
-                str(self._tokenizer.decode(one.token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+                str(
+                    self._tokenizer.decode(
+                        list(one.token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+                    )
+                )
                 for _, one in pairs
             ]
             rows = [prompt.row for prompt, _ in pairs]

@@ -34,6 +34,8 @@ from tanren.grpo.plan import Plan
 from tanren.grpo.summary import make_summary, write_views
 
 if TYPE_CHECKING:
+    from tanren.common.attention import Choice
+    from tanren.common.models.load import LoadedModel
     from tanren.grpo.prepare import Prepared
 
 BASE, TRAINED = "base", "trained"
@@ -96,23 +98,14 @@ def _run(
 ) -> int:
     """Do the run in its directory: evaluate, train, evaluate, save, report."""
     from tanren.common.adapter import attach_lora, save_adapter
-    from tanren.common.attention.training import choose_training_attention
     from tanren.common.chat import template_hash
     from tanren.common.coverage import say_coverage
     from tanren.common.fused import choose_route
-    from tanren.common.models.load import load_model
     from tanren.grpo.ground import describe_ground
     from tanren.grpo.prepare import make_loop
 
     config, begun = plan.config, time.time()
-    with console.phase("load model", plan.source.name):
-        loaded = load_model(plan.source, prepared.device, config.model.quantisation)
-    for note in loaded.notes:
-        console.line(note)
-    with console.phase("prove attention", config.train.attention):
-        attention = choose_training_attention(loaded.model, config.train.attention)
-    for line in attention.lines():
-        console.line(line)
+    loaded, attention = _load(plan, prepared, console)
     template = template_hash(prepared.tokenizer)
     environment = describe_ground(prepared.prompts, prepared.device, attention, loaded, template, config.rollout.engine)
     if resumed:
@@ -162,6 +155,23 @@ def _run(
     run.write_json(run.summary, summary)
     _tell(run, console, summary, "" if evaluator is None else evaluator.table(BASE, TRAINED))
     return ExitCode.DONE
+
+
+def _load(plan: Plan, prepared: Prepared, console: Console) -> tuple[LoadedModel, Choice]:
+    """Load the model and choose how it attends in training; say both."""
+    from tanren.common.attention.training import choose_training_attention
+    from tanren.common.models.load import load_model
+
+    config = plan.config
+    with console.phase("load model", plan.source.name):
+        loaded = load_model(plan.source, prepared.device, config.model.quantisation)
+    for note in loaded.notes:
+        console.line(note)
+    with console.phase("prove attention", config.train.attention):
+        attention = choose_training_attention(loaded.model, config.train.attention)
+    for line in attention.lines():
+        console.line(line)
+    return loaded, attention
 
 
 def _tell(run: RunDirectory, console: Console, summary: Mapping[str, Any], table: str) -> None:
