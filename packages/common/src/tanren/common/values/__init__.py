@@ -3,6 +3,7 @@
 from tanren.common.values._boltzmann import REWARD_PREFIX, Comparison, compare_rewards, write_rewards
 from tanren.common.values._commands import run_reward
 from tanren.common.values._formulas import advantage, best_action, best_actions, boltzmann, regret
+from tanren.common.values._rows import VALUES_KEY, prompt_messages, value_rows, values_of
 from tanren.common.values._table import BEST_COLUMN, ID_COLUMN, PREFIX, ValueRow, ValueTable, read_values
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "ID_COLUMN",
     "PREFIX",
     "REWARD_PREFIX",
+    "VALUES_KEY",
     "Comparison",
     "ValueRow",
     "ValueTable",
@@ -18,8 +20,11 @@ __all__ = [
     "best_actions",
     "boltzmann",
     "compare_rewards",
+    "prompt_messages",
     "read_values",
     "regret",
     "run_reward",
+    "value_rows",
+    "values_of",
     "write_rewards",
 ]
