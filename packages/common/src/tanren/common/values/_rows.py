@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tanren.common.errors import UserError
 from tanren.common.task_contract import Message, Row
 from tanren.common.values._formulas import best_action
-from tanren.common.values._table import PREFIX, finite_number, read_values
+from tanren.common.values._table import PREFIX, read_values
 
 PROMPT_COLUMN = "prompt"
 VALUES_KEY = "action_values"
@@ -48,16 +49,16 @@ def value_rows(path: Path, prefix: str = PREFIX) -> list[Row]:
 def values_of(row: Row) -> list[float]:
     """Return the value of each action in a row's state. Raises UserError for a row that has none."""
     values = row.metadata.get(VALUES_KEY)
-    if (
-        isinstance(values, Sequence)
-        and len(values) > 1
-        and all(finite_number(str(value)) is not None for value in values)
-    ):
+    if isinstance(values, list | tuple) and len(values) > 1 and all(_is_finite(value) for value in values):
         return [float(value) for value in values]
     raise UserError(
         f"row {row.id}: metadata.{VALUES_KEY} is {values!r}, expected one finite number for each action: use rows of a value "
         "file or of a task pack that gives them, or name the reward's file"
     )
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def prompt_messages(text: str, place: str) -> tuple[Message, ...]:
