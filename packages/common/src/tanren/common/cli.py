@@ -30,6 +30,10 @@ def _main(arguments: Sequence[str]) -> int:
         from tanren.common.data import run_data
 
         return run_data(arguments[1:])
+    if list(arguments[:1]) == ["reward"]:
+        from tanren.common.values import run_reward
+
+        return run_reward(arguments[1:])
     if list(arguments[:1]) == ["plan"]:  # its flags are those of the recipe's command as well
         from tanren.common.plan import run_plan
 
@@ -44,6 +48,7 @@ def _main(arguments: Sequence[str]) -> int:
         "doctor": doctor,
         "plan": plan,
         "data": data,
+        "reward": reward,
         "bundle": bundle,
         "resume": resume,
         "import-env": import_env_files,
@@ -151,6 +156,11 @@ def explain(
 
 def data() -> int:
     """Look at data before it is trained on: inspect, validate, lengths, duplicates, show (`tanren data --help`)."""
+    raise AssertionError("answered before the parser is asked")
+
+
+def reward() -> int:
+    """Compute, check and write the rewards that follow from a value file (`tanren reward boltzmann --help`)."""
     raise AssertionError("answered before the parser is asked")
 
 

@@ -1,5 +1,6 @@
 """Data: sources of rows in every usual form, each row read and checked, and the payload of an answer."""
 
+from tanren.common.data._column_rows import read_csv
 from tanren.common.data._commands import run_data
 from tanren.common.data._layouts import LAYOUTS, ROLES
 from tanren.common.data._payload import FORMATS, payload_format, payload_of
@@ -18,6 +19,7 @@ __all__ = [
     "Source",
     "payload_format",
     "payload_of",
+    "read_csv",
     "read_rows",
     "run_data",
     "scan",
