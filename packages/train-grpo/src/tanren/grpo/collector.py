@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from tanren.common.task_contract import Row
 from tanren.grpo.advantages import advantages_of, has_spread
 from tanren.grpo.config import GrpoConfig
 from tanren.grpo.engine import Engine, Sampling
-from tanren.grpo.pack_reward import Scored
 from tanren.grpo.prompt_order import PromptOrder
 from tanren.grpo.prompts import Prompt
-from tanren.grpo.rollout import Judged, Rollout
+from tanren.grpo.rewards import Rewards
+from tanren.grpo.rollout import Rated, Rollout
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-    from tanren.common.task_packs import TaskPack
-
-TRUNCATED = "truncated"
 
 
 class Collector:
@@ -33,13 +29,12 @@ class Collector:
         prompts: Sequence[Prompt],
         engine: Engine,
         sampling: Sampling,
-        pack: TaskPack,
-        score: Callable[[Sequence[str], Sequence[Row]], Scored],
+        rewards: Rewards,
         tokenizer: PreTrainedTokenizerBase,
     ) -> None:
         """Begin with the first prompt."""
         self._config, self._prompts, self._engine, self._sampling = config, prompts, engine, sampling
-        self._pack, self._score, self._tokenizer = pack, score, tokenizer
+        self._rewards, self._tokenizer = rewards, tokenizer
         self.order = PromptOrder(len(prompts), config.seed)
         self._seconds: dict[str, float] = {}
 
@@ -69,14 +64,14 @@ class Collector:
             self._engine.sleep()
         found = advantages_of([[one.reward for one in group] for group in groups], self._config.loss.scale)
         completions = [
-            Judged(**{**vars(one), "group": number, "advantage": advantage})
+            replace(one, group=number, advantage=advantage)
             for number, (group, values) in enumerate(zip(groups, found.values, strict=True))
             for one, advantage in zip(group, values, strict=True)
         ]
         return Rollout(completions, found, self.order.drawn - before, dict(self._seconds))
 
-    def _answer(self, chosen: Sequence[int]) -> list[list[Judged]]:
-        """Return the judged completions of prompts, group by group, without advantages."""
+    def _answer(self, chosen: Sequence[int]) -> list[list[Rated]]:
+        """Return the completions of prompts with their rewards, group by group, without advantages."""
         n, prompts = self._config.rollout.completions_per_prompt, [self._prompts[number] for number in chosen]
         with self._timed("generate"):
             answered = self._engine.generate([prompt.token_ids for prompt in prompts], n, self._sampling)
@@ -90,24 +85,27 @@ class Collector:
                 )
                 for _, one in pairs
             ]
-            rows = [prompt.row for prompt, _ in pairs]
-            scored = self._score(texts, rows)
-            judged = []
-            for place, ((prompt, one), text) in enumerate(zip(pairs, texts, strict=True)):
-                reward, why = self._settled(scored.total[place], scored.excluded_why[place], one.finish_reason)
-                columns = {name: values[place] for name, values in scored.columns.items()}
-                parsed = self._pack.parse(text, prompt.row)
-                judged.append(Judged(prompt, one, text, parsed, columns, reward, why, 0, None))
-        return [judged[first : first + n] for first in range(0, len(judged), n)]
-
-    def _settled(self, reward: float | None, why: str | None, finish_reason: str) -> tuple[float | None, str | None]:
-        """Return the reward that counts, and why there is none."""
-        rollout = self._config.rollout
-        if finish_reason == "length" and rollout.truncated == "mask":
-            return None, TRUNCATED
-        if finish_reason == "length" and rollout.truncated == "penalise":
-            return rollout.truncated_reward, None
-        return reward, why
+            scored = self._rewards(
+                texts,
+                [prompt.row for prompt, _ in pairs],
+                truncated=[one.finish_reason == "length" for _, one in pairs],
+                tokens=[len(one.token_ids) for _, one in pairs],
+            )
+        rated = [
+            Rated(
+                prompt=prompt,
+                completion=one,
+                text=text,
+                judged=scored.judged[place],
+                columns={name: values[place] for name, values in scored.columns.items()},
+                reward=scored.total[place],
+                excluded_why=scored.excluded_why[place],
+                group=0,
+                advantage=None,
+            )
+            for place, ((prompt, one), text) in enumerate(zip(pairs, texts, strict=True))
+        ]
+        return [rated[first : first + n] for first in range(0, len(rated), n)]
 
     @contextmanager
     def _timed(self, name: str) -> Iterator[None]:

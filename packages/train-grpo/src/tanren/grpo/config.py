@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
+import tyro
 from pydantic import Field
 
 from tanren.common.config import (
@@ -21,6 +22,7 @@ from tanren.common.config import (
     TaskConfig,
     TrackingConfig,
 )
+from tanren.grpo.rewards import RewardConfig
 
 Positive = Annotated[int, Field(ge=1)]
 LossKind = Literal["grpo", "dr_grpo", "dapo", "bnpo", "gspo", "cispo"]
@@ -33,7 +35,8 @@ class DataConfig(ConfigModel):
     """Where the prompts come from."""
 
     file: Path | None = None
-    """A file of prompts to take instead of the task pack's; the pack judges the completions all the same."""
+    """A file of prompts to take instead of the task pack's. JSON lines: `prompt` or `messages`, and `answer` where one is known. CSV: a
+    prompt and the value of each action (`q_action_0`, ...) for each state. A task pack that is named, too, judges the completions."""
 
 
 class RolloutConfig(ConfigModel):
@@ -184,6 +187,9 @@ class GrpoConfig(ConfigModel):
     data: DataConfig = DataConfig()
     lora: LoraConfig = LoraConfig()
     rollout: RolloutConfig = RolloutConfig()
+    rewards: Annotated[list[RewardConfig], tyro.conf.Suppress] = [RewardConfig()]
+    """What completions are rewarded for, in the recipe: each a table `[[rewards]]`. Not given: the task pack's own reward."""
+
     loss: LossConfig = LossConfig()
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()

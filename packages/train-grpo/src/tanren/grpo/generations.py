@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tanren.common.run import append_line, mend_last_line, read_events, write_atomically
-from tanren.grpo.rollout import Judged, Rollout
+from tanren.grpo.rollout import Rated, Rollout
 
 JSONL, CSV = "generations.jsonl", "generations.csv"
 
@@ -28,7 +28,7 @@ class GenerationsWriter:
         """Note that the run goes on after a step: what stands above of later ones is done again."""
         append_line(self._file, {"kind": "resume", "step": step})
 
-    def write(self, step: int, rollout: Rollout, updates: Sequence[Sequence[Sequence[Judged]]]) -> None:
+    def write(self, step: int, rollout: Rollout, updates: Sequence[Sequence[Sequence[Rated]]]) -> None:
         """Append the completions of a step, in their order, before anything is learned from them."""
         batches = [batch for batches in updates for batch in batches]
         places = {id(one): number for number, batch in enumerate(batches, start=1) for one in batch}
@@ -62,7 +62,7 @@ def write_generations_csv(folder: Path) -> None:
     write_atomically(folder / CSV, text.getvalue())
 
 
-def _line(one: Judged, step: int, micro_step: int | None) -> dict[str, Any]:
+def _line(one: Rated, step: int, micro_step: int | None) -> dict[str, Any]:
     return {
         "kind": "completion",
         "step": step,
@@ -72,11 +72,13 @@ def _line(one: Judged, step: int, micro_step: int | None) -> dict[str, Any]:
         "completion": one.text,
         "tokens": len(one.completion.token_ids),
         "finish_reason": one.completion.finish_reason,
-        "verdict": one.parsed.verdict.value,
-        "parsed_action": _plain(one.parsed.value),
+        "verdict": None if one.judged is None else one.judged.verdict.value,
+        "why_invalid": None if one.judged is None else one.judged.error,
+        "parsed_action": None if one.judged is None else one.judged.action,
         "target_action": _plain(one.prompt.row.expected),
         "rewards": dict(one.columns),
         "reward": one.reward,
+        "regret": one.regret,
         "advantage": one.advantage,
         "excluded_why": one.excluded_why,
     }

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 BASE, TRAINED = "base", "trained"
 ENDS = ("first_reward", "last_reward")
+REWARDS_LOG = "rewards.log"
+"""In a run directory: what the code of rewards printed."""
 
 
 def run_job(plan: Plan, *, resume: str | None) -> int:
@@ -68,7 +70,7 @@ def run_job(plan: Plan, *, resume: str | None) -> int:
         console.attach(metrics)
         console.line(f"run directory: {run.path}")
         evaluator = None
-        if evaluator_class is not None:
+        if evaluator_class is not None and plan.pack is not None:
             evaluator = evaluator_class(plan.pack, plan.heldout_rows, config.evaluation, console)
         tracker = open_tracker(config.tracking, config.output.runs, config, run, console)
         begun = time.time()
@@ -102,7 +104,7 @@ def _run(
     from tanren.common.coverage import say_coverage
     from tanren.common.fused import choose_route
     from tanren.grpo.ground import describe_ground
-    from tanren.grpo.prepare import make_loop
+    from tanren.grpo.prepare import make_loop, open_rewards
 
     config, begun = plan.config, time.time()
     loaded, attention = _load(plan, prepared, console)
@@ -122,8 +124,8 @@ def _run(
     assert config.train.gradient_checkpointing != AUTO, "checked before"
     route = choose_route(model, config.train.layers, config.train.gradient_checkpointing, prepared.device.device)
     console.line(route.line())
-    with watch_for_interruption(console) as interruption:
-        loop = make_loop(plan, prepared, model, run, console, tracker, interruption, packs=attention.packs)
+    with open_rewards(plan, run.path / REWARDS_LOG) as rewards, watch_for_interruption(console) as interruption:
+        loop = make_loop(plan, prepared, model, rewards, run, console, tracker, interruption, packs=attention.packs)
         try:
             done = loop.train(resumed=resumed)
         finally:

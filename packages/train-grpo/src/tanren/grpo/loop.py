@@ -104,7 +104,8 @@ def told(values: Mapping[str, Any]) -> str:
     """Say a step in one line."""
     reward = values["reward"]
     facts = [f"reward {reward:.3f}" if reward is not None else "no reward", f"loss {values['loss']:+.4f}"]
-    facts.append(f"parsed {100 * values['parse_rate']:.0f} %")
+    if values["parse_rate"] is not None:
+        facts.append(f"parsed {100 * values['parse_rate']:.0f} %")
     if values["excluded"]:
         facts.append(f"{values['excluded']} excluded")
     if values["groups_without_signal"]:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from tanren.common.first_fit import first_fit
-from tanren.grpo.rollout import Judged
+from tanren.grpo.rollout import Rated
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,13 @@ class Tensors:
     """(learned,), float32: each completion's at each of its tokens."""
 
 
-def micro_batches(completions: Sequence[Judged], budget: int) -> list[list[Judged]]:
+def micro_batches(completions: Sequence[Rated], budget: int) -> list[list[Rated]]:
     """Pack completions into micro-batches of at most `budget` tokens, prompts included; one that is longer stands alone."""
     packed = first_fit([one.tokens for one in completions], budget)
     return [[completions[place] for place in members] for members in packed]
 
 
-def tensors_of(completions: Sequence[Judged], device: torch.device | str) -> Tensors:
+def tensors_of(completions: Sequence[Rated], device: torch.device | str) -> Tensors:
     """Lay a micro-batch out."""
     prompts = [len(one.prompt.token_ids) for one in completions]
     learned = [len(one.completion.token_ids) for one in completions]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +12,10 @@ from tanren.common.errors import UserError
 from tanren.common.models.source import ModelSource, resolve_source
 from tanren.common.task_contract import Row
 from tanren.common.task_packs import TaskPack, load_pack
+from tanren.common.values import value_rows
 from tanren.grpo.checks import check_effects
 from tanren.grpo.config import GrpoConfig
+from tanren.grpo.rewards import check_rewards
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class Plan:
 
     loaded: Loaded[GrpoConfig]
     source: ModelSource
-    pack: TaskPack
+    pack: TaskPack | None
+    """Parses and rewards; None where a file gives the prompts and no pack is named."""
     rows: list[Row]
     """Those whose prompts are trained on."""
     heldout_rows: list[Row]
@@ -55,9 +57,15 @@ def make_plan(loaded: Loaded[GrpoConfig]) -> Plan:
     warnings = check_effects(loaded)
     config = loaded.config
     source = resolve_source(config.model.name, config.model.revision)
-    pack = load_pack(config.task.name, config.task.options)
-    rows = pack.rows("train") if config.data.file is None else _rows_of_file(config)
-    heldout = pack.rows("heldout") if config.evaluation.enabled else []
+    named = config.data.file is None or any(name.startswith("task.") for name in loaded.origins)
+    pack = load_pack(config.task.name, config.task.options) if named else None
+    check_rewards(config.rewards, has_pack=pack is not None)
+    if pack is None and config.evaluation.enabled:
+        raise UserError(
+            "evaluation needs a task pack's held-out rows, and data.file replaces the pack; turn it off with --evaluation.no-enabled"
+        )
+    rows = pack.rows("train") if pack is not None and config.data.file is None else _rows_of_file(config)
+    heldout = pack.rows("heldout") if pack is not None and config.evaluation.enabled else []
     if not rows:
         raise UserError(f"the task pack {config.task.name} gave no training row; its options ask for none")
     if config.evaluation.enabled and not heldout:
@@ -71,20 +79,20 @@ def make_plan(loaded: Loaded[GrpoConfig]) -> Plan:
         )
     wanted = config.rollout.prompts_per_step
     if wanted > len(rows):
-        steps = math.gcd(len(rows), wanted)
         raise UserError(
-            f"rollout.prompts_per_step = {wanted}, and there are {len(rows)} prompts: a step takes none twice; write at most "
-            f"{len(rows)}" + (f" ({steps} divides both)" if 1 < steps < len(rows) else "")
+            f"rollout.prompts_per_step = {wanted}, and there are {len(rows)} prompts: a step takes none twice; write at most {len(rows)}"
         )
     return Plan(loaded, source, pack, rows, heldout, warnings)
 
 
 def _rows_of_file(config: GrpoConfig) -> list[Row]:
     """Read the prompts of data.file; ids tell rows apart in every log, so one that comes twice is an error."""
-    assert config.data.file is not None
-    source = Source.of_file(config.data.file)
-    rows = list(read_rows(Source(source.name, layout=PROMPT)))
+    file = config.data.file
+    assert file is not None
+    if file.name.lower().endswith(".csv"):
+        return value_rows(file.expanduser())
+    rows = list(read_rows(Source(Source.of_file(file).name, layout=PROMPT)))
     twice = [row_id for row_id, times in Counter(row.id for row in rows).items() if times > 1]
     if twice:
-        raise UserError(f"{config.data.file}: the id {twice[0]!r} comes more than once; give each row its own, or none")
+        raise UserError(f"{file}: the id {twice[0]!r} comes more than once; give each row its own, or none")
     return rows

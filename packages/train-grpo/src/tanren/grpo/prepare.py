@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from tanren.common.console import Console
 from tanren.common.coverage import check_before_loading
@@ -18,12 +19,13 @@ from tanren.common.plan.trace import read_shape
 from tanren.common.run import RunDirectory
 from tanren.common.tracking import Tracker
 from tanren.grpo.collector import Collector
+from tanren.grpo.config import Truncated
 from tanren.grpo.engine import Sampling
 from tanren.grpo.engines import open_engine
 from tanren.grpo.loop import Loop
-from tanren.grpo.pack_reward import PackReward
 from tanren.grpo.plan import Plan
 from tanren.grpo.prompts import Prompt, make_prompts
+from tanren.grpo.rewards import Rewards
 from tanren.grpo.trainer import GrpoTrainer, make_optimizer
 
 if TYPE_CHECKING:
@@ -64,10 +66,22 @@ def prepare(plan: Plan, console: Console) -> Prepared:
     return Prepared(tokenizer, device, prompts)
 
 
+def open_rewards(plan: Plan, log: Path) -> Rewards:
+    """Return the rewards of a run; what their code prints goes to `log`."""
+    rollout = plan.config.rollout
+    cut: dict[Truncated, Literal["exclude", "score"] | float] = {
+        "keep": "score",
+        "mask": "exclude",
+        "penalise": rollout.truncated_reward,
+    }
+    return Rewards(plan.config.rewards, plan.pack, truncated=cut[rollout.truncated], log=log)
+
+
 def make_loop(
     plan: Plan,
     prepared: Prepared,
     model: Any,
+    rewards: Rewards,
     run: RunDirectory,
     console: Console,
     tracker: Tracker,
@@ -80,6 +94,6 @@ def make_loop(
     engine = open_engine(config, model, tokenizer)
     console.line(f"engine: {engine.name}")
     sampling = Sampling.of(config.rollout, stop_token_ids(model.get_base_model(), tokenizer))
-    collector = Collector(config, prepared.prompts, engine, sampling, plan.pack, PackReward(plan.pack), tokenizer)
+    collector = Collector(config, prepared.prompts, engine, sampling, rewards, tokenizer)
     trainer = GrpoTrainer(model, config, make_optimizer(model, config), packs=packs)
     return Loop(config, model, collector, engine, trainer, run, console, tracker, interruption)

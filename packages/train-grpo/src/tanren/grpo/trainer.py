@@ -23,7 +23,7 @@ from tanren.common.schedule import rate_factor
 from tanren.grpo.config import GrpoConfig
 from tanren.grpo.losses import correction_weights, divergence, token_terms, token_weight
 from tanren.grpo.micro_batches import Tensors, micro_batches, tensors_of
-from tanren.grpo.rollout import Judged, Rollout
+from tanren.grpo.rollout import Rated, Rollout
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -57,12 +57,12 @@ class GrpoTrainer:
         self._device = next(iter(self._trained)).device
         self.updates = 0
 
-    def lay_out(self, rollout: Rollout) -> list[list[list[Judged]]]:
+    def lay_out(self, rollout: Rollout) -> list[list[list[Rated]]]:
         """Return the micro-batches of each update of a step."""
         shares = rollout.shares(self._config.train.updates_per_step)
         return [micro_batches(share, self._budget) for share in shares]
 
-    def learn(self, updates: Sequence[Sequence[Sequence[Judged]]], step: int) -> dict[str, Any]:
+    def learn(self, updates: Sequence[Sequence[Sequence[Rated]]], step: int) -> dict[str, Any]:
         """Do the updates of step `step` (from 1); return its numbers.
 
         Raises FoundWantingError, before the weights are touched, where loss or gradient are no number, or the engine's
@@ -90,7 +90,7 @@ class GrpoTrainer:
             f"seconds_{name}": value for name, value in seconds.items()
         }
 
-    def _update(self, batches: Sequence[Sequence[Judged]], old: Sequence[torch.Tensor], sums: _Sums, step: int) -> bool:
+    def _update(self, batches: Sequence[Sequence[Rated]], old: Sequence[torch.Tensor], sums: _Sums, step: int) -> bool:
         """Do one optimizer update; whether there was anything to learn."""
         lengths = [len(one.completion.token_ids) for batch in batches for one in batch]
         if not self._config.loss.beta and not any(one.advantage for batch in batches for one in batch):
@@ -118,7 +118,7 @@ class GrpoTrainer:
         return True
 
     def _loss(
-        self, batch: Sequence[Judged], lengths: Sequence[int], old: torch.Tensor | None, sums: _Sums
+        self, batch: Sequence[Rated], lengths: Sequence[int], old: torch.Tensor | None, sums: _Sums
     ) -> torch.Tensor:
         """Return a micro-batch's share of the update's loss, and add what is measured to the sums."""
         config = self._config.loss
@@ -155,7 +155,7 @@ class GrpoTrainer:
             sums.largest_gap = torch.maximum(sums.largest_gap, gap.abs().max())
         return loss
 
-    def _old(self, updates: Sequence[Sequence[Sequence[Judged]]]) -> dict[int, list[torch.Tensor]]:
+    def _old(self, updates: Sequence[Sequence[Sequence[Rated]]]) -> dict[int, list[torch.Tensor]]:
         """Return the log-probabilities before the first update, by update and micro-batch."""
         self._model.eval()
         with torch.no_grad():
