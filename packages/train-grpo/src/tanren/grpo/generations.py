@@ -7,10 +7,13 @@ import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tanren.common.run import append_line, mend_last_line, read_events, write_atomically
 from tanren.grpo.rollout import Rated, Rollout
+
+if TYPE_CHECKING:
+    pass
 
 JSONL, CSV = "generations.jsonl", "generations.csv"
 

@@ -45,6 +45,16 @@ class _Sums:
         return cls(torch.zeros(len(COUNTED), dtype=torch.float64, device=device), torch.zeros((), device=device))
 
 
+@dataclass(frozen=True)
+class Update:
+    """One optimizer update."""
+
+    lengths: list[int]
+    """Tokens of every completion that counts: the weights follow from them."""
+    batches: list[list[Rated]]
+    """Those that give a gradient, in micro-batches: an advantage of 0 gives none, unless there is a reference to keep to."""
+
+
 class GrpoTrainer:
     """Owns the optimizer; the model is changed in place."""
 
@@ -57,12 +67,16 @@ class GrpoTrainer:
         self._device = next(iter(self._trained)).device
         self.updates = 0
 
-    def lay_out(self, rollout: Rollout) -> list[list[list[Rated]]]:
-        """Return the micro-batches of each update of a step."""
-        shares = rollout.shares(self._config.train.updates_per_step)
-        return [micro_batches(share, self._budget) for share in shares]
+    def lay_out(self, rollout: Rollout) -> list[Update]:
+        """Return the updates of a step."""
+        found = []
+        for share in rollout.shares(self._config.train.updates_per_step):
+            needed = [one for one in share if one.advantage or self._config.loss.beta]
+            lengths = [len(one.completion.token_ids) for one in share]
+            found.append(Update(lengths, micro_batches(needed, self._budget)))
+        return found
 
-    def learn(self, updates: Sequence[Sequence[Sequence[Rated]]], step: int) -> dict[str, Any]:
+    def learn(self, updates: Sequence[Update], step: int) -> dict[str, Any]:
         """Do the updates of step `step` (from 1); return its numbers.
 
         Raises FoundWantingError, before the weights are touched, where loss or gradient are no number, or the engine's
@@ -71,7 +85,7 @@ class GrpoTrainer:
         sums = _Sums.on(self._device)
         seconds = {"score": 0.0, "train": 0.0}
         begun = time.perf_counter()
-        old = self._old(updates) if len(updates) > 1 else {}
+        old = self._old(updates)
         self._wait()
         seconds["score"] = time.perf_counter() - begun
         begun = time.perf_counter()
@@ -81,8 +95,8 @@ class GrpoTrainer:
         self._model.train()
         done = 0
         with _one_order_of_sums(self._device):
-            for number, batches in enumerate(updates):
-                done += self._update(batches, old.get(number, []), sums, step)
+            for update, before in zip(updates, old, strict=True):
+                done += self._update(update, before, sums, step)
         self._model.eval()
         self._wait()
         seconds["train"] = time.perf_counter() - begun
@@ -96,8 +110,8 @@ class GrpoTrainer:
         if not self._config.loss.beta and not any(one.advantage for batch in batches for one in batch):
             # Without a gradient Adam would move on by its momentum. What is measured is measured all the same.
             with torch.no_grad():
-                for batch in batches:
-                    self._loss(batch, lengths, None, sums)
+                for number, batch in enumerate(batches):
+                    self._loss(batch, lengths, old[number] if old else None, sums)
             self._refuse_gap(sums, step)
             return False
         for number, batch in enumerate(batches):
