@@ -31,9 +31,9 @@ class GenerationsWriter:
         """Note that the run goes on after a step: what stands above of later ones is done again."""
         append_line(self._file, {"kind": "resume", "step": step})
 
-    def write(self, step: int, rollout: Rollout, updates: Sequence[Sequence[Sequence[Rated]]]) -> None:
+    def write(self, step: int, rollout: Rollout, updates: Sequence[Update]) -> None:
         """Append the completions of a step, in their order, before anything is learned from them."""
-        batches = [batch for batches in updates for batch in batches]
+        batches = [batch for update in updates for batch in update.batches]
         places = {id(one): number for number, batch in enumerate(batches, start=1) for one in batch}
         for one in rollout.completions:
             append_line(self._file, _line(one, step, places.get(id(one))))

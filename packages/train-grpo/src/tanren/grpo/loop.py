@@ -71,7 +71,7 @@ class Loop:
             "step": step,
             **rollout.values(),
             **learned,
-            "micro_batches": sum(map(len, updates)),
+            "micro_batches": sum(len(update.batches) for update in updates),
             "prompts_drawn": self.collector.order.drawn,
             **{f"seconds_{name}": spent for name, spent in rollout.seconds.items()},
         }

@@ -104,18 +104,12 @@ class GrpoTrainer:
             f"seconds_{name}": value for name, value in seconds.items()
         }
 
-    def _update(self, batches: Sequence[Sequence[Rated]], old: Sequence[torch.Tensor], sums: _Sums, step: int) -> bool:
-        """Do one optimizer update; whether there was anything to learn."""
-        lengths = [len(one.completion.token_ids) for batch in batches for one in batch]
-        if not self._config.loss.beta and not any(one.advantage for batch in batches for one in batch):
-            # Without a gradient Adam would move on by its momentum. What is measured is measured all the same.
-            with torch.no_grad():
-                for number, batch in enumerate(batches):
-                    self._loss(batch, lengths, old[number] if old else None, sums)
-            self._refuse_gap(sums, step)
+    def _update(self, update: Update, old: Sequence[torch.Tensor | None], sums: _Sums, step: int) -> bool:
+        """Do one optimizer update; whether there was anything to learn: without, Adam would move on by its momentum."""
+        if not update.batches:
             return False
-        for number, batch in enumerate(batches):
-            self._loss(batch, lengths, old[number] if old else None, sums).backward()
+        for batch, before in zip(update.batches, old, strict=True):
+            self._loss(batch, update.lengths, before, sums).backward()
         norm = float(torch.nn.utils.clip_grad_norm_(self._trained, self._config.optim.max_grad_norm or math.inf))
         self._refuse_gap(sums, step)
         loss = float(sums.values[0])
@@ -169,14 +163,19 @@ class GrpoTrainer:
             sums.largest_gap = torch.maximum(sums.largest_gap, gap.abs().max())
         return loss
 
-    def _old(self, updates: Sequence[Sequence[Sequence[Rated]]]) -> dict[int, list[torch.Tensor]]:
-        """Return the log-probabilities before the first update, by update and micro-batch."""
+    def _old(self, updates: Sequence[Update]) -> list[list[torch.Tensor | None]]:
+        """Return the log-probabilities before the first update, by update and micro-batch.
+
+        None with one update: the forward pass that learns gives them. So there is no pass for them alone.
+        """
+        if len(updates) == 1:
+            return [[None] * len(updates[0].batches)]
         self._model.eval()
         with torch.no_grad():
-            return {
-                number: [self._log_probs(tensors_of(batch, self._device)).log_probs for batch in batches]
-                for number, batches in enumerate(updates)
-            }
+            return [
+                [self._log_probs(tensors_of(batch, self._device)).log_probs for batch in update.batches]
+                for update in updates
+            ]
 
     def _log_probs(self, made: Tensors, *, reference: bool = False) -> TokenLogProbs:
         return next_token_log_probs(
@@ -196,21 +195,25 @@ class GrpoTrainer:
 
     def _numbers(self, sums: _Sums, done: int, updates: int, rate: float) -> dict[str, Any]:
         values = dict(zip(COUNTED, sums.values.tolist(), strict=True))
-        tokens = max(1.0, values["tokens"])
+        tokens = values["tokens"]
+
+        def mean(name: str) -> float | None:
+            return values[name] / tokens if tokens else None
+
         found = {
             "loss": values["loss"] / updates,
             "grad_norm": sum(sums.norms) / len(sums.norms) if sums.norms else 0.0,
             "lr": rate,
             "updates": done,
-            "learned_tokens": int(values["tokens"]),
-            "entropy": values["entropy"] / tokens,
-            "clipped_share": values["clipped"] / tokens,
-            "ratio": values["ratio"] / tokens,
-            "log_prob_gap": values["gap"] / tokens,
+            "learned_tokens": int(tokens),
+            "entropy": mean("entropy"),
+            "clipped_share": mean("clipped"),
+            "ratio": mean("ratio"),
+            "log_prob_gap": mean("gap"),
             "log_prob_gap_largest": float(sums.largest_gap),
-            "log_prob_gap_kl": values["gap_kl"] / tokens,
+            "log_prob_gap_kl": mean("gap_kl"),
         }
-        return found | ({"reference_kl": values["reference_kl"] / tokens} if self._config.loss.beta else {})
+        return found | ({"reference_kl": mean("reference_kl")} if self._config.loss.beta else {})
 
     def _wait(self) -> None:
         if self._device.type == "cuda":
