@@ -15,6 +15,9 @@ from tanren.grpo.rollout import Rated, Rollout
 if TYPE_CHECKING:
     pass
 
+if TYPE_CHECKING:
+    from tanren.grpo.trainer import Update
+
 JSONL, CSV = "generations.jsonl", "generations.csv"
 
 
