@@ -13,9 +13,6 @@ from tanren.common.run import append_line, mend_last_line, read_events, write_at
 from tanren.grpo.rollout import Rated, Rollout
 
 if TYPE_CHECKING:
-    pass
-
-if TYPE_CHECKING:
     from tanren.grpo.trainer import Update
 
 JSONL, CSV = "generations.jsonl", "generations.csv"
