@@ -45,9 +45,9 @@ def test_the_mean_reward_rises_and_with_the_gradient_flipped_it_does_not(
     train_grpo: Command, work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert train_grpo("letters.toml", "--output.run-dir", work / "right") == 0
-    from tanren.grpo import trainer
+    from tanren.grpo import losses, trainer
 
-    right = trainer.token_terms
+    right = losses.token_terms
 
     def flipped(*arguments: Any, **settings: Any) -> Any:
         terms = right(*arguments, **settings)

@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 
 from tanren.grpo.advantages import LEAST_DEVIATION, advantages_of
 
-GROUPS = [[1.0, 0.0, None, 0.5], [0.2, 0.2, 0.2, 0.2], [None, None, 0.7, None], [None] * 4, [-3.0, 9.0, 0.25, None]]
+GROUPS: list[list[float | None]] = [
+    [1.0, 0.0, None, 0.5],
+    [0.2, 0.2, 0.2, 0.2],
+    [None, None, 0.7, None],
+    [None] * 4,
+    [-3.0, 9.0, 0.25, None],
+]
 
 
 def _mean(values: list[Fraction]) -> Fraction:

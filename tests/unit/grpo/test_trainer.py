@@ -34,7 +34,12 @@ def _config(**sections: Any) -> GrpoConfig:
 def rollout(rated: MakeRated) -> Rollout:
     """Four groups of three; some completions are excluded, and one whole group."""
     generator = torch.Generator().manual_seed(5)
-    advantages = [[0.5, None, -0.5], [1.0, -0.25, -0.75], [None, None, None], [0.25, 0.0, -0.25]]
+    advantages: list[list[float | None]] = [
+        [0.5, None, -0.5],
+        [1.0, -0.25, -0.75],
+        [None, None, None],
+        [0.25, 0.0, -0.25],
+    ]
     completions = []
     for group, values in enumerate(advantages):
         prompt = torch.randint(3, 259, (2 + group,), generator=generator).tolist()
