@@ -40,6 +40,7 @@ def pages() -> dict[Path, str]:
         REFERENCE / "train-grpo.md": command_page(TRAIN_GRPO),
         REFERENCE / "evaluate.md": command_page(EVALUATE),
         REFERENCE / "task-structured.md": pack_page("structured"),
+        REFERENCE / "task-tes.md": pack_page("tes"),
         REFERENCE / "environments.md": environments_page(MADE),
     }
 

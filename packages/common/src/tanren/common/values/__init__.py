@@ -4,7 +4,7 @@ from tanren.common.values._boltzmann import REWARD_PREFIX, Comparison, compare_r
 from tanren.common.values._commands import run_reward
 from tanren.common.values._formulas import advantage, best_action, best_actions, boltzmann, regret
 from tanren.common.values._rows import VALUES_KEY, prompt_messages, value_rows, values_of
-from tanren.common.values._table import BEST_COLUMN, ID_COLUMN, PREFIX, ValueRow, ValueTable, read_values
+from tanren.common.values._table import BEST_COLUMN, ID_COLUMN, PREFIX, ValueRow, ValueTable, finite_number, read_values
 
 __all__ = [
     "BEST_COLUMN",
@@ -20,6 +20,7 @@ __all__ = [
     "best_actions",
     "boltzmann",
     "compare_rewards",
+    "finite_number",
     "prompt_messages",
     "read_values",
     "regret",

@@ -2,7 +2,7 @@
 
 A call gets `limit` seconds. Where it raises, is too slow, dies, or returns another number of results, it is asked again
 for one completion at a time, for `limit` seconds in all (and a quarter of that for each, where it was too slow or died). So
-a call ends within twice its limit and the starts of the process in between.
+a call ends within twice its limit and the starts of the process in between, at most nine.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from tanren.common.task_contract import Row
-from tanren.grpo.rewards._protocol import Request
+from tanren.grpo.reward_process.protocol import Request
 from tanren.grpo.rewards._worker import FailedError, StoppedError, Worker
 
 SHARE = 0.25
 """Of the limit, for one completion alone: three that never end leave time for the others."""
+MOST_STARTS = 8
+"""Of the process in one call: code that takes it down at every completion must not be loaded for each of them."""
 
 
 @dataclass(frozen=True)
@@ -59,17 +61,20 @@ def _one_by_one(
     worker: Worker, call: Call, completions: Sequence[str], rows: Sequence[Row], each: float
 ) -> list[Answer]:
     answers: list[Answer] = []
-    deadline = time.monotonic() + call.limit
+    left, starts = call.limit, 0
     for completion, row in zip(completions, rows, strict=True):
-        left = min(deadline - time.monotonic(), each)
-        if left <= 0:
-            answers.append(Answer(fault=f"was not asked: the {call.limit:g} s were used up by those before it"))
+        if left <= 0 or starts > MOST_STARTS:
+            why = f"the {call.limit:g} s were used up" if left <= 0 else f"the process was started {starts} times"
+            answers.append(Answer(fault=f"was not asked: {why} by those before it"))
             continue
+        starts += worker.start()
+        begun = time.monotonic()
         try:
-            [result] = worker.ask(_request(call, [completion], [row]), left)
+            [result] = worker.ask(_request(call, [completion], [row]), min(left, each))
             answers.append(_answer(result))
         except FailedError as error:
             answers.append(Answer(fault=str(error)))
+        left -= time.monotonic() - begun
         if call.stop and answers[-1].fault:
             break
     return answers + [Answer()] * (len(completions) - len(answers))

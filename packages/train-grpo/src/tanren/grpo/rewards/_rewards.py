@@ -18,8 +18,8 @@ from tanren.common.errors import UserError
 from tanren.common.task_contract import Row, Verdict
 from tanren.common.task_packs import TaskPack
 from tanren.common.values import advantage, best_actions, boltzmann, read_values, values_of
+from tanren.grpo.reward_process.protocol import PARSE, Setup
 from tanren.grpo.rewards._asking import Call, ask
-from tanren.grpo.rewards._protocol import PARSE, Setup
 from tanren.grpo.rewards._settings import CHILD_KINDS, VALUE_KINDS, RewardConfig, check_rewards
 from tanren.grpo.rewards._worker import Worker
 
@@ -128,11 +128,11 @@ class Rewards:
         `timeout_s`, and the time that its code takes to load again.
         """
         assert len(completions) == len(rows), "one row for each completion"
-        cut = list(truncated) or [False] * len(rows)
-        whole = [index for index in range(len(rows)) if not cut[index] or self.truncated == "score"]
+        left_out = [cut and self.truncated != "score" for cut in truncated] or [False] * len(rows)
+        whole = [index for index, left in enumerate(left_out) if not left]
         judged: list[Judged | None] = self._judge(completions, rows) if self._parses else [None] * len(rows)
         columns: dict[str, list[float | None]] = {}
-        whys: list[str | None] = [TRUNCATED if index not in set(whole) else None for index in range(len(rows))]
+        whys: list[str | None] = [TRUNCATED if left else None for left in left_out]
         totals = [[0.0] for _ in rows]
         for one in self.settings:
             values, reasons = self._column(one, whole, completions, rows, judged, tokens)

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from tanren.common.errors import UserError
-from tanren.grpo.rewards._pipe import ClosedError, OvertimeError, receive, send
-from tanren.grpo.rewards._protocol import Request, Setup
+from tanren.grpo.reward_process.pipe import ClosedError, OvertimeError, receive, send
+from tanren.grpo.reward_process.protocol import Request, Setup
 
 START_S = 120.0
 """To import the pack and the functions, with whatever they import (torch from a cold network disk: a minute)."""
@@ -44,8 +44,13 @@ class Worker:
         """Where what was printed is to be found."""
         return str(self._log) if self._log else "standard error"
 
-    def start(self) -> None:
-        """Start the process and wait until it has loaded everything. Raises UserError where that fails."""
+    def start(self) -> bool:
+        """Start the process where it is gone, and wait until it has loaded everything; return whether it was started.
+
+        Raises UserError where that fails.
+        """
+        if self._process is not None:
+            return False
         child_reads, self._to = os.pipe()
         self._from, child_writes = os.pipe()
         for fd in (self._to, self._from):
@@ -53,7 +58,7 @@ class Worker:
         output: Any = sys.stderr.fileno() if self._log is None else self._log.open("ab")
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "tanren.grpo.rewards._child", str(child_reads), str(child_writes)],
+                [sys.executable, "-P", "-m", "tanren.grpo.reward_process.child", str(child_reads), str(child_writes)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -72,6 +77,7 @@ class Worker:
         if "error" in answer:
             self.end()
             raise UserError(f"the rewards could not be loaded: {answer['error']}")
+        return True
 
     def ask(self, request: Request, limit: float) -> list[Any]:
         """Return the results of a call, one for each completion.
@@ -79,8 +85,7 @@ class Worker:
         Raises StoppedError where it took longer than `limit` seconds or the process died, FailedError where the code raised
         or gave another number of results, UserError where the process cannot be started again.
         """
-        if self._process is None:
-            self.start()
+        self.start()
         answer = self._exchange(_pickled(request), limit)
         if "error" in answer:
             raise FailedError(f"raised {answer['error']}")

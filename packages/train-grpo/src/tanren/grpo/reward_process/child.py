@@ -1,4 +1,4 @@
-"""The process that runs rewards and parsers, which are the user's code: `python -m tanren.grpo.rewards._child IN OUT`.
+"""The process that runs rewards and parsers, which are the user's code: `python -m tanren.grpo.reward_process.child IN OUT`.
 
 It is started once and kept. Requests are pickled (the trainer is trusted), answers are JSON. What is printed goes to its
 standard output and error, which the trainer has pointed at a file; the pipes of the messages are others.
@@ -17,16 +17,16 @@ import threading
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tanren.common.actions import judge_action
 from tanren.common.task_contract import Parsed, Row
-from tanren.common.task_packs import load_pack
-from tanren.common.values import best_actions, values_of
 from tanren.common.workspace import workspace_root
-from tanren.grpo.rewards._load import load_function
-from tanren.grpo.rewards._pipe import ClosedError, receive, send
-from tanren.grpo.rewards._protocol import PARSE, Request, Setup
+from tanren.grpo.reward_process.load import load_function
+from tanren.grpo.reward_process.pipe import ClosedError, receive, send
+from tanren.grpo.reward_process.protocol import PARSE, Request, Setup
+
+if TYPE_CHECKING:
+    from tanren.common.task_packs import TaskPack
 
 NEVER = math.inf
 LONGEST_TEXT = 2000  # characters of an error's message; a library may put a whole tensor into one
@@ -72,7 +72,7 @@ def _answer(fd: int, values: dict[str, Any]) -> None:
 
 
 def _load(setup: Setup) -> dict[tuple[str, str], Callable[[list[str], list[Row]], list[Any]]]:
-    pack = load_pack(*setup.pack) if setup.pack else None
+    pack = _load_pack(setup.pack) if setup.pack else None
     parse: Callable[[str, Row], Parsed] = pack.parse if pack else _parse_action
     calls: dict[tuple[str, str], Callable[[list[str], list[Row]], list[Any]]] = {
         ("parse", PARSE): lambda completions, rows: [
@@ -89,7 +89,16 @@ def _load(setup: Setup) -> dict[tuple[str, str], Callable[[list[str], list[Row]]
     return calls
 
 
+def _load_pack(pack: tuple[str, dict[str, Any]]) -> TaskPack:
+    from tanren.common.task_packs import load_pack
+
+    return load_pack(*pack)
+
+
 def _parse_action(completion: str, row: Row) -> Parsed:
+    from tanren.common.actions import judge_action
+    from tanren.common.values import best_actions, values_of
+
     values = values_of(row)
     return judge_action(completion, len(values), best_actions(values))
 
