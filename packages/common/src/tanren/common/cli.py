@@ -50,6 +50,7 @@ def _main(arguments: Sequence[str]) -> int:
         "data": data,
         "reward": reward,
         "bundle": bundle,
+        "watch": watch,
         "resume": resume,
         "import-env": import_env_files,
         "merge": merge,
@@ -162,6 +163,26 @@ def data() -> int:
 def reward() -> int:
     """Compute, check and write the rewards that follow from a value file (`tanren reward boltzmann --help`)."""
     raise AssertionError("answered before the parser is asked")
+
+
+def watch(
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")],
+    *,
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE.svg")] = None,
+    every: Annotated[float, tyro.conf.arg(metavar="SECONDS")] = 2.0,
+    once: tyro.conf.FlagCreatePairsOff[bool] = False,
+) -> int:
+    """Draw the curves of a run as SVG, anew whenever a step is done, until it ends.
+
+    Args:
+        run: A run directory.
+        out: The file to draw to; not set means watch.svg in the run directory.
+        every: Seconds between two looks.
+        once: Draw what is there now, and end.
+    """
+    from tanren.common.watch import run_watch
+
+    return run_watch(run, out, every, once=once)
 
 
 def plan() -> int:
