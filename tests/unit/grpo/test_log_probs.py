@@ -95,7 +95,7 @@ def test_logits_in_parts_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     log_probs = (hidden[predicting] @ weight.t()).log_softmax(-1)
     (expected,) = torch.autograd.grad((above * log_probs.gather(1, targets[:, None])[:, 0]).sum(), hidden)
     for logits in (10, 100, 10_000):  # one row at a time, two, all
-        monkeypatch.setattr(_log_probs, "LOGITS", logits)
+        monkeypatch.setattr(_log_probs, "CPU_LOGITS", logits)
         found = linear_log_probs(hidden, weight, predicting, targets)
         (got,) = torch.autograd.grad((above * found.log_probs).sum(), hidden)
         torch.testing.assert_close(got, expected)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from tanren.common.console import Console
+from tanren.common.errors import MachineError
 from tanren.common.interruption import Interruption
 from tanren.common.run import RunDirectory
 from tanren.common.times import clock
@@ -58,15 +62,20 @@ class Loop:
         return done
 
     def _step(self, step: int, generations: GenerationsWriter) -> Mapping[str, Any]:
-        """Do one step; its completions are on disk before anything is learned from them."""
+        """Do one step; its completions are on disk before anything is learned from them.
+
+        Raises MachineError, with what would help, where the GPU has no memory left.
+        """
         begun = time.perf_counter()
-        rollout = self.collector.collect(self.model)
+        with _told_out_of_memory(step, "generating", "rollout.batch_size or rollout.max_new_tokens"):
+            rollout = self.collector.collect(self.model)
         updates = self.trainer.lay_out(rollout)
         generations.write(step, rollout, updates)
         sentence = rollout.advantages.sentence()
         if sentence and rollout.advantages.without_signal == len(rollout.advantages.values):
             self.console.line(f"step {step}: {sentence}")
-        learned = self.trainer.learn(updates, step)
+        with _told_out_of_memory(step, "training", "train.micro_batch_tokens, or set train.gradient_checkpointing"):
+            learned = self.trainer.learn(updates, step)
         values = {
             "step": step,
             **rollout.values(),
@@ -98,6 +107,16 @@ class Loop:
         generations.resume(done)
         self.console.line(f"resuming after step {done} of {self.config.train.steps}")
         return done
+
+
+@contextmanager
+def _told_out_of_memory(step: int, doing: str, lower: str) -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise MachineError(
+            f"step {step}, {doing}: the GPU has no memory left: {str(error).splitlines()[0]}; lower {lower}; to go on: --resume"
+        ) from None
 
 
 def told(values: Mapping[str, Any]) -> str:
