@@ -12,8 +12,9 @@ from tanren.common.errors import FoundWantingError
 from tanren.grpo.advantages import advantages_of
 from tanren.grpo.config import GrpoConfig, LossKind
 from tanren.grpo.micro_batches import tensors_of
+from tanren.grpo.optimizer import make_optimizer
 from tanren.grpo.rollout import Rated, Rollout
-from tanren.grpo.trainer import GrpoTrainer, make_optimizer
+from tanren.grpo.trainer import GrpoTrainer
 
 MakeModel = Callable[..., Any]
 MakeRated = Callable[..., Rated]

@@ -23,10 +23,11 @@ from tanren.grpo.config import Truncated
 from tanren.grpo.engine import Sampling
 from tanren.grpo.engines import open_engine
 from tanren.grpo.loop import Loop
+from tanren.grpo.optimizer import make_optimizer
 from tanren.grpo.plan import Plan
 from tanren.grpo.prompts import Prompt, make_prompts
 from tanren.grpo.rewards import Rewards
-from tanren.grpo.trainer import GrpoTrainer, make_optimizer
+from tanren.grpo.trainer import GrpoTrainer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,28 +21,13 @@ from tanren.common.errors import FoundWantingError
 from tanren.common.fused import TokenLogProbs, next_token_log_probs
 from tanren.common.schedule import rate_factor
 from tanren.grpo.config import GrpoConfig
-from tanren.grpo.losses import correction_weights, divergence, token_terms, token_weight
+from tanren.grpo.losses import correction_weights, token_terms, token_weight
+from tanren.grpo.measures import Measures
 from tanren.grpo.micro_batches import Tensors, micro_batches, tensors_of
 from tanren.grpo.rollout import Rated, Rollout
 
 if TYPE_CHECKING:
     from peft import PeftModel
-
-COUNTED = ("loss", "tokens", "entropy", "clipped", "ratio", "gap", "gap_kl", "reference_kl")
-"""Sums over the learned tokens of a step, in the order of `_Sums.values`."""
-
-
-@dataclass
-class _Sums:
-    """What is added up over the tokens of a step, on the device: a GPU is waited for once an update."""
-
-    values: torch.Tensor
-    largest_gap: torch.Tensor
-    norms: list[float] = field(default_factory=list)
-
-    @classmethod
-    def on(cls, device: torch.device) -> _Sums:
-        return cls(torch.zeros(len(COUNTED), dtype=torch.float64, device=device), torch.zeros((), device=device))
 
 
 @dataclass(frozen=True)
@@ -82,7 +67,7 @@ class GrpoTrainer:
         Raises FoundWantingError, before the weights are touched, where loss or gradient are no number, or the engine's
         log-probabilities are too far from the trainer's.
         """
-        sums = _Sums.on(self._device)
+        measures = Measures(self._device)
         seconds = {"score": 0.0, "train": 0.0}
         begun = time.perf_counter()
         old = self._old(updates)
@@ -93,26 +78,27 @@ class GrpoTrainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self._model.train()
-        done = 0
         with _one_order_of_sums(self._device):
             for update, before in zip(updates, old, strict=True):
-                done += self._update(update, before, sums, step)
+                self._update(update, before, measures, step)
         self._model.eval()
         self._wait()
         seconds["train"] = time.perf_counter() - begun
-        return self._numbers(sums, done, len(updates), rate) | {
-            f"seconds_{name}": value for name, value in seconds.items()
+        return {
+            **measures.numbers(len(updates)),
+            "lr": rate,
+            **{f"seconds_{name}": one for name, one in seconds.items()},
         }
 
-    def _update(self, update: Update, old: Sequence[torch.Tensor | None], sums: _Sums, step: int) -> bool:
-        """Do one optimizer update; whether there was anything to learn: without, Adam would move on by its momentum."""
+    def _update(self, update: Update, old: Sequence[torch.Tensor | None], measures: Measures, step: int) -> None:
+        """Do one optimizer update, if there is anything to learn: without, Adam would move on by its momentum."""
         if not update.batches:
-            return False
+            return
         for batch, before in zip(update.batches, old, strict=True):
-            self._loss(batch, update.lengths, before, sums).backward()
+            self._loss(batch, update.lengths, before, measures).backward()
         norm = float(torch.nn.utils.clip_grad_norm_(self._trained, self._config.optim.max_grad_norm or math.inf))
-        self._refuse_gap(sums, step)
-        loss = float(sums.values[0])
+        self._refuse_gap(measures, step)
+        loss = measures.loss
         if not math.isfinite(loss) or not math.isfinite(norm):
             self.optimizer.zero_grad(set_to_none=True)
             raise FoundWantingError(
@@ -121,14 +107,13 @@ class GrpoTrainer:
             )
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        sums.norms.append(norm)
+        measures.norms.append(norm)
         self.updates += 1
-        return True
 
     def _loss(
-        self, batch: Sequence[Rated], lengths: Sequence[int], old: torch.Tensor | None, sums: _Sums
+        self, batch: Sequence[Rated], lengths: Sequence[int], old: torch.Tensor | None, measures: Measures
     ) -> torch.Tensor:
-        """Return a micro-batch's share of the update's loss, and add what is measured to the sums."""
+        """Return a micro-batch's share of the update's loss, and add what is measured."""
         config = self._config.loss
         made = tensors_of(batch, self._device)
         found = self._log_probs(made)
@@ -145,23 +130,9 @@ class GrpoTrainer:
         most = self._config.rollout.max_new_tokens
         each = [token_weight(config.kind, length, lengths, most) for length in made.learned]
         weights = torch.cat([terms.loss.new_full((n,), weight) for n, weight in zip(made.learned, each, strict=True)])
-        loss = (weights * terms.loss).sum()
-        with torch.no_grad():
-            gap = before - made.engine
-            zero = torch.zeros_like(gap)
-            counted = (
-                weights * terms.loss,
-                torch.ones_like(gap),
-                found.entropies,
-                terms.clipped,
-                terms.ratio,
-                gap.abs(),
-                divergence(gap),
-                zero if terms.reference_kl is None else terms.reference_kl,
-            )
-            sums.values += torch.stack([one.double().sum() for one in counted])
-            sums.largest_gap = torch.maximum(sums.largest_gap, gap.abs().max())
-        return loss
+        share = weights * terms.loss
+        measures.add(share, terms, before, made.engine, found.entropies)
+        return share.sum()
 
     def _old(self, updates: Sequence[Update]) -> list[list[torch.Tensor | None]]:
         """Return the log-probabilities before the first update, by update and micro-batch.
@@ -182,38 +153,15 @@ class GrpoTrainer:
             self._model, made.tokens, made.positions, made.lengths, made.predicting, made.targets, reference=reference
         )
 
-    def _refuse_gap(self, sums: _Sums, step: int) -> None:
+    def _refuse_gap(self, measures: Measures, step: int) -> None:
         """Raise FoundWantingError where engine and trainer disagree: what is learned then is not what was sampled."""
-        limit, tokens = self._config.loss.max_gap, float(sums.values[1])
-        found = float(sums.values[6]) / max(1.0, tokens)
+        limit, found = self._config.loss.max_gap, measures.gap_kl
         if limit and found > limit:
             raise FoundWantingError(
                 f"step {step}: engine and trainer disagree on the completions: mean divergence {found:.4f} nats per token, the limit "
                 f"is loss.max_gap = {limit:g}; the weights are as before this update. Look whether the engine has the trainer's "
                 "weights, or set loss.correction, or raise the limit"
             )
-
-    def _numbers(self, sums: _Sums, done: int, updates: int, rate: float) -> dict[str, Any]:
-        values = dict(zip(COUNTED, sums.values.tolist(), strict=True))
-        tokens = values["tokens"]
-
-        def mean(name: str) -> float | None:
-            return values[name] / tokens if tokens else None
-
-        found = {
-            "loss": values["loss"] / updates,
-            "grad_norm": sum(sums.norms) / len(sums.norms) if sums.norms else 0.0,
-            "lr": rate,
-            "updates": done,
-            "learned_tokens": int(tokens),
-            "entropy": mean("entropy"),
-            "clipped_share": mean("clipped"),
-            "ratio": mean("ratio"),
-            "log_prob_gap": mean("gap"),
-            "log_prob_gap_largest": float(sums.largest_gap),
-            "log_prob_gap_kl": mean("gap_kl"),
-        }
-        return found | ({"reference_kl": mean("reference_kl")} if self._config.loss.beta else {})
 
     def _wait(self) -> None:
         if self._device.type == "cuda":
@@ -241,24 +189,3 @@ def _one_order_of_sums(device: torch.device) -> Iterator[None]:
         yield
     finally:
         torch.use_deterministic_algorithms(False)
-
-
-def make_optimizer(model: Any, config: GrpoConfig) -> torch.optim.Optimizer:
-    """Return AdamW over what is trained: matrices decay, norms and biases do not."""
-    from tanren.common.optimizer import decayed_names
-
-    optim, decayed = config.optim, set(decayed_names(model))
-    named = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-    groups = [
-        {"params": [one for name, one in named.items() if name in decayed], "weight_decay": optim.weight_decay},
-        {"params": [one for name, one in named.items() if name not in decayed], "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
-    settings: dict[str, Any] = {"lr": optim.lr, "betas": (optim.beta1, optim.beta2)}
-    if optim.name == "adamw":
-        return torch.optim.AdamW(groups, **settings, fused=model.device.type == "cuda")
-    import bitsandbytes
-
-    return bitsandbytes.optim.AdamW(  # type: ignore[no-any-return]
-        groups, **settings, optim_bits=8, is_paged=optim.name.startswith("paged")
-    )
