@@ -33,6 +33,17 @@ def test_what_is_in_hand_already_is_not_drawn_again() -> None:
     assert order.drawn == 5
 
 
+def test_a_curriculum_goes_from_easy_to_hard_once() -> None:
+    difficulties = [3.0, 1.0, 2.0, 1.0, 3.0, 1.0]
+    order = PromptOrder(6, seed=1, difficulties=difficulties)
+    first, second = order.take(6), order.take(6)
+    assert [difficulties[one] for one in first] == sorted(difficulties)
+    assert [difficulties[one] for one in second] != sorted(difficulties)
+    assert {tuple(PromptOrder(6, seed, difficulties).take(3)) for seed in range(20)} > {
+        (1, 3, 5)
+    }  # equals in any order
+
+
 def test_a_state_goes_on_where_it_was() -> None:
     order = PromptOrder(7, seed=3)
     for _ in range(4):

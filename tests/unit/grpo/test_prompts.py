@@ -12,7 +12,7 @@ from tanren.common.chat import prompt_hash, render_prompt
 from tanren.common.data import PROMPT, Source, read_rows
 from tanren.common.errors import UserError
 from tanren.common.task_contract import Message, Row, Segment
-from tanren.grpo.prompts import make_prompts, prompts_sha256
+from tanren.grpo.prompts import difficulties_of, make_prompts, prompts_sha256
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -57,6 +57,14 @@ def test_a_special_token_that_the_template_does_not_write_is_text(smollm2_tokeni
     assert _make(smollm2_tokenizer, _row(("user", "what does <repo_name> mean?"))).token_ids
     with pytest.raises(UserError, match="rendered already"):
         _make(smollm2_tokenizer, _row(("user", "<|im_start|>user\nhi<|im_end|>")))
+
+
+def test_a_curriculum_needs_a_number_in_every_row(tiny_tokenizer: PreTrainedTokenizerBase) -> None:
+    easy, hard = (_make(tiny_tokenizer, _row(("user", "?"), metadata={"level": level})) for level in (1, 2.5))
+    assert difficulties_of([hard, easy], "level") == [2.5, 1.0]
+    assert difficulties_of([hard, easy], None) == []
+    with pytest.raises(UserError, match=r"data\.curriculum = 'size': row r1 has None there, .* has the numbers level"):
+        difficulties_of([hard], "size")
 
 
 def _read(folder: Path, *rows: dict[str, Any]) -> list[Row]:

@@ -12,7 +12,7 @@ from tanren.grpo.advantages import advantages_of, has_spread
 from tanren.grpo.config import GrpoConfig
 from tanren.grpo.engine import Engine, Sampling
 from tanren.grpo.prompt_order import PromptOrder
-from tanren.grpo.prompts import Prompt
+from tanren.grpo.prompts import Prompt, difficulties_of
 from tanren.grpo.rewards import Rewards
 from tanren.grpo.rollout import Rated, Rollout
 
@@ -35,7 +35,7 @@ class Collector:
         """Begin with the first prompt."""
         self._config, self._prompts, self._engine, self._sampling = config, prompts, engine, sampling
         self._rewards, self._tokenizer = rewards, tokenizer
-        self.order = PromptOrder(len(prompts), config.seed)
+        self.order = PromptOrder(len(prompts), config.seed, difficulties_of(prompts, config.data.curriculum))
         self._seconds: dict[str, float] = {}
 
     def collect(self, model: Any) -> Rollout:

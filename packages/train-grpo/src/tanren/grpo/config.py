@@ -38,6 +38,10 @@ class DataConfig(ConfigModel):
     """A file of prompts to take instead of the task pack's. JSON lines: `prompt` or `messages`, and `answer` where one is known. CSV: a
     prompt and the value of each action (`q_action_0`, ...) for each state. A task pack that is named, too, judges the completions."""
 
+    curriculum: str | None = None
+    """The key of a number in the rows' metadata: the first time through, prompts come from its lowest value to its highest, those of
+    one value in random order. Not set: all in random order."""
+
 
 class RolloutConfig(ConfigModel):
     """What is generated for one step."""

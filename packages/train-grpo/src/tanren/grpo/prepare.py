@@ -25,7 +25,7 @@ from tanren.grpo.engines import open_engine
 from tanren.grpo.loop import Loop
 from tanren.grpo.optimizer import make_optimizer
 from tanren.grpo.plan import Plan
-from tanren.grpo.prompts import Prompt, make_prompts
+from tanren.grpo.prompts import Prompt, difficulties_of, make_prompts
 from tanren.grpo.rewards import Rewards
 from tanren.grpo.trainer import GrpoTrainer
 
@@ -62,6 +62,7 @@ def prepare(plan: Plan, console: Console) -> Prepared:
             positions=getattr(shape, "max_position_embeddings", None),
             new_tokens=config.rollout.max_new_tokens,
         )
+    difficulties_of(prompts, config.data.curriculum)  # a row without its number is told before anything is written
     lengths = sorted(len(prompt.token_ids) for prompt in prompts)
     console.line(f"prompts: {lengths[0]} to {lengths[-1]} tokens, half of them up to {lengths[len(lengths) // 2]}")
     return Prepared(tokenizer, device, prompts)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 
 class PromptOrder:
     """Draws from `count` prompts by their numbers, exactly once an epoch each."""
 
-    def __init__(self, count: int, seed: int) -> None:
-        """Begin with the first epoch."""
-        self._count, self._seed = count, seed
+    def __init__(self, count: int, seed: int, difficulties: Sequence[float] = ()) -> None:
+        """Begin with the first epoch; with the prompts' `difficulties`, it goes from the lowest to the highest."""
+        self._count, self._seed, self._difficulties = count, seed, difficulties
         self._read = 0
         self._waiting: list[int] = []
         """Prompts that came again over the border of two epochs, while they were in hand: they come next."""
@@ -47,6 +47,8 @@ class PromptOrder:
         if epoch != self._epoch:
             self._order = list(range(self._count))
             random.Random(f"{self._seed}-prompts-{epoch}").shuffle(self._order)  # noqa: S311 (an order, not a secret)
+            if epoch == 0 and self._difficulties:
+                self._order.sort(key=lambda one: self._difficulties[one])
             self._epoch = epoch
         self._read += 1
         return self._order[place]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -58,6 +59,24 @@ def prompts_sha256(prompts: Sequence[Prompt]) -> str:
     for prompt in prompts:
         digest.update(repr(prompt.token_ids).encode())
     return digest.hexdigest()
+
+
+def difficulties_of(prompts: Sequence[Prompt], key: str | None) -> list[float]:
+    """Return the number that each prompt's row has under a key of its metadata; none without a key.
+
+    Raises UserError, naming the row, where there is no number.
+    """
+    if key is None:
+        return []
+    found = [prompt.row.metadata.get(key) for prompt in prompts]
+    for prompt, value in zip(prompts, found, strict=True):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            known = sorted(name for name, one in prompt.row.metadata.items() if isinstance(one, int | float))
+            raise UserError(
+                f"data.curriculum = {key!r}: row {prompt.row.id} has {value!r} there, expected a number; its metadata has the numbers "
+                f"{', '.join(known) or 'of none'}"
+            )
+    return [float(value) for value in found if value is not None]
 
 
 def _refuse(row: Row, special: Sequence[str]) -> None:
