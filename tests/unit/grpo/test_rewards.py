@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tanren.common.errors import UserError
@@ -75,6 +77,14 @@ def counts_starts(completions, rows):
     with open("starts.txt", "a") as file:
         file.write(f"{os.getpid()}\\n")
     return [float(len(row.id)) for row in rows]
+
+
+def first(completions, rows):
+    return [row.metadata["gives"][0] for row in rows]
+
+
+def second(completions, rows):
+    return [row.metadata["gives"][1] for row in rows]
 
 
 NOT_A_FUNCTION = 3
@@ -208,6 +218,25 @@ def test_a_length_penalty_falls_from_0_to_minus_1(scored: Callable[..., Scored])
     ]
     found = scored(settings, ["a"] * 5, tokens=[0, 10, 15, 30, 99])
     assert found.total == [0.0, 0.0, -0.25, -1.0, -1.0]
+
+
+_GIVEN = st.none() | st.floats(-1e6, 1e6)
+
+
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(_GIVEN, _GIVEN, st.booleans()), min_size=1, max_size=12))
+def test_a_total_is_the_weighted_sum_or_there_is_a_reason_for_none(
+    scored: Callable[..., Scored], gives: list[tuple[float | None, float | None, bool]]
+) -> None:
+    rows = [Row(f"row-{n}", (), "", "all", metadata={"gives": give[:2]}) for n, give in enumerate(gives)]
+    both = [function("first", weight=2.0), function("second", weight=-0.5)]
+    found = scored(both, [""] * len(rows), rows=rows, truncated=[cut for _, _, cut in gives])
+    for total, why, (one, two, cut) in zip(found.total, found.excluded_why, gives, strict=True):
+        assert (total is None) == (why is not None) == (cut or one is None or two is None)
+        if total is not None and one is not None and two is not None:
+            assert total == math.fsum([2.0 * one, -0.5 * two])
+        elif cut:
+            assert why == "truncated"
 
 
 # --- by action values ----------------------------------------------------------------------------------------------------
@@ -446,7 +475,7 @@ def test_a_list_that_cannot_work_is_refused_before_anything_runs(settings: list[
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("mine.py:lenght", "lenght is not there; mine.py has counts_starts, length, moody"),
+        ("mine.py:lenght", "lenght is not there; mine.py has counts_starts, first, length, moody"),
         ("mine.py:NOT_A_FUNCTION", "NOT_A_FUNCTION is a int"),
         ("no_such_module_here:f", "No module named 'no_such_module_here'"),
     ],
