@@ -35,6 +35,12 @@ class Weather:
     load: Floats
     """(96,), cooling demand in kW; 0 outside business hours."""
 
+    def __post_init__(self) -> None:
+        """Hold to what the optimum builds on: outside business hours nothing happens."""
+        hours = np.arange(HOURS) % 24
+        assert self.co2.shape == self.load.shape == (HOURS,)
+        assert not self.load[(hours < OPENING_HOUR) | (hours >= CLOSING_HOUR)].any(), "load outside business hours"
+
     @cached_property
     def decisions(self) -> tuple[int, ...]:
         """The hours, counted from the beginning, at which a decision is made: 30."""
