@@ -7,7 +7,7 @@ import io
 import sys
 from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -24,6 +24,7 @@ def tes_q(
     initial_kwh: float = 150.0,
     episodes: int = 1,
     seed: int = 0,
+    prompt: Literal["full", "short"] = "full",
 ) -> int:
     """Write a value file for the control of a thermal energy storage: states, prompts, and the exact value of each action.
 
@@ -37,6 +38,7 @@ def tes_q(
         initial_kwh: Energy in the storage when the first episode begins, 0 to 300.
         episodes: Of each weather, 30 states each. The first follows the optimum, the others begin anywhere and go astray.
         seed: Of the weathers that are made, and of the episodes that go astray.
+        prompt: The forecast hour by hour (full), or the state in five lines (short).
     """
     from .generate import generated
     from .plant import STORAGE_KWH
@@ -57,7 +59,7 @@ def tes_q(
     twice = {one.name for one in weathers if [other.name for other in weathers].count(one.name) > 1}
     if twice:
         raise UserError(f"{min(twice)}: named twice; the ids of its states would not be unique")
-    states = [state for one in weathers for state in visited(one, initial_kwh, episodes, seed)]
+    states = [state for one in weathers for state in visited(one, initial_kwh, episodes, seed, prompt)]
     text = io.StringIO(newline="")
     file = csv.writer(text, lineterminator="\n")
     values = [f"{PREFIX}{action}" for action in range(len(states[0].values))]

@@ -15,8 +15,8 @@ import numpy as np
 
 from tanren.common.task_contract import Split
 
-from .plant import Floats
-from .weather import DAYS, HOURS, Weather, make_weather
+from .plant import CLOSING_HOUR, OPENING_HOUR, Floats
+from .weather import DAYS, HOURS, Weather
 
 FIRST_DAY, LAST_DAY = 91, 304  # of the year: April to October, when an office is cooled
 YEAR = 2025
@@ -56,8 +56,8 @@ def _weather(name: str, day: int, random: np.random.Generator) -> Weather:
         co2[hours] = _grid(clouds, season, random)
         mean = max(8.0, MILD + SUMMER * season + (4 + 4 * season) * warmth)
         office = mean * _OFFICE * (1 + 0.05 * random.normal(size=len(_OFFICE)))
-        load[24 * one + 8 : 24 * one + 18] = np.clip(office, 0.0, MOST_KW)
-    return make_weather(name, begin, np.round(co2, 3), np.round(load, 3))
+        load[24 * one + OPENING_HOUR : 24 * one + CLOSING_HOUR] = np.clip(office, 0.0, MOST_KW)
+    return Weather(name, begin, np.round(co2, 3), np.round(load, 3))
 
 
 def _grid(clouds: float, season: float, random: np.random.Generator) -> Floats:

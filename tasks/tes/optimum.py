@@ -13,7 +13,7 @@ from itertools import combinations
 import numpy as np
 
 from .plant import ACTIONS, LEVELS, OUTPUT_KW, SCALE, STORAGE_KWH, Floats, advance, reward
-from .simulation import OFF, Policy, credit
+from .simulation import Policy, credit
 from .weather import DAYS, Weather
 
 DECIMALS = 9
@@ -47,8 +47,10 @@ class Optimum:
         last = Corners(ends, np.zeros(2))
         self._ahead: list[Corners] = [last] * (24 * DAYS + 1)
         for hour in reversed(range(24 * DAYS)):
-            free = hour in weather.decisions
-            self._ahead[hour] = self._best(hour, tuple(range(ACTIONS)) if free else (OFF,))
+            if hour in weather.decisions:
+                self._ahead[hour] = self._best(hour)
+            else:  # off, and without load: nothing happens
+                self._ahead[hour] = self._ahead[hour + 1]
 
     def action_values(self, hour: int, energy: float | Floats) -> Floats:
         """Return the value of each action at an hour (from the beginning) and energy (kWh), best decisions behind it.
@@ -56,8 +58,7 @@ class Optimum:
         Shape (..., 4): what follows in rewards, undiscounted, the credit for what is left included. To nine decimals, so that
         actions of the same value tie.
         """
-        values: Floats = np.stack([self._value(hour, action, np.asarray(energy)) for action in range(ACTIONS)], axis=-1)
-        return values.round(DECIMALS)
+        return np.moveaxis(self._values(hour, np.asarray(energy)), 0, -1).round(DECIMALS)
 
     def value(self, hour: int, energy: float | Floats) -> Floats:
         """Return what the best decisions reach from an hour and energy on."""
@@ -68,25 +69,25 @@ class Optimum:
 
         return lambda simulation: self.action_values(simulation.hour, simulation.energy).argmax(axis=-1)
 
-    def _value(self, hour: int, action: int, energy: Floats) -> Floats:
-        step = advance(energy, action, self.weather.load[hour], self.weather.co2[hour])
-        ahead = self._ahead[hour + 1](step.energy)
+    def _values(self, hour: int, energy: Floats) -> Floats:
+        """Return the value of each action at these energies, shape (4, ...)."""
+        actions = np.arange(ACTIONS).reshape(-1, *[1] * energy.ndim)
+        step = advance(energy, actions, self.weather.load[hour], self.weather.co2[hour])
+        found = reward(step) + self._ahead[hour + 1](step.energy)
         if hour + 1 == self.weather.end:
-            ahead = ahead + credit(self.weather, step.energy) / SCALE
-        return np.asarray(reward(step) + ahead)
+            found += credit(self.weather, step.energy) / SCALE
+        return found
 
-    def _best(self, hour: int, actions: tuple[int, ...]) -> Corners:
-        """Return the value function before an hour in which the best of these actions is taken."""
+    def _best(self, hour: int) -> Corners:
+        """Return the value function before an hour in which the best action is taken."""
         corners = [np.array([0.0, STORAGE_KWH])]
-        for action in actions:
-            gain = OUTPUT_KW * LEVELS[action] - self.weather.load[hour]
+        for level in LEVELS:
+            gain = OUTPUT_KW * level - self.weather.load[hour]
             # The corners of the hour behind, seen from before it; where the storage runs empty, and where it is full.
             corners += [self._ahead[hour + 1].at - gain, np.array([-gain, STORAGE_KWH - gain])]
         at = _distinct(np.concatenate(corners))
-        values = np.stack([self._value(hour, action, at) for action in actions])
-        at = _distinct(np.concatenate([at, *_crossings(at, values)]))
-        best = np.max([self._value(hour, action, at) for action in actions], axis=0)
-        return _without_straight(at, best)
+        at = _distinct(np.concatenate([at, *_crossings(at, self._values(hour, at))]))
+        return _without_straight(at, self._values(hour, at).max(axis=0))
 
 
 def _distinct(at: Floats) -> Floats:

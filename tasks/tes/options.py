@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -40,6 +40,9 @@ class Options(TaskOptions):
     episodes: int = Field(default=1, ge=1)
     """Episodes of each weather. The first follows the optimum; the others begin anywhere and go astray now and then."""
 
+    prompt: Literal["full", "short"] = "full"
+    """full: the forecast hour by hour, the plant and the aim, in about 1500 characters. short: the state in five lines."""
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         for split in ("train", "heldout"):
@@ -51,7 +54,7 @@ class Options(TaskOptions):
             if given and getattr(self, count) != type(self).model_fields[count].default:
                 raise ValueError(f"{count} has no effect beside {given[0]}: nothing is made then; remove it")
         made = not (self.values and self.heldout_values)
-        for name in ("initial_kwh", "episodes"):
+        for name in ("initial_kwh", "episodes", "prompt"):
             if not made and getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"{name} has no effect: all rows are those of value files; remove it")
         return self

@@ -33,6 +33,9 @@ CREDIT_HOURS = 5
 """What is left at the end saves the electricity of the hours that are lowest in CO2 on the next day: so many."""
 
 
+_OUTPUTS = OUTPUT_KW * np.array(LEVELS)
+
+
 @dataclass(frozen=True)
 class Step:
     """What happens in one hour. Each field is an array over plants."""
@@ -51,10 +54,10 @@ class Step:
 
 def advance(energy: Any, action: Any, load: Any, co2: Any) -> Step:
     """Run one hour: `energy` in kWh, `action` 0 to 3, `load` in kW, `co2` in kg for each electric kWh. They broadcast."""
-    made = OUTPUT_KW * np.asarray(LEVELS)[action]
+    made = _OUTPUTS[action]
     left = np.asarray(energy, dtype=np.float64) + made - load
     return Step(
-        energy=np.clip(left, 0.0, STORAGE_KWH),
+        energy=np.minimum(np.maximum(left, 0.0), STORAGE_KWH),
         carbon=made / COP * co2,
         served=np.minimum(load, made + energy),
         unserved=np.maximum(0.0, -left),

@@ -13,7 +13,7 @@ from tanren.common.values import VALUES_KEY, best_action
 
 from .optimum import Optimum
 from .plant import ACTIONS, STORAGE_KWH
-from .prompts import build_prompt
+from .prompts import Style, build_prompt
 from .simulation import Simulation
 from .weather import Weather
 
@@ -33,6 +33,8 @@ class State:
     """kWh in the storage."""
     values: tuple[float, ...]
     """Of each action, to be maximised."""
+    style: Style = "full"
+    """Of the prompt."""
 
     @property
     def id(self) -> str:
@@ -47,7 +49,7 @@ class State:
     @property
     def prompt(self) -> tuple[Message, ...]:
         """The turns that ask for the decision."""
-        return build_prompt(self.weather, self.hour, self.energy)
+        return build_prompt(self.weather, self.hour, self.energy, self.style)
 
     def row(self) -> Row:
         """Return the state as a row."""
@@ -65,7 +67,7 @@ def row_of(name: str, prompt: tuple[Message, ...], best: int, metadata: dict[str
     return Row(name, prompt, f"[{best}]", f"[{best}]", best, metadata)
 
 
-def visited(weather: Weather, initial_kwh: float, episodes: int, seed: int) -> Iterator[State]:
+def visited(weather: Weather, initial_kwh: float, episodes: int, seed: int, style: Style = "full") -> Iterator[State]:
     """Yield the 30 states of each episode. The first follows the optimum from `initial_kwh`.
 
     The others begin with any energy and go astray now and then; they depend on the weather's name and the seed alone.
@@ -79,7 +81,7 @@ def visited(weather: Weather, initial_kwh: float, episodes: int, seed: int) -> I
         while not simulation.done:
             energy = float(simulation.energy[0])
             values = tuple(float(one) for one in optimum.action_values(simulation.hour, energy))
-            state = State(weather, episode, simulation.hour, energy, values)
+            state = State(weather, episode, simulation.hour, energy, values, style)
             yield state
             wrong = random.random() < astray
             simulation.decide(np.array([random.integers(ACTIONS) if wrong else state.best]))

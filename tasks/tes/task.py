@@ -41,7 +41,7 @@ def rows(split: Split, options: Options) -> list[Row]:
     return [
         state.row()
         for weather in weathers
-        for state in visited(weather, options.initial_kwh, options.episodes, options.seed)
+        for state in visited(weather, options.initial_kwh, options.episodes, options.seed, options.prompt)
     ]
 
 

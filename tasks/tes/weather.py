@@ -35,6 +35,12 @@ class Weather:
     load: Floats
     """(96,), cooling demand in kW; 0 outside business hours."""
 
+    def __post_init__(self) -> None:
+        """Hold to what the optimum builds on: outside business hours nothing happens."""
+        hours = np.arange(HOURS) % 24
+        assert self.co2.shape == self.load.shape == (HOURS,)
+        assert not self.load[(hours < OPENING_HOUR) | (hours >= CLOSING_HOUR)].any(), "load outside business hours"
+
     @cached_property
     def decisions(self) -> tuple[int, ...]:
         """The hours, counted from the beginning, at which a decision is made: 30."""
@@ -78,13 +84,7 @@ def read_weather(path: Path) -> Weather:
     if faults:
         more = f"\n... and {len(faults) - MOST_FAULTS} more" if len(faults) > MOST_FAULTS else ""
         raise UserError("\n".join(faults[:MOST_FAULTS]) + more)
-    return make_weather(path.stem, times[0], np.array(columns[CO2]), np.array(columns[LOAD]))
-
-
-def make_weather(name: str, begin: datetime, co2: Floats, load: Floats) -> Weather:
-    """Return four days of weather; demand outside business hours is not to be served, and becomes 0."""
-    hours = np.arange(HOURS) % 24
-    return Weather(name, begin, co2, np.where((hours >= OPENING_HOUR) & (hours < CLOSING_HOUR), load, 0.0))
+    return Weather(path.stem, times[0], np.array(columns[CO2]), np.array(columns[LOAD]))
 
 
 def _records(path: Path) -> list[tuple[str, dict[str, str]]]:
@@ -116,6 +116,11 @@ def _take(cells: dict[str, str], times: list[datetime], columns: dict[str, list[
         if value is None or not 0 <= value <= MOST[name]:
             wrong.append(
                 f"column {name}: found {cells[name]!r}, expected a number from 0 to {MOST[name]:g} {UNITS[name]}"
+            )
+        elif name == LOAD and value > 0 and not OPENING_HOUR <= time.hour < CLOSING_HOUR:
+            wrong.append(
+                f"column {name}: found {cells[name]} at {time:%H:%M}, expected 0: outside of {OPENING_HOUR}:00 to "
+                f"{CLOSING_HOUR}:00 the heat pump is off"
             )
         values.append(0.0 if value is None else value)
     return wrong

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tanren.common.errors import UserError
@@ -75,6 +77,28 @@ def counts_starts(completions, rows):
     with open("starts.txt", "a") as file:
         file.write(f"{os.getpid()}\\n")
     return [float(len(row.id)) for row in rows]
+
+
+def terminated(completions, rows):
+    """As a scheduler does it, to all processes of a job."""
+    if not os.path.exists("terminated"):
+        open("terminated", "w").close()
+        os.kill(os.getpid(), 15)
+        time.sleep(3600)
+    return [1.0] * len(completions)
+
+
+def slow_together(completions, rows):
+    time.sleep(3600 if len(completions) > 1 else 0)
+    return [1.0]
+
+
+def first(completions, rows):
+    return [row.metadata["gives"][0] for row in rows]
+
+
+def second(completions, rows):
+    return [row.metadata["gives"][1] for row in rows]
 
 
 NOT_A_FUNCTION = 3
@@ -210,6 +234,25 @@ def test_a_length_penalty_falls_from_0_to_minus_1(scored: Callable[..., Scored])
     assert found.total == [0.0, 0.0, -0.25, -1.0, -1.0]
 
 
+_GIVEN = st.none() | st.floats(-1e6, 1e6)
+
+
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(_GIVEN, _GIVEN, st.booleans()), min_size=1, max_size=12))
+def test_a_total_is_the_weighted_sum_or_there_is_a_reason_for_none(
+    scored: Callable[..., Scored], gives: list[tuple[float | None, float | None, bool]]
+) -> None:
+    rows = [Row(f"row-{n}", (), "", "all", metadata={"gives": give[:2]}) for n, give in enumerate(gives)]
+    both = [function("first", weight=2.0), function("second", weight=-0.5)]
+    found = scored(both, [""] * len(rows), rows=rows, truncated=[cut for _, _, cut in gives])
+    for total, why, (one, two, cut) in zip(found.total, found.excluded_why, gives, strict=True):
+        assert (total is None) == (why is not None) == (cut or one is None or two is None)
+        if total is not None and one is not None and two is not None:
+            assert total == math.fsum([2.0 * one, -0.5 * two])
+        elif cut:
+            assert why == "truncated"
+
+
 # --- by action values ----------------------------------------------------------------------------------------------------
 
 
@@ -318,6 +361,16 @@ def test_code_that_takes_the_process_down_each_time_is_not_loaded_for_every_comp
     assert found.excluded_why[-1] == "moody: was not asked: the process was started 9 times by those before it"
 
 
+def test_sigterm_in_a_step_is_no_fault_of_the_reward(scored: Callable[..., Scored]) -> None:
+    assert scored(function("terminated"), ["a", "b"]).total == [1.0, 1.0]
+
+
+def test_a_batch_that_is_slow_only_together_is_told(scored: Callable[..., Scored]) -> None:
+    told = "did not answer within 0.5 s for 2 completions together, although each one alone is answered"
+    with pytest.raises(UserError, match=told):
+        scored(function("slow_together", timeout_s=0.5), ["a", "b"])
+
+
 def test_the_wrong_number_of_rewards_is_told(scored: Callable[..., Scored]) -> None:
     with pytest.raises(UserError, match="the reward 'short' returned 0 numbers for 1 completions, at row row-0"):
         scored(function("short"), ["a", "b", "c"])
@@ -338,12 +391,25 @@ def test_what_a_killed_reward_had_started_ends_with_it(scored: Callable[..., Sco
 
 
 def test_the_process_is_started_once_and_kept(folder: Path) -> None:
+    (folder / "starts.txt").unlink(missing_ok=True)
     with Rewards([function("counts_starts")], None) as rewards:
         for _ in range(3):
             assert rewards(["a"], rows_of(1)).total == [5.0]
     processes = (folder / "starts.txt").read_text().split()
     assert (len(processes), len(set(processes))) == (3, 1)
     assert not Path(f"/proc/{processes[0]}").exists()
+
+
+def test_a_process_that_died_between_two_steps_is_started_again(folder: Path) -> None:
+    (folder / "starts.txt").unlink(missing_ok=True)
+    with Rewards([function("counts_starts")], None) as rewards:
+        rewards(["a"], rows_of(1))
+        idle = int((folder / "starts.txt").read_text())
+        os.kill(idle, 9)
+        while Path(f"/proc/{idle}/stat").read_text().split()[2] != "Z":
+            time.sleep(0.01)
+        assert rewards(["a"], rows_of(1)).total == [5.0]
+    assert len(set((folder / "starts.txt").read_text().split())) == 2
 
 
 def test_prints_go_to_the_log(scored: Callable[..., Scored], folder: Path) -> None:
@@ -446,7 +512,10 @@ def test_a_list_that_cannot_work_is_refused_before_anything_runs(settings: list[
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("mine.py:lenght", "lenght is not there; mine.py has counts_starts, length, moody"),
+        (
+            "mine.py:lenght",
+            "lenght is not there; mine.py has counts_starts, first, length, moody, second, short, slow_together, spawns, terminated, text",
+        ),
         ("mine.py:NOT_A_FUNCTION", "NOT_A_FUNCTION is a int"),
         ("no_such_module_here:f", "No module named 'no_such_module_here'"),
     ],

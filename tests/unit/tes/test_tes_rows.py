@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,26 @@ def test_a_prompt_has_the_state_and_what_is_ahead_in_exact_numbers() -> None:
     assert other.prompt != at.prompt
 
 
+def test_a_short_prompt_sums_up_what_is_ahead() -> None:
+    [full, short] = (task.rows("train", Options(train_weathers=1, prompt=style)) for style in ("full", "short"))
+    assert [values_of(row) for row in full] == [values_of(row) for row in short]
+    assert len({row.prompt for row in short}) == 30
+    [turn] = short[3].prompt
+    assert turn.content.startswith(f"11:00, day 1 of 3. Stored: {short[3].metadata['energy_kwh']:.1f} of 300 kWh.")
+    loads = [float(line.split()[3]) for line in full[3].prompt[1].content.splitlines() if ":00 load " in line]
+    total = float(turn.content.split("Until 18:00: load ")[1].split()[0])
+    assert total == pytest.approx(sum(loads), abs=0.5)
+
+
+def test_recipes_name_options_that_there_are() -> None:
+    for path in sorted((ROOT / "tasks" / "tes" / "recipes").glob("*.toml")):
+        recipe = tomllib.loads(path.read_text(encoding="utf-8"))
+        assert recipe["task"]["name"] == "tes"
+        Options.model_validate(recipe["task"]["options"])
+        for reward in recipe.get("rewards", []):
+            RewardConfig.model_validate(reward)
+
+
 def test_reward_and_score_are_by_the_values_of_the_actions() -> None:
     row = task.rows("train", Options(train_weathers=1))[3]
     values = values_of(row)
@@ -81,10 +102,10 @@ def test_the_packs_reward_in_training_is_the_one_by_value() -> None:
 
 def test_a_value_file_comes_back_as_the_same_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "q.csv"
-    arguments = ["data", "tes-q", "--generate", "2", "--episodes", "2", "--out", str(out)]
+    arguments = ["data", "tes-q", "--generate", "2", "--episodes", "2", "--prompt", "short", "--out", str(out)]
     assert run_command(_main, arguments) == 0
     assert "120 states of 2 weathers; best action 0: " in capsys.readouterr().out
-    made = task.rows("train", Options(train_weathers=2, episodes=2))
+    made = task.rows("train", Options(train_weathers=2, episodes=2, prompt="short"))
     read = task.rows("train", Options(values=out))
     assert [(row.id, row.prompt, row.expected, row.group) for row in read] == [
         (row.id, row.prompt, row.expected, row.group) for row in made

@@ -1,8 +1,8 @@
 """One call for all completions of a step, and where it fails one for each: which of them is at fault.
 
-A call gets `limit` seconds. Where it raises, is too slow, dies, or returns another number of results, it is asked again
-for one completion at a time, for `limit` seconds in all (and a quarter of that for each, where it was too slow or died). So
-a call ends within twice its limit and the starts of the process in between, at most nine.
+A call gets `limit` seconds; once more where SIGTERM ended the process. Where it raises, is too slow, dies, or returns another
+number of results, it is asked again for one completion at a time, for `limit` seconds in all (and a quarter of that for each,
+where it was too slow or died). So a call ends within twice its limit and the starts of the process in between, at most nine.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from tanren.common.task_contract import Row
 from tanren.grpo.reward_process.protocol import Request
-from tanren.grpo.rewards._worker import FailedError, StoppedError, Worker
+from tanren.grpo.rewards._worker import FailedError, StoppedError, ToldToEndError, Worker
 
 SHARE = 0.25
 """Of the limit, for one completion alone: three that never end leave time for the others."""
@@ -43,8 +43,13 @@ class Call:
 
 def ask(worker: Worker, call: Call, completions: Sequence[str], rows: Sequence[Row]) -> list[Answer]:
     """Return an answer for each completion."""
+    request = _request(call, completions, rows)
     try:
-        return [_answer(one) for one in worker.ask(_request(call, completions, rows), call.limit)]
+        try:
+            results = worker.ask(request, call.limit)
+        except ToldToEndError:  # the trainer finishes its step on a scheduler's SIGTERM, so this has to be done as well
+            results = worker.ask(request, call.limit)
+        return [_answer(one) for one in results]
     except FailedError as error:
         why = str(error)
         each = SHARE * call.limit if isinstance(error, StoppedError) else call.limit
@@ -53,7 +58,8 @@ def ask(worker: Worker, call: Call, completions: Sequence[str], rows: Sequence[R
     answers = _one_by_one(worker, call, completions, rows, each)
     if call.stop and not any(answer.fault for answer in answers):
         together = f"for {len(completions)} completions together, although each one alone is answered"
-        answers[0] = Answer(fault=f"{why} {together}")
+        hint = " (is timeout_s too low?)" if each < call.limit else ""
+        answers[0] = Answer(fault=f"{why} {together}{hint}")
     return answers
 
 

@@ -29,6 +29,10 @@ class StoppedError(FailedError):
     """The call took too long, or took the process with it: the process is gone."""
 
 
+class ToldToEndError(StoppedError):
+    """SIGTERM ended the process: a scheduler sends it to all, and no code is at fault."""
+
+
 class Worker:
     """A child process that is there from `start` to `end`; `ask` starts it again where it is gone."""
 
@@ -49,6 +53,8 @@ class Worker:
 
         Raises UserError where that fails.
         """
+        if self._process is not None and self._process.poll() is not None:
+            self.end()  # it died between two calls: of nothing that it was asked
         if self._process is not None:
             return False
         child_reads, self._to = os.pipe()
@@ -82,8 +88,8 @@ class Worker:
     def ask(self, request: Request, limit: float) -> list[Any]:
         """Return the results of a call, one for each completion.
 
-        Raises StoppedError where it took longer than `limit` seconds or the process died, FailedError where the code raised
-        or gave another number of results, UserError where the process cannot be started again.
+        Raises StoppedError where it took longer than `limit` seconds or the process died (ToldToEndError: by SIGTERM),
+        FailedError where the code raised or gave another number of results, UserError where the process cannot be started again.
         """
         self.start()
         answer = self._exchange(_pickled(request), limit)
@@ -114,21 +120,28 @@ class Worker:
             self.end()
             raise StoppedError(f"did not answer within {limit:g} s") from None
         except ClosedError:
-            raise StoppedError(self._death()) from None
+            code = self._exit_code()
+            raise _death(code) from None
         except BaseException:  # Ctrl-C in between: the next answer would be taken for another question's
             self.end()
             raise
         return answer
 
-    def _death(self) -> str:
+    def _exit_code(self) -> int | None:
         assert self._process is not None, "it was just spoken to"
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(5)  # the pipe is closed a moment before the process is gone
         code = self._process.returncode
         self.end()
-        if code is None:
-            return "closed its pipe"
-        return f"died ({signal.Signals(-code).name})" if code < 0 else f"ended with exit code {code}"
+        return code
+
+
+def _death(code: int | None) -> StoppedError:
+    if code is None:
+        return StoppedError("closed its pipe")
+    if code == -signal.SIGTERM:
+        return ToldToEndError("died (SIGTERM)")
+    return StoppedError(f"died ({signal.Signals(-code).name})" if code < 0 else f"ended with exit code {code}")
 
 
 def _pickled(request: Request) -> bytes:
