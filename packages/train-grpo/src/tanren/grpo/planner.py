@@ -38,7 +38,7 @@ class GrpoPlanner:
 
         if target.device == "cpu":
             raise UserError(
-                "GRPO generates with vLLM, which needs a GPU: name the one to plan for with --gpu (H100, ...)"
+                "the plan is of a GPU that the trainer shares with vLLM: name the one to plan for with --gpu (H100, ...); on a CPU train-grpo needs no plan"
             )
         config = loaded.config
         shape = read_shape(resolve_source(config.model.name, config.model.revision))
