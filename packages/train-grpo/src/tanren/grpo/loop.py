@@ -55,8 +55,11 @@ class Loop:
                     left = (time.perf_counter() - begun) / (step - first) * (steps - step)
                     bar.report(step, f"{told(values)}  {left:.0f} s left, done about {clock(left)}")
                     every = self.config.checkpoint.every_steps
-                    if self.interruption.status is not None or (every and step % every == 0 and step < steps):
+                    if every and step % every == 0 and step < steps:
                         self._save(step)
+            # A signal may come at any time: what has been done by then is kept.
+            if self.interruption.status is not None and done and done not in self.run.checkpoint_steps():
+                self._save(done)
         finally:
             generations.close()
         return done
