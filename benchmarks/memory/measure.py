@@ -236,7 +236,7 @@ def measured(job: SftJob, model: Any, device: str) -> dict[str, Any]:
             device=device,
         )
         torch.use_deterministic_algorithms(True)
-        trainer.start_clock()
+        trainer.step_log.start_clock()
         try:
             trainer.train()
         finally:

@@ -30,10 +30,14 @@ OURS: dict[str, list[str]] = {
     "tanren-selective": ["--train.micro-batch-tokens", "16384", "--train.gradient-checkpointing", "selective"],
     "tanren-16gb": ["--train.micro-batch-tokens", "16384", "--train.gradient-checkpointing", "full"],
     "tanren-long": ["--train.micro-batch-tokens", str(LONG), "--data.max-tokens", str(LONG), "--train.rows-per-step", "1"],
-    "tanren-nf4": ["--train.micro-batch-tokens", "8192", "--model.quantisation", "nf4"],
+    "tanren-nf4": ["--train.micro-batch-tokens", "16384", "--model.quantisation", "nf4"],
+    "tanren-nf4-16gb": ["--train.micro-batch-tokens", "16384", "--model.quantisation", "nf4", "--train.gradient-checkpointing", "full"],
+    "tanren-nf4-plain": ["--train.micro-batch-tokens", "8192", "--model.quantisation", "nf4", "--train.layers", "plain"],
+    "tanren-fp8": ["--train.micro-batch-tokens", "16384", "--model.quantisation", "fp8"],
+    "tanren-fp8-16gb": ["--train.micro-batch-tokens", "16384", "--model.quantisation", "fp8", "--train.gradient-checkpointing", "full"],
     "tanren-plain": ["--train.micro-batch-tokens", "8192", "--train.layers", "plain", "--train.gradient-checkpointing", "full"],
 }  # fmt: skip
-PEERS = ("trl-1x16", "trl-8x2-liger", "unsloth-8x2", "unsloth-packing")
+PEERS = ("trl-1x16", "trl-8x2-liger", "unsloth-8x2", "unsloth-packing", "unsloth-packing-4bit")
 
 
 def main() -> int:
@@ -90,7 +94,8 @@ def ours(name: str, folder: Path, rows: Path, steps: int, scratch: Path) -> dict
     counted = [event for event in events if event["kind"] == "step"][WARM_UP:]
     tokens, seconds = sum(step["tokens"] for step in counted), sum(step["seconds"] for step in counted)
     memory = json.loads((out / "summary.json").read_text())["training_memory"]
-    said = [line for line in (out / "log.txt").read_text().splitlines() if "layers:" in line or "attention:" in line]
+    told = ("layers:", "attention:", "fp8 costs")
+    said = [line for line in (out / "log.txt").read_text().splitlines() if any(words in line for words in told)]
     return {
         "tokens": tokens,
         "seconds": seconds,

@@ -17,6 +17,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "trl-8x2-liger": {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 2, "use_liger_kernel": True},
     "unsloth-8x2": {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 2},
     "unsloth-packing": {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "packing": True},
+    "unsloth-packing-4bit": {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "packing": True},
 }
 WARM_UP = 3
 
@@ -40,7 +41,11 @@ def main(name: str, folder: str, rows: str, steps: str) -> None:
         from unsloth import FastLanguageModel
 
         model, _ = FastLanguageModel.from_pretrained(
-            folder, max_seq_length=MOST, dtype=torch.bfloat16, load_in_4bit=False, use_exact_model_name=True
+            folder,
+            max_seq_length=MOST,
+            dtype=torch.bfloat16,
+            load_in_4bit=name.endswith("4bit"),
+            use_exact_model_name=True,
         )
         model = FastLanguageModel.get_peft_model(model, **lora, use_gradient_checkpointing="unsloth")
     else:

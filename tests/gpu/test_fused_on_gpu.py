@@ -118,6 +118,26 @@ def test_the_norm_and_its_gradient(dtype: str, tokens: int, width: int) -> None:
     _agree(dtype, operations.rms_norm, x, weight, EPS)
     _agree(dtype, operations.rms_norm_backward, dy, x, weight, EPS, residual)
 
+    def behind(dy: Any, x: Any, weight: Any) -> Any:
+        dx, y = operations.rms_norm_backward(dy, x, weight, EPS, None, 16)
+        assert dx.shape == (tokens, width + 16)
+        return dx[:, :width], y  # what is behind is left unwritten
+
+    _agree(dtype, behind, dy, x, weight)
+
+
+@pytest.mark.parametrize("dtype", LIMITS)
+@pytest.mark.parametrize("rank", [0, 1, 8, 40])
+@pytest.mark.parametrize(("tokens", "width"), [(1, 64), (129, 96), (300, 2560), (17, 8192), (5, 9000)])
+def test_what_a_projection_adds_and_the_norm_of_the_sum(dtype: str, rank: int, tokens: int, width: int) -> None:
+    random = _Random(dtype)
+    made, low = random.product(tokens, (width,), (rank,), 16)
+    if low.up is not None:
+        low = operations.Low(low.values, low.up.t().contiguous().t(), low.ranks, low.widths)  # as a `Stack` lays it out
+    x, weight = random.normal(tokens, width), random.normal(width)
+    _agree(dtype, operations.add, x, made, low)
+    _agree(dtype, operations.add_norm, x, made, low, weight, EPS)
+
 
 @pytest.mark.parametrize("dtype", LIMITS)
 @pytest.mark.parametrize("room", [0, 16])
@@ -163,14 +183,14 @@ def test_the_gated_mlp_and_the_gradients_of_its_adapters(
     random = _Random(dtype)
     gate_up, low = random.product(tokens, (width, width), ranks[:2], room)
     _agree(dtype, operations.swiglu, gate_up, low)
-    e, down = (random.normal(tokens, ranks[2]), random.normal(ranks[2], width)) if ranks[2] else (None, None)
+    e = random.normal(tokens, 9 + ranks[2])[:, 9:] if ranks[2] else None
 
     def backward(*arguments: Any) -> Any:
         d_gate_up, *others = partial(operations.swiglu_backward, room=room)(*arguments)
         assert d_gate_up.shape == (tokens, 2 * width + room)
         return (d_gate_up[:, : 2 * width], *others)
 
-    _agree(dtype, backward, random.normal(tokens, width), e, down, gate_up, low)
+    _agree(dtype, backward, random.normal(tokens, width), e, gate_up, low)
 
 
 @pytest.mark.parametrize("dtype", LIMITS)

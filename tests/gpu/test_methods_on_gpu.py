@@ -83,11 +83,15 @@ def run(tmp_path: Path) -> Run:
     return train
 
 
-@pytest.mark.parametrize("quantisation", ["nf4", "int8"])
+@pytest.mark.parametrize("quantisation", ["nf4", "int8", "fp8"])
 def test_adapters_on_quantised_layers_learn_as_those_on_16_bits(run: Run, quantisation: str) -> None:
-    _needs("bitsandbytes")
+    if quantisation != "fp8":
+        _needs("bitsandbytes")
+    elif torch.cuda.is_available() and torch.cuda.get_device_capability() < (8, 9):
+        pytest.skip("no 8-bit matrix units")
     plain, _ = run("plain")
     found, said = run("quantised", "--model.quantisation", quantisation)
+    assert f"layers: {'the library' if quantisation == 'int8' else 'fused (proven'}" in said
     assert f"{quantisation}: 14 linear layers in" in said
     assert found["last_loss"] < 0.85 * found["first_loss"]
     assert found["last_loss"] == pytest.approx(plain["last_loss"], rel=0.1)

@@ -105,12 +105,16 @@ def test_gradients_pass_the_frozen_layers_also_after_an_evaluation(quantisation:
         torch.testing.assert_close(gradient, right[name], rtol=1e-3, atol=1e-4 * float(right[name].abs().max()))
 
 
-@needs_bitsandbytes
 @pytest.mark.parametrize(
-    ("quantisation", "said"), [("nf4", "14 linear layers in 4 bits"), ("int8", "14 linear layers in 8 bits")]
+    ("quantisation", "said", "layers"),
+    [
+        pytest.param("nf4", "14 linear layers in 4 bits", "fused", marks=needs_bitsandbytes),
+        pytest.param("int8", "14 linear layers in 8 bits", "plain", marks=needs_bitsandbytes),
+        ("fp8", "14 linear layers in 8 bits", "fused"),
+    ],
 )
 def test_a_run_on_quantised_layers_says_it_records_it_and_resumes_bit_for_bit(
-    work: Path, train_sft: Command, capsys: pytest.CaptureFixture[str], quantisation: str, said: str
+    work: Path, train_sft: Command, capsys: pytest.CaptureFixture[str], quantisation: str, said: str, layers: str
 ) -> None:
     named = (
         "tiny.toml",
@@ -118,6 +122,10 @@ def test_a_run_on_quantised_layers_says_it_records_it_and_resumes_bit_for_bit(
         "1",
         "--model.quantisation",
         quantisation,
+        "--train.layers",
+        layers,
+        "--lora.dropout",
+        "0.0" if layers == "fused" else "0.1",
         "--train.max-steps",
         "4",
         "--checkpoint.every-steps",
@@ -128,10 +136,17 @@ def test_a_run_on_quantised_layers_says_it_records_it_and_resumes_bit_for_bit(
     assert said in printed
     assert "embeddings, norms, output head in" in printed
     assert "inputs will be cast" not in printed
+    assert f"layers: {'fused (proven' if layers == 'fused' else 'the library'}" in printed
+    assert ("fp8 costs, on the first rows" in printed) == (quantisation == "fp8")
     run = work / "run"
     for path in (run / "environment.json", run / "adapter" / "provenance.json"):
         recorded = json.loads(path.read_text(encoding="utf-8"))
         assert recorded.get("model", recorded.get("base_model"))["quantisation"] == quantisation
+    events = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    costs = [event for event in events if event["kind"] == "quantisation_cost"]
+    assert [set(one) - {"kind", "time"} for one in costs] == (
+        [{"tokens", "hidden", "loss_before", "loss_after"}] if quantisation == "fp8" else []
+    )
     trained = {weight.dtype for weight in _adapter(run).values()}
     assert trained == {torch.float32}
     expected, weights = steps_of(run), (run / "adapter" / "adapter_model.safetensors").read_bytes()

@@ -45,24 +45,41 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 
 @pytest.fixture
 def adapted(one_thread: None) -> MakeModel:
-    """Return a function that gives an architecture with adapters; the same call gives the same values."""
+    """Return a function that gives an architecture with adapters; the same call gives the same values.
 
-    def make(architecture: str, settings: dict[str, Any] | None = None, **lora: Any) -> Any:
+    `change`: what is done with the base model before it gets its adapters.
+    """
+
+    def make(
+        architecture: str,
+        settings: dict[str, Any] | None = None,
+        change: Callable[[Any], None] | None = None,
+        **lora: Any,
+    ) -> Any:
         values = COMMON | ARCHITECTURES[architecture] | (settings or {})
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(7)
             config = AutoConfig.for_model(values.pop("model_type"), **values)
             base = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
             base.set_attn_implementation(registered_name("sdpa"))
+            # Fresh norms are 1, biases and B are 0: nobody would notice that they are left out.
+            _disturb(base)
+            if change is not None:
+                change(base)
+            base.requires_grad_(False)
             adapter: dict[str, Any] = {"r": 4, "lora_alpha": 6, "target_modules": ALL} | lora
             model: Any = get_peft_model(base, LoraConfig(**adapter))
-            # Fresh norms are 1, biases and B are 0: nobody would notice that they are left out.
-            for parameter in model.parameters():
-                parameter.data += torch.randn(parameter.shape) * 0.1
+            _disturb(model)
         model.train()
         return model
 
     return make
+
+
+def _disturb(model: Any) -> None:
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data += torch.randn(parameter.shape) * 0.1
 
 
 @dataclass(frozen=True)

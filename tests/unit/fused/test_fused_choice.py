@@ -29,14 +29,34 @@ def _full(adapted: MakeModel) -> Any:
     return adapted("qwen3").get_base_model().requires_grad_(True)
 
 
-def _quantised(_: MakeModel) -> Any:
+def _int8(_: MakeModel) -> Any:
     from tanren.common.plan.trace import quantise
 
     with torch.device("meta"):
         model = tiny_model("tiny-qwen3", torch.float32)
-        quantise(model, "nf4")
+        quantise(model, "int8")
         model.set_attn_implementation(registered_name("sdpa"))
         return get_peft_model(model, LoraConfig(target_modules=["q_proj"]))
+
+
+def _of_another_kind(adapted: MakeModel) -> Any:
+    class Own(torch.nn.Linear):
+        """Nobody knows what it computes."""
+
+    model = adapted("qwen3")
+    model.get_base_model().model.layers[1].mlp.up_proj.base_layer.__class__ = Own
+    return model
+
+
+def _of_several_forms(adapted: MakeModel) -> Any:
+    class StandIn(torch.nn.Linear):
+        """As the planner puts one in the place of bitsandbytes' layers."""
+
+        stands_for = "nf4"
+
+    model = adapted("qwen3")
+    model.get_base_model().model.layers[1].mlp.up_proj.base_layer.__class__ = StandIn
+    return model
 
 
 def _two_adapters(adapted: MakeModel) -> Any:
@@ -63,7 +83,9 @@ REFUSED: dict[str, tuple[Callable[[MakeModel], Any], str]] = {
     "rank 65": (lambda adapted: adapted("qwen3", r=65), "its adapters have a rank over 64"),
     "experts": (_moe, "Qwen3MoeForCausalLM is none of LlamaForCausalLM"),
     "full": (_full, "it has no adapters"),
-    "quantised": (_quantised, "a projection is of the kind"),
+    "int8": (_int8, "the product of int8 weights rounds its inputs to 8 bits as well"),
+    "another kind of layer": (_of_another_kind, "a projection is of the kind Own"),
+    "several forms": (_of_several_forms, "its projections are kept in several forms (nf4, plain)"),
     "two adapters": (_two_adapters, "its adapters are not plain LoRA"),
     "merged": (_merged, "its adapters are not plain LoRA"),
     "not packed": (_unpacked, "its attention does not take packed samples"),

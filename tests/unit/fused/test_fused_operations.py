@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from tanren.common.fused._operations import (
     Heads,
     Low,
+    add,
+    add_norm,
     cross_entropy_,
     rms_norm,
     rms_norm_backward,
@@ -80,11 +82,28 @@ def test_the_norm_and_its_gradient_past_the_residual(tokens: int, width: int, se
     expected = _normed(exact, weight)
     (gradient,) = torch.autograd.grad(expected, exact, dy.double())
     _same(rms_norm(x, weight, EPS), expected)
-    dx, y = rms_norm_backward(dy, x, weight, EPS, residual)
     # a tiny row has a large gradient: measured against the largest
     scale = max(1.0, float(gradient.abs().max()))
-    _same(dx / scale, (gradient + residual.double()) / scale)
-    _same(y, expected)
+    for past, room in ((residual, 0), (residual, 16), (None, 3)):
+        dx, y = rms_norm_backward(dy, x, weight, EPS, past, room)
+        assert dx.shape == (tokens, width + room)
+        whole = gradient if past is None else gradient + past.double()
+        _same(dx[:, :width] / scale, whole / scale)
+        _same(y, expected)
+
+
+@given(st.integers(1, 9), st.integers(1, 40), RANKS, ROOMS, SEEDS)
+def test_what_a_projection_adds_is_summed_with_its_adapter_and_normed(
+    tokens: int, width: int, rank: int, room: int, seed: int
+) -> None:
+    random = _Random(seed, room)
+    x, made, weight = random.normal(tokens, width), random.normal(tokens, width + room)[:, :width], random.normal(width)
+    low = random.low(tokens, (width,), (rank,))
+    expected = x.double() + _adapted(made.double(), low, _bs(low))
+    _same(add(x, made, low), expected)
+    total, y = add_norm(x, made, low, weight, EPS)
+    assert torch.equal(total, add(x, made, low))
+    assert torch.equal(y, rms_norm(total, weight, EPS))
 
 
 @given(
@@ -154,8 +173,8 @@ def test_the_gated_mlp_and_the_gradients_of_three_adapters(
     expected = torch.autograd.grad(result, wanted, dy.double())
 
     _same(swiglu(gate_up, low), act)
-    e, down = (dy @ b, a) if down_rank else (None, None)
-    made = swiglu_backward(dy @ weight, e, down, gate_up, low, room)
+    e = dy @ b if down_rank else None
+    made = swiglu_backward(dy @ weight + dy @ b @ a, e, gate_up, low, room)
     assert made[0].shape == (tokens, 2 * width + room)
     found = (made[0][:, : 2 * width], *made[1:])
     assert [one is not None for one in found] == [True, *(rank > 0 for rank in (down_rank, gate_rank, up_rank))]
@@ -191,22 +210,24 @@ def test_on_tensors_without_data_the_same_shapes_and_dtypes_are_made(ranks: tupl
     tokens, width, rank = 5, 12, 3
     random = _Random(1)
     low = random.low(tokens, (width, width), ranks)
-    gate_up, d_act, e, down = (
-        random.normal(*shape) for shape in ((tokens, 2 * width), (tokens, width), (tokens, rank), (rank, width))
-    )
+    gate_up, d_act, e = (random.normal(*shape) for shape in ((tokens, 2 * width), (tokens, width), (tokens, rank)))
     heads = Heads(2, 1, 6, random.normal(6), random.normal(6), EPS)
     qkv, cos = random.normal(tokens, heads.width), random.normal(tokens, 6)
     qkv_low = random.low(tokens, heads.widths, (*ranks, 0))
     for device in ("cpu", "meta"):
-        on = [one.to(device, torch.bfloat16) for one in (gate_up, d_act, e, down, qkv, cos)]
-        lows = [_moved(one, device) for one in (low, qkv_low)]
-        rotated = rotate(on[4], lows[1], on[5], on[5], heads)
+        on = [one.to(device, torch.bfloat16) for one in (gate_up, d_act, e, qkv, cos)]
+        lows = [_moved(one, device) for one in (low, qkv_low, random.low(tokens, (width,), ranks[:1]))]
+        rotated = rotate(on[3], lows[1], on[4], on[4], heads)
         made = [
             swiglu(on[0], lows[0]),
-            *swiglu_backward(on[1], on[2], on[3], on[0], lows[0], 16),
+            *swiglu_backward(on[1], on[2], on[0], lows[0], 16),
             *rotated,
-            rotate_backward(rotated, on[4], lows[1], on[5], on[5], heads, 16),
+            rotate_backward(rotated, on[3], lows[1], on[4], on[4], heads, 16),
+            rms_norm(on[1], on[1][0], EPS),
+            add(on[1], on[1], lows[2]),
+            *add_norm(on[1], on[1], lows[2], on[1][0], EPS),
             *rms_norm_backward(on[1], on[1], on[1][0], EPS, on[1]),
+            *rms_norm_backward(on[1], on[1], on[1][0], EPS, None, 16),
             cross_entropy_(on[1].clone(), torch.zeros(tokens, dtype=torch.int64, device=device)),
         ]
         forms_made = [None if one is None else (one.shape, one.dtype) for one in made]

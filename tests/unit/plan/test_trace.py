@@ -61,7 +61,8 @@ def test_lora_is_counted_in_float32_with_two_states_and_a_count_for_each_matrix(
     [
         ("tiny-qwen3", "plain", "none"),
         ("tiny-qwen3-moe", "plain", "none"),
-        ("tiny-qwen3-moe", "auto", "none"),  # the loss in parts, after the library's layers
+        ("tiny-qwen3-moe", "auto", "none"),  # the loss in parts, after the library's layers and grouped experts
+        ("tiny-gpt-oss", "auto", "full"),
         ("tiny-qwen3", "plain", "full"),
         ("tiny-qwen3", "fused", "none"),
         ("tiny-qwen3", "fused", "selective"),
@@ -143,6 +144,26 @@ def test_the_peak_is_remembered_with_its_categories() -> None:
     assert account.largest == 5120
 
 
+def test_grouped_experts_take_no_merged_weights(job: MakeJob) -> None:
+    lora = {"rank": 8, "target_modules": ["q_proj"], "target_parameters": ["experts.gate_up_proj", "experts.down_proj"]}
+    kept = {}
+    for experts in ("plain", "grouped"):
+        planned = job("builtin:tiny-qwen3-moe", [64], lora=lora, train={"experts": experts, "layers": "plain"})
+        kept[experts] = _alive_after_forward(planned, Load((64,), 8), Choice(64, "none"))
+    merged = 2 * 2 * 4 * (128 + 64) * 64  # 2 layers, 2 bytes, 4 experts, gate and up of 2 x 64 and down of 64 by 64
+    assert kept["plain"] - kept["grouped"] > merged
+
+
+def test_products_of_adapters_on_grouped_experts_are_counted(job: MakeJob) -> None:
+    flops = []
+    for experts in ([], ["experts.gate_up_proj", "experts.down_proj"]):
+        lora = {"rank": 8, "target_modules": ["q_proj"], "target_parameters": experts}
+        flops.append(job("builtin:tiny-qwen3-moe", [64], lora=lora).trace(Choice(64, "none")).flops)
+    # 2 layers, 2 experts a token, rank 8. Of gate and up: into the adapter, its two gradients, into it from above; of down: into
+    # and out of it, its B's gradient, into it from above. What the gate's kernels do in passing is bound by memory: not counted.
+    assert flops[1] - flops[0] == 2 * 2 * (2 * 64) * 8 * (64 + 64 + 64 + 128 + 4 * 64)
+
+
 @pytest.mark.parametrize("layers", ["plain", "fused"])
 def test_checkpointing_takes_less_and_computes_more(job: MakeJob, wide: str, layers: str) -> None:
     planned = job(wide, train={"layers": layers})
@@ -168,9 +189,9 @@ def test_fused_layers_keep_what_their_backward_pass_cannot_make_anew(job: MakeJo
         "full": 1024,
     }
     for mode, elements in expected.items():
-        # and once a token: cosines and sines of the positions (2 x 128), the last norm's input in float32 (2 x 1024), the
-        # gradient of its result (1024), which is made with the loss
-        by_hand = 2 * tokens * (layers * elements + 2 * 128 + 3 * 1024)
+        # and once a token: cosines and sines of the positions (2 x 128), the last norm's input (1024), the gradient of
+        # its result (1024), which is made with the loss
+        by_hand = 2 * tokens * (layers * elements + 2 * 128 + 2 * 1024)
         if mode != "full":
             by_hand += 4 * tokens * layers * 8  # the attention's sum of exponents in float32, 8 heads
         found = _alive_after_forward(planned, Load((tokens,), 200), Choice(tokens, mode))

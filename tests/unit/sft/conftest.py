@@ -32,6 +32,17 @@ def make() -> MakeSample:
     return sample
 
 
+@pytest.fixture(params=["at once", "late"])
+def reading(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Read the figures of a step at once, as on the CPU, or while the next one runs, as on a GPU."""
+    from tanren.sft.trainer import SftTrainer
+
+    when: str = request.param
+    if when == "late":
+        monkeypatch.setattr(SftTrainer, "_reads_late", lambda _, optimizer: optimizer.defaults["fused"])
+    return when
+
+
 @pytest.fixture
 def trainer_in() -> Callable[..., AbstractContextManager[SftTrainer]]:
     """Return a function that makes a trainer of a tiny model in a folder; its settings are sections of a recipe.

@@ -89,6 +89,10 @@ def test_experts_of_a_named_layer_are_reached_and_no_others() -> None:
             {"lora": {"dora": True}, "model": {"quantisation": "int8"}},
             "lora.dora cannot be had with model.quantisation = int8",
         ),
+        (
+            {"lora": {"dora": True}, "model": {"quantisation": "fp8"}},
+            "lora.dora cannot be had with model.quantisation = fp8",
+        ),
     ],
 )
 def test_adapters_that_cannot_be_had_are_refused_in_the_plan(sections: dict[str, Any], told: str) -> None:

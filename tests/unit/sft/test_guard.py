@@ -40,6 +40,7 @@ def _weights(trainer: SftTrainer) -> torch.Tensor:
     return torch.cat([weight.detach().flatten() for weight in trainer._own_model.parameters()])
 
 
+@pytest.mark.usefixtures("reading")
 def test_a_loss_that_is_no_number_stops_before_the_update_and_names_the_row(
     tmp_path: Path, steps: Steps, make: MakeSample, trainer_in: MakeTrainer
 ) -> None:
@@ -67,6 +68,7 @@ def test_a_loss_that_is_no_number_stops_before_the_update_and_names_the_row(
     assert isinstance(dumped[0]["text"], str)
 
 
+@pytest.mark.usefixtures("reading")
 def test_a_rate_that_is_absurd_ends_in_a_stop_that_blames_the_weights(
     tmp_path: Path, steps: Steps, trainer_in: MakeTrainer
 ) -> None:
@@ -81,6 +83,7 @@ def test_a_rate_that_is_absurd_ends_in_a_stop_that_blames_the_weights(
     assert all(step["loss"] == step["loss"] for step in logged)
 
 
+@pytest.mark.usefixtures("reading")
 def test_a_gradient_that_is_no_number_stops_before_the_update(
     tmp_path: Path, steps: Steps, trainer_in: MakeTrainer
 ) -> None:
@@ -115,15 +118,26 @@ def test_a_loss_far_above_its_running_median_stops_after_patience() -> None:
     assert _faults([*calm, 90.0, 90.0], spike_factor=0) == []
 
 
-def test_a_spike_in_training_stops_with_its_batch(tmp_path: Path, make: MakeSample, trainer_in: MakeTrainer) -> None:
+@pytest.mark.usefixtures("reading")
+@pytest.mark.parametrize("after", [0, 2])
+def test_a_spike_in_training_stops_with_its_batch_and_without_its_update(
+    tmp_path: Path, make: MakeSample, trainer_in: MakeTrainer, after: int
+) -> None:
     learned, other = make([10, 20, 30, 40], row_id="same"), make([99, 98, 97, 96], row_id="strange")
-    steps = Steps(TrainingSamples.of([learned, other]), [[[0]]] * 14 + [[[0, 1]]])
-    with (
-        trainer_in(tmp_path, steps, train={"spike_factor": 3.0, "spike_patience": 1}) as trainer,
-        pytest.raises(FoundWantingError, match=r"step 15: the loss is .*The largest loss has row strange"),
-    ):
-        trainer.train()
-    assert len(read_steps(tmp_path / "metrics.jsonl")) == 14
+    samples = TrainingSamples.of([learned, other])
+    weights = []
+    for name, end in (("calm", 0), ("spike", 1)):
+        (tmp_path / name).mkdir()
+        steps = Steps(samples, [[[0]]] * 14 + ([[[0, 1]]] + [[[0]]] * after) * end)
+        with trainer_in(tmp_path / name, steps, train={"spike_factor": 3.0, "spike_patience": 1}) as trainer:
+            if end:
+                with pytest.raises(FoundWantingError, match=r"step 15: the loss is .*The largest loss has row strange"):
+                    trainer.train()
+            else:
+                trainer.train()
+            weights.append(_weights(trainer))
+    assert len(read_steps(tmp_path / "spike" / "metrics.jsonl")) == 14
+    assert torch.equal(*weights)
 
 
 def test_a_checkpoint_keeps_what_the_guard_remembers(tmp_path: Path, steps: Steps, trainer_in: MakeTrainer) -> None:

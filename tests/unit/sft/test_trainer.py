@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -58,6 +59,32 @@ def test_training_without_clipping_logs_its_gradient_norm_too(
     clipped, free = (read_steps(tmp_path / name / "metrics.jsonl") for name in ("clipped", "free"))
     assert [event["loss"] for event in free] == [event["loss"] for event in clipped]
     assert [event["grad_norm"] for event in free] == pytest.approx([event["grad_norm"] for event in clipped])
+
+
+def test_figures_read_while_the_next_step_runs_are_the_same(
+    tmp_path: Path, steps: Steps, make: MakeSample, trainer_in: MakeTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings: dict[str, Any] = {
+        "checkpoint": {"every_steps": 3},
+        "validation": {"every_steps": 2},
+        "train": {"log_every": 2},
+    }
+    for name in ("at once", "late"):
+        (tmp_path / name).mkdir()
+        if name == "late":
+            monkeypatch.setattr(SftTrainer, "_reads_late", lambda _, optimizer: optimizer.defaults["fused"])
+        with trainer_in(tmp_path / name, steps, validated=[make([10, 20, 30])], **settings) as trainer:
+            trainer.train()
+    runs = [
+        [
+            {key: value for key, value in event.items() if "second" not in key and key != "time"}
+            for event in map(json.loads, (tmp_path / name / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+            if event["kind"] in {"step", "validation"}
+        ]
+        for name in ("at once", "late")
+    ]
+    assert [event["step"] for event in runs[0] if event["kind"] == "step"] == [2, 3, 4]  # each checkpoint begins anew
+    assert runs[0] == runs[1]
 
 
 def test_checkpoints_are_written_whole_and_the_newest_kept(
@@ -148,7 +175,7 @@ def test_a_step_with_few_tokens_to_learn_stands_out(tmp_path: Path, make: MakeSa
     steps = Steps(TrainingSamples.of([rich, rich, poor]), [[[0]], [[1]], [[2]]])
     lines: list[str] = []
     with trainer_in(tmp_path, steps, said=lines) as trainer:
-        trainer.bar = Bar(trainer._console, None, None, 3, "step")
+        trainer.step_log.bar = Bar(trainer._console, None, None, 3, "step")
         trainer.train()
     assert [event["supervised_share"] for event in read_steps(tmp_path / "metrics.jsonl")] == [0.95, 0.95, 0.1]
     marked = [line for line in "".join(lines).splitlines() if "% learned" in line]

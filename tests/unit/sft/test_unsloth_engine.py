@@ -79,6 +79,7 @@ def test_a_model_whose_packed_samples_see_one_another_is_refused() -> None:
     ("sections", "told"),
     [
         ({"model": {"quantisation": "int8"}}, "cannot have model.quantisation = int8"),
+        ({"model": {"quantisation": "fp8"}}, "cannot have model.quantisation = fp8"),
         ({"lora": {"dora": True}}, "cannot have lora.dora"),
         ({"lora": {"target_parameters": ["mlp.experts.down_proj"]}}, "cannot have lora.target_parameters"),
         ({"train": {"gradient_checkpointing": "selective"}}, "cannot have train.gradient_checkpointing = selective"),

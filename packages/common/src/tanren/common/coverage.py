@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tanren.common.config import LoraConfig
+from tanren.common.config import AUTO, Experts, LoraConfig
 from tanren.common.console import Console
 from tanren.common.errors import UserError
 from tanren.common.lora import attach_adapter
@@ -70,13 +70,15 @@ def say_coverage(model: PeftModel, lora: LoraConfig, console: Console) -> None:
     check_coverage(coverage, lora)
 
 
-def check_before_loading(source: ModelSource, lora: LoraConfig) -> None:
+def check_before_loading(source: ModelSource, lora: LoraConfig, experts: Experts = AUTO) -> None:
     """Put the adapter on the model's shape, without weights, and check what it reaches: seconds, whatever the model's size.
 
-    Raises UserError where that is not what was asked for, or the adapter cannot be put on this model.
+    Raises UserError where that is not what was asked for, or the adapter cannot be put on this model, or its experts cannot
+    be computed as they are named to be.
     """
     import torch
 
+    from tanren.common.experts import choose_experts
     from tanren.common.plan.trace import empty_model, read_shape
 
     model = empty_model(read_shape(source), torch.float32)
@@ -87,7 +89,9 @@ def check_before_loading(source: ModelSource, lora: LoraConfig) -> None:
         linear = tuple(name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear))
         _all_found(lora.target_modules, names, linear, "lora.target_modules")
     with model.device:
-        check_coverage(coverage_of(attach_adapter(model, lora)), lora)
+        adapted = attach_adapter(model, lora)
+    check_coverage(coverage_of(adapted), lora)
+    choose_experts(adapted, experts, proven=False)
 
 
 def coverage_of(model: PeftModel) -> Coverage:

@@ -17,6 +17,10 @@ def check_effects(loaded: Loaded[GrpoConfig]) -> tuple[str, ...]:
             "train.micro_batch_tokens and train.gradient_checkpointing = auto: train-grpo does not choose them itself; `tanren "
             "plan --for train-grpo --fit` tells values for a GPU: write them"
         )
+    if config.model.quantisation == "fp8":
+        raise UserError(
+            "model.quantisation = fp8 has not been tried with generation from the trained model; take nf4 or int8, or leave it at none"
+        )
     off_policy = train.updates_per_step > 1
     clips = "train.updates_per_step = 1: the policy that learns is the one that sampled, so no ratio differs from 1"
     idle = [

@@ -13,6 +13,7 @@ from tanren.common.config import (
     CheckpointConfig,
     Checkpointing,
     ConfigModel,
+    Experts,
     GenerationConfig,
     Layers,
     LoraConfig,
@@ -137,6 +138,10 @@ class TrainConfig(ConfigModel):
 
     layers: Layers = "auto"
     """How the layers are computed (docs/speed.md). auto: fused on a GPU where the model can have it."""
+
+    experts: Experts = "auto"
+    """How the fused experts of a mixture are computed, in generation, too. grouped: one product for all experts, and the adapters beside
+    the weights; plain: the library's. auto: grouped where the model can have it."""
 
     gradient_checkpointing: Literal[Checkpointing, "auto"] = "none"
     """Recompute activations in the backward pass: of no layer, of every second one (selective), of all (full). auto: as for

@@ -102,6 +102,7 @@ def _run(
     from tanren.common.adapter import attach_lora, save_adapter
     from tanren.common.chat import template_hash
     from tanren.common.coverage import say_coverage
+    from tanren.common.experts import choose_experts
     from tanren.common.fused import choose_route
     from tanren.grpo.ground import describe_ground
     from tanren.grpo.prepare import make_loop, open_rewards
@@ -122,6 +123,9 @@ def _run(
         model = attach_lora(loaded, config.lora, config.seed)
     say_coverage(model, config.lora, console)
     assert config.train.gradient_checkpointing != AUTO, "checked before"
+    experts = choose_experts(model, config.train.experts)
+    if experts is not None:
+        console.line(experts.line())
     route = choose_route(model, config.train.layers, config.train.gradient_checkpointing, prepared.device.device)
     console.line(route.line())
     with open_rewards(plan, run.path / REWARDS_LOG) as rewards, watch_for_interruption(console) as interruption:

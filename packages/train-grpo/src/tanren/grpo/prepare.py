@@ -50,7 +50,7 @@ def prepare(plan: Plan, console: Console) -> Prepared:
     check_optimizer(config.optim, device.device)
     require_bitsandbytes(config.model.quantisation)
     with console.phase("check what the adapter reaches", "without weights"):
-        check_before_loading(plan.source, config.lora)
+        check_before_loading(plan.source, config.lora, config.train.experts)
     with console.phase("load tokenizer", loading(plan.source)):
         tokenizer = load_tokenizer(plan.source, config.model.chat_template)
     shape = read_shape(plan.source).config.get_text_config()

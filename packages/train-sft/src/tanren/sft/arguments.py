@@ -42,7 +42,7 @@ def training_arguments(config: SftConfig, run: RunDirectory, *, device: str, ste
         adam_beta1=optim.beta1,
         adam_beta2=optim.beta2,
         max_grad_norm=optim.max_grad_norm,
-        logging_steps=config.train.log_every,
+        logging_strategy="no",  # StepLog reports
         logging_nan_inf_filter=False,  # a NaN stops the run (training_step), it is not averaged away
         save_strategy="no",  # RunCallback asks for checkpoints
         eval_on_start=True,  # `SftTrainer.evaluate` knows what is due

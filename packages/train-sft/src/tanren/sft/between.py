@@ -39,6 +39,10 @@ class BetweenSteps:
     validation: Validation | None = None
     step_evaluation: StepEvaluation | None = None
 
+    def due(self, step: int) -> bool:
+        """Whether there is anything to do after `step`."""
+        return any(one is not None and one.due(step) for one in (self.validation, self.step_evaluation))
+
     def run(self, model: torch.nn.Module, loss_of: LossOf, step: int) -> Asked:
         """Do what is due after `step` (0: before the first), and what a run that was stopped here left undone."""
         validation, evaluation = self.validation, self.step_evaluation

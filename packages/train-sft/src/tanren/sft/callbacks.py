@@ -1,4 +1,4 @@
-"""What is asked for after each optimizer step: a log line, a validation, a checkpoint, the end."""
+"""What is asked for after each optimizer step: a validation, a checkpoint, the end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class RunCallback(TrainerCallback):
 
     def __init__(self, config: SftConfig, interruption: Interruption, until: int | None = None) -> None:
         """Remember what to watch; stop after step `until`."""
-        self._every, self._validate_every = config.checkpoint.every_steps, config.validation.every_steps
+        self._every = config.checkpoint.every_steps
         self._interruption, self._until = interruption, until
 
     def on_step_end(
@@ -29,8 +29,4 @@ class RunCallback(TrainerCallback):
             control.should_evaluate = True  # `SftTrainer.evaluate` knows what is due
             if self._every and state.global_step % self._every == 0 and state.global_step < state.max_steps:
                 control.should_save = True
-        may_save = control.should_save or (self._validate_every and state.global_step % self._validate_every == 0)
-        if may_save or control.should_training_stop:
-            # The steps since the last logged one: a resumed run begins to count anew at its checkpoint.
-            control.should_log = True
         return control

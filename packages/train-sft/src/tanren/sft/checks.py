@@ -117,6 +117,10 @@ def _check_method(loaded: Loaded[SftConfig]) -> tuple[str, ...]:
         raise UserError(
             f"model.quantisation = {config.model.quantisation} keeps frozen weights in fewer bits, and train.method = full freezes none: take one"
         )
+    if config.train.experts == "grouped":
+        raise UserError(
+            "train.experts = grouped leaves the experts' own weights as they are, and train.method = full trains them: take one"
+        )
     if config.train.engine == "unsloth":
         raise UserError(
             "train.engine = unsloth trains adapters here; with train.method = full write train.engine = native"
@@ -133,6 +137,7 @@ def _check_unsloth(loaded: Loaded[SftConfig]) -> tuple[str, ...]:
             config.model.quantisation == "int8",
             "8-bit models take another path through it, which has not been tried",
         ),
+        "model.quantisation = fp8": (config.model.quantisation == "fp8", "it loads its weights its own way"),
         "lora.dora": (config.lora.dora, "its fused kernels leave DoRA out"),
         "lora.target_parameters": (bool(config.lora.target_parameters), "it packs samples of dense models alone"),
         f"train.gradient_checkpointing = {config.train.gradient_checkpointing}": (
@@ -144,6 +149,7 @@ def _check_unsloth(loaded: Loaded[SftConfig]) -> tuple[str, ...]:
             "its layers are made before parents could be merged into them",
         ),
         "train.layers = fused": (config.train.layers == "fused", "it has layers of its own"),
+        "train.experts": (config.train.experts != "auto", "it computes experts its own way"),
         "train.attention": (config.train.attention != "auto", "it attends by itself"),
         "train.neftune_alpha": (config.train.neftune_alpha > 0, "noise has not been tried in its forward pass"),
     }
@@ -164,6 +170,11 @@ def _check_adapter(config: SftConfig) -> None:
         raise UserError(
             "lora.dora cannot be had with model.quantisation = int8: PEFT 0.21 loses the layers' scales when it reads them on a "
             "CPU, and on a GPU it has not been tried; take nf4, or write lora.dora = false"
+        )
+    if config.lora.dora and config.model.quantisation == "fp8":
+        raise UserError(
+            "lora.dora cannot be had with model.quantisation = fp8: PEFT reads the lengths of the weights, which are kept as bytes and "
+            "scales; take nf4, or write lora.dora = false"
         )
     if not config.lora.target_parameters:
         return

@@ -15,6 +15,7 @@ from tanren.common.config import (
     CheckpointConfig,
     Checkpointing,
     ConfigModel,
+    Experts,
     GenerationConfig,
     Layers,
     LoraConfig,
@@ -149,6 +150,11 @@ class TrainConfig(ConfigModel):
     layers: Layers = "auto"
     """How the layers are computed. fused: ours, with fewer passes over memory, for Llama, Mistral, Qwen2 and Qwen3 with LoRA, held
     against the library's on the model before step 1; plain: the library's. auto: fused on a GPU where the model can have it."""
+
+    experts: Experts = "auto"
+    """How the fused experts of a mixture are computed. grouped: ours, one product for all experts and the adapters beside the weights,
+    held against the library's on the model before step 1; plain: the library's, which merges adapters into all experts in every pass.
+    auto: grouped where the model can have it."""
 
     gradient_checkpointing: Literal[Checkpointing, "auto"] = "none"
     """Recompute activations in the backward pass instead of keeping them: none; selective (of fused layers the MLP's gate and up,

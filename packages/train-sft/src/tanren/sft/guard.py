@@ -43,17 +43,23 @@ class Guard:
         """Take up the state of a checkpoint."""
         self.state = GuardState(**values)
 
+    def limit(self) -> float:
+        """Return the loss, in nats per token, above which the next step ends the run."""
+        return self._spike() if self.state.above + 1 >= self._config.spike_patience else math.inf
+
+    def _spike(self) -> float:
+        """Return the loss above which the next step counts as a spike."""
+        before, factor = self.state.losses, self._config.spike_factor
+        return factor * statistics.median(before) if factor and len(before) >= LEAST else math.inf
+
     def fault_of_loss(self, loss: float) -> str | None:
         """Note a step's loss (nats per token); return what is wrong with it, if anything is."""
         if not math.isfinite(loss):
             return f"the loss is {loss}"
-        before, factor = self.state.losses, self._config.spike_factor
+        before, factor, spike, fault = self.state.losses, self._config.spike_factor, self._spike(), loss > self.limit()
         self.state.losses = [*before, loss][-WINDOW:]
-        if not factor or len(before) < LEAST or loss <= factor * statistics.median(before):
-            self.state.above = 0
-            return None
-        self.state.above += 1
-        if self.state.above < self._config.spike_patience:
+        self.state.above = self.state.above + 1 if loss > spike else 0
+        if not fault:
             return None
         limit = f"{factor:g} times the median of the {len(before)} steps before ({statistics.median(before):.4f})"
         return f"the loss is {loss:.4f}, above {limit}, in {self.state.above} steps in a row (train.spike_factor, train.spike_patience)"

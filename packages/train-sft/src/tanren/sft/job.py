@@ -106,7 +106,7 @@ def _run(
 
     plan = settled.plan
     begun = time.time()
-    loaded = load_base(plan, prepared.device, console)
+    loaded = load_base(plan, prepared.device, prepared.samples, console)
     attention = choose_attention(plan, loaded, console)
     template = template_hash(prepared.tokenizer)
     environment = describe_ground(plan, prepared, attention, loaded, template) | {"memory_plan": settled.record()}

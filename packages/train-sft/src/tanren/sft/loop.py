@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import gc
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +65,17 @@ def _validation(samples: Sequence[Sample], plan: Plan, budget: int, steps: int) 
     return Validation(samples, plan.config.validation, budget=budget, steps=steps) if len(samples) else None
 
 
+@contextmanager
+def what_is_there_not_collected() -> Iterator[None]:
+    """Leave what is in memory now out of garbage collections: each walked through the whole model, 0.15 s while a GPU waited."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
 def train(
     trainer: SftTrainer, settled: Settled, console: Console, checkpoint: Path | None = None, *, probe: bool = True
 ) -> Mapping[str, Any]:
@@ -79,8 +92,12 @@ def train(
             if probe and done < steps:
                 with console.phase("probe"):
                     trainer.probe(done)
-            with console.phase("train", f"{steps} steps"), console.bar("train", steps, "step") as trainer.bar:
-                trainer.start_clock()
+            with (
+                console.phase("train", f"{steps} steps"),
+                console.bar("train", steps, "step") as trainer.step_log.bar,
+                what_is_there_not_collected(),
+            ):
+                trainer.step_log.start_clock()
                 trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     finally:
         torch.use_deterministic_algorithms(False)

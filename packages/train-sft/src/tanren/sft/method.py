@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from tanren.common.chain import same_base
 from tanren.common.console import Console
 from tanren.common.coverage import say_coverage
 from tanren.common.errors import UserError
+from tanren.common.fp8 import first_rows
 from tanren.common.models.load import LoadedModel, load_model
 from tanren.common.models.merging import with_parents
 from tanren.common.run import RunDirectory
@@ -24,29 +26,33 @@ from tanren.sft.unsloth_trainer import UnslothTrainer
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from tanren.common.chat import Sample
     from tanren.common.models.device import DevicePlan
 
 
-def load_base(plan: Plan, device: DevicePlan, console: Console) -> LoadedModel:
+def load_base(plan: Plan, device: DevicePlan, samples: Sequence[Sample], console: Console) -> LoadedModel:
     """Load the model that is trained, with its parents merged and as the recipe quantises it, and say what is to be said.
 
-    Raises UserError where the parents were trained on another base.
+    What fp8 costs is measured on the first `samples`. Raises UserError where the parents were trained on another base.
     """
     quantisation, parents = plan.config.model.quantisation, plan.parents(device.dtype)
+    batch = first_rows(samples) if quantisation == "fp8" else None
     with console.phase("load model", plan.source.name):
         if plan.config.train.engine == "unsloth":
             loaded = load_with_unsloth(plan, device)
         else:
             # Parents are merged into 16- or 32-bit weights, always; what quantises comes after.
-            loaded = load_model(plan.source, device, "none" if parents else quantisation)
+            loaded = load_model(plan.source, device, "none" if parents else quantisation, batch)
     if plan.parent is not None:
         differing = same_base(plan.parent.base, loaded.provenance)
         if differing:
             raise UserError(f"model.parent {plan.config.model.parent!r} was trained on another base model: {differing}")
         with console.phase("merge parents", ", ".join(plan.parent.lines())):
-            loaded = with_parents(loaded, parents, device, quantisation)
+            loaded = with_parents(loaded, parents, device, quantisation, batch)
     for note in loaded.notes:
         console.line(note)
+    if loaded.cost:
+        console.record("quantisation_cost", dict(loaded.cost))
     return loaded
 
 

@@ -64,6 +64,7 @@ def job_for(plan: Plan, samples: Sequence[Sample], target: Target) -> SftJob:
         quantisation=quantisation,
         method=method,
         layers=config.train.layers,
+        experts=config.train.experts,
         device=target.device,
     )
 

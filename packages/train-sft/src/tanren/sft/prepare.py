@@ -61,8 +61,12 @@ def prepare(plan: Plan, console: Console) -> Prepared:
     check_optimizer(config.optim, device.device)
     if config.train.method == "lora":
         require_bitsandbytes(config.model.quantisation)
+        if config.model.quantisation == "fp8":
+            from tanren.common.fp8 import require_fp8_here
+
+            require_fp8_here(device)
         with console.phase("check what the adapter reaches", "without weights"):
-            check_before_loading(plan.source, config.lora)
+            check_before_loading(plan.source, config.lora, config.train.experts)
     with console.phase("load tokenizer", loading(plan.source)):
         tokenizer = load_tokenizer(plan.source, config.model.chat_template)
     _check_template(plan, template_hash(tokenizer))

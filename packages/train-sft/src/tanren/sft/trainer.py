@@ -4,10 +4,13 @@
    the mean over the step's supervised tokens, so the packing does not change it.
 2. `_get_train_sampler` keeps the order that the plan laid out.
 3. `create_scheduler` gives every step, the first too, a learning rate above 0; `get_decay_parameter_names` names matrices.
-4. `_get_grad_norm` stands between the backward pass and the optimizer: a gradient that is no number stops the run there.
-5. `evaluate` does what is due after a step: the validation loss, a few generated answers; `_run_epoch` heeds its stop.
+4. `_get_grad_norm` stands between the backward pass and the optimizer: what is no number is not written into the weights.
+   A GPU leaves out such an update by itself, so that the host need not wait for it: it reads the figures while the next
+   step runs, and stops the run then.
+5. `evaluate` does what is due after a step: the validation loss, a few generated answers; `_run_epoch` heeds its stop, and
+   gives the loop a list of weights to empty instead of the model (`Listed`).
 6. `_save_checkpoint` writes aside and renames, keeps what the loop itself remembers, and deletes old checkpoints by number.
-7. `log` writes full-precision numbers to the run's metrics instead of rounded ones to the terminal.
+7. `log` says nothing: steps are reported by the run's own log (`StepLog`), in full precision.
 """
 
 from __future__ import annotations
@@ -26,14 +29,14 @@ from transformers import PrinterCallback, Trainer
 
 from tanren.common.chat import Sample
 from tanren.common.config import AUTO
-from tanren.common.console import Bar, Console
+from tanren.common.console import Console
 from tanren.common.coverage import say_gradients
+from tanren.common.experts import choose_experts
 from tanren.common.fused import choose_route
 from tanren.common.interruption import Interruption
 from tanren.common.optimizer import decayed_names
 from tanren.common.run import RunDirectory, folder_written_aside
 from tanren.common.schedule import rate_factor
-from tanren.common.times import clock
 from tanren.common.tracking import Tracker
 from tanren.common.untouched import untouched
 from tanren.sft.arguments import StepDataset, collate, training_arguments
@@ -41,10 +44,12 @@ from tanren.sft.between import BetweenSteps
 from tanren.sft.callbacks import RunCallback
 from tanren.sft.config import SftConfig
 from tanren.sft.guard import Guard
+from tanren.sft.listed import Listed
 from tanren.sft.loss import packed_loss
 from tanren.sft.noise import EmbeddingNoise
-from tanren.sft.pace import Pace
 from tanren.sft.packing import MicroBatch, Step, Steps
+from tanren.sft.reading import Reading, hold_back
+from tanren.sft.step_log import StepLog
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -81,17 +86,14 @@ class SftTrainer(Trainer):
         self.between = BetweenSteps(config, console, tracker, interruption, validation, step_evaluation)
         self._guard = Guard(run, config.train, lambda ids: str(tokenizer.decode(list(ids))))
         self._noise = EmbeddingNoise(model, config.train.neftune_alpha) if config.train.neftune_alpha else None
-        self._pace = Pace(steps)
+        self.step_log = StepLog(steps, config.train.log_every, console, tracker, device)
         self._trained: list[torch.nn.Parameter] = []
-        self._losses: list[float] = []
-        self._work: list[tuple[int, int]] = []
-        """Tokens, and those learned, of the steps since the last logged one."""
         self._loss = torch.zeros(())
         """Of the present step, on the device."""
         self._step: Step | None = None
-        self._clock = time.perf_counter()
+        self._reading: Reading | None = None
+        """Of a step whose figures are still to be read."""
         self._save_to = run.checkpoints
-        self.bar: Bar | None = None
         self.prepare_model(model, device)
         super().__init__(
             model=model,
@@ -135,7 +137,8 @@ class SftTrainer(Trainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
         """Run the micro-batches of one optimizer step; return the mean loss over the step's supervised tokens."""
-        del num_items_in_batch
+        del model, num_items_in_batch
+        model = self._own_model
         if not model.training:  # it walks through thousands of modules
             model.train()
         step: Step = inputs["step"]
@@ -143,7 +146,6 @@ class SftTrainer(Trainer):
         first = self._step is None  # of this process: what it compiles takes its time, so each pass is told
         self._step = step
         supervised = step.supervised
-        self._work.append((step.tokens, supervised))
         for index, micro_batch in enumerate(step.micro_batches, start=1):
             begun = time.perf_counter()
             total += self._backward(model, micro_batch, supervised)
@@ -152,8 +154,11 @@ class SftTrainer(Trainer):
                 told = f"{micro_batch.tokens} tokens, {time.perf_counter() - begun:.1f} s"
                 count = len(step.micro_batches)
                 self._console.line(f"step {self.state.global_step + 1}: micro-batch {index} of {count}, {told}")
-            if self.bar is not None:
-                self.bar.advance(self.state.global_step + index / len(step.micro_batches))
+            if index == 1:  # the GPU has work now: the step before can be read and reported
+                self._settle()
+                self.step_log.report()
+            if self.step_log.bar is not None:
+                self.step_log.bar.advance(self.state.global_step + index / len(step.micro_batches))
         if self.state.global_step == 0:
             say_gradients(self.tensors_with_gradients(model), self._console)
         self._loss = total
@@ -170,7 +175,7 @@ class SftTrainer(Trainer):
 
         with untouched(model):
             model.train()
-            self._pace.probe(done, run_pass, self._console, twice=self.args.device.type == "cuda")
+            self.step_log.pace.probe(done, run_pass, self._console, twice=self.args.device.type == "cuda")
 
     def _backward(self, model: torch.nn.Module, micro_batch: MicroBatch, supervised: int) -> torch.Tensor:
         """Add a micro-batch's share of the step's gradient; return its share of the loss, detached."""
@@ -198,25 +203,54 @@ class SftTrainer(Trainer):
             self._trained = list(self.tensors_with_gradients(model).values())
         return self.accelerator.clip_grad_norm_(self._trained, norm)
 
-    def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> float:
-        """Read loss and norm together, before the optimizer uses the gradients: a GPU is waited for once in a step."""
+    def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
+        """Take loss and norm together, before the optimizer uses the gradients; read them now, or while a GPU goes on."""
         if grad_norm is None:  # no clipping was asked for
             grad_norm = self._clipped(model, math.inf)
-        found = torch.as_tensor(super()._get_grad_norm(model, grad_norm=grad_norm))  # type: ignore[no-untyped-call]
-        loss, norm = torch.stack((self._loss, found.to(self._loss))).tolist()
-        fault = self._guard.fault_of_loss(loss)
-        if fault is not None:
-            self._stop(fault, loss)
-        if not math.isfinite(norm):
-            self._stop(f"the gradient's norm is {norm}", loss, norm)
-        self._losses.append(loss)
-        return float(norm)
-
-    def _stop(self, fault: str, loss: float, norm: float | None = None) -> NoReturn:
-        """Write the dump of the step that has gone wrong, and end the run."""
-        model, step = self._own_model, self._step
+        found, step = torch.as_tensor(grad_norm).to(self._loss), self._step
         assert step is not None
-        facts = {"step": self.state.global_step + 1, "loss": loss, "lr": self._get_learning_rate(), "grad_norm": norm}
+        number, optimizer = self.state.global_step + 1, self._torch_optimizer
+        if self._reads_late(optimizer):
+            hold_back(optimizer, self._loss, found, self._guard.limit())
+            self._reading = Reading.take(step, number, self._get_learning_rate(), self._loss, found)
+        else:
+            self._reading = Reading.take(step, number, self._get_learning_rate(), self._loss, found)
+            self._settle()
+        return found
+
+    @property
+    def _torch_optimizer(self) -> torch.optim.Optimizer:
+        made = getattr(self.optimizer, "optimizer", self.optimizer)  # accelerate wraps it
+        assert isinstance(made, torch.optim.Optimizer), "the loop runs with one"
+        return made
+
+    def _reads_late(self, optimizer: torch.optim.Optimizer) -> bool:
+        """Whether the device itself can hold back an update, so that the host reads the step's figures later."""
+        fused = isinstance(optimizer, torch.optim.AdamW) and bool(optimizer.defaults["fused"])
+        return fused and self.args.device.type == "cuda"
+
+    def _settle(self) -> None:
+        """Read the step whose figures were left for later; end the run if it has gone wrong."""
+        reading, self._reading = self._reading, None
+        if reading is None:
+            return
+        loss, norm = reading.read()
+        fault = self._guard.fault_of_loss(loss)
+        if fault is None and not math.isfinite(norm):
+            fault = f"the gradient's norm is {norm}"
+        if fault is not None:
+            self._stop(fault, reading, loss, norm)
+        self.step_log.note(reading, loss, norm)
+
+    def _report_all(self) -> None:
+        """Bring the log up to the present step: before anything but the next step is done."""
+        self._settle()
+        self.step_log.report(now=True)
+
+    def _stop(self, fault: str, reading: Reading, loss: float, norm: float) -> NoReturn:
+        """Write the dump of the step that has gone wrong, and end the run."""
+        model = self._own_model
+        facts = {"step": reading.number, "loss": loss, "lr": reading.lr, "grad_norm": norm}
 
         model.eval()  # without dropout: the figure is the row's own
 
@@ -224,21 +258,28 @@ class SftTrainer(Trainer):
             with torch.no_grad():
                 return float(self.micro_batch_loss(model, MicroBatch((sample,))))
 
-        raise self._guard.stop(fault, step, facts, loss_of)
+        raise self._guard.stop(fault, reading.step, facts, loss_of)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Do what is due after this step, or before the first; at the start of a resumed run, what was left undone."""
         del args, kwargs
-        asked = self.between.run(self._own_model, self.micro_batch_loss, self.state.global_step)
+        step = self.state.global_step
+        due = self.between.due(step)
+        if self._reading is None:
+            self.step_log.report()
+        if due or step == self.state.max_steps:
+            self._report_all()
+        asked = self.between.run(self._own_model, self.micro_batch_loss, step)
         self.control.should_save |= asked.save
         self.control.should_training_stop |= asked.stop
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, {})
-        self.start_clock()
+        if due or self._step is None:  # the library's preparations are no step's
+            self.step_log.start_clock()
         return {}
 
     def _run_epoch(self, **kwargs: Any) -> None:  # type: ignore[override]  # called with names alone
         if not self.control.should_training_stop:  # by the validation at the start of a resumed run
-            super()._run_epoch(**kwargs)  # type: ignore[no-untyped-call]
+            super()._run_epoch(**kwargs | {"model": Listed(self._own_model)})  # type: ignore[no-untyped-call]
 
     def prepare_model(self, model: PeftModel | PreTrainedModel, device: str) -> None:
         """Choose how the model is computed, keeping as little for the backward pass as the recipe says, and say it."""
@@ -246,6 +287,10 @@ class SftTrainer(Trainer):
         assert train.gradient_checkpointing != AUTO, "the plan chooses before there is a model"
         # With deterministic algorithms torch would fill every new tensor first, a pass over memory for each; nothing is read unwritten.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        experts = choose_experts(model, train.experts)
+        if experts is not None:
+            self._console.line(experts.line())
+            self._console.record("experts", {"grouped": experts.grouped, "why": experts.why})
         route = choose_route(model, train.layers, train.gradient_checkpointing, device)
         self._console.line(route.line())
         self._console.record(
@@ -261,46 +306,15 @@ class SftTrainer(Trainer):
         return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Record the steps since the last logged one, in full precision."""
-        del start_time
-        if "loss" not in logs or not self._losses:  # the Trainer's closing summary: the run writes its own
-            return
-        done = self.state.global_step
-        seconds = time.perf_counter() - self._clock
-        tokens, supervised = (sum(counts) for counts in zip(*self._work, strict=True))
-        values = {
-            "step": done,
-            "loss": sum(self._losses) / len(self._losses),
-            "grad_norm": float(logs["grad_norm"]),
-            "lr": float(logs["learning_rate"]),
-            "tokens": tokens,
-            "supervised_tokens": supervised,
-            "supervised_share": supervised / tokens,
-            "seconds": seconds,
-            "tokens_per_second": tokens / seconds,
-        }
-        self._losses, self._work = [], []
-        self._console.record("step", values)
-        self._tracker.log_step(done, values)
-        if self.bar is not None:
-            self._pace.note(tokens, seconds)
-            left = self._pace.left(done)
-            facts = f"loss {values['loss']:.4f}  lr {values['lr']:.2e}  {values['tokens_per_second']:.0f} tokens/s"
-            usual = self._pace.supervised_share
-            if not usual / 2 <= values["supervised_share"] <= usual * 2:
-                facts += f"  {100 * values['supervised_share']:.0f} % learned (the run: {100 * usual:.0f} %)"
-            self.bar.report(done, f"{facts}  {left:.0f} s left, done about {clock(left)}")
-        self.start_clock()
-
-    def start_clock(self) -> None:
-        """Begin to time the next step now."""
-        self._clock = time.perf_counter()
+        """Say nothing."""
+        del logs, start_time
 
     def _get_output_dir(self, trial: Any) -> str:
         del trial
         return str(self._save_to)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        self._report_all()
         step = self.state.global_step
         with (
             self._console.phase("save checkpoint", f"step {step}"),
@@ -314,7 +328,7 @@ class SftTrainer(Trainer):
             state = {"guard": asdict(self._guard.state), "between": self.between.state()}
             (self._save_to / LOOP).write_text(json.dumps(state), encoding="utf-8")
         self._run.keep_checkpoints(self.config.checkpoint.keep, also=self.between.kept)
-        self.start_clock()
+        self.step_log.start_clock()
 
     def restore(self, checkpoint: Path) -> None:
         """Give the model the weights of a checkpoint."""

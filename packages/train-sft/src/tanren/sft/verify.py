@@ -125,7 +125,7 @@ def _train(
     own = Console(stream=console.stream, started=console.started)
     metrics = MetricsWriter(folder.metrics)
     own.attach(metrics)
-    loaded = load_base(plan, prepared.device, own)
+    loaded = load_base(plan, prepared.device, prepared.samples, own)
     attention = choose_attention(plan, loaded, own)
     template = template_hash(prepared.tokenizer)
     check_same_ground(run, describe_ground(plan, prepared, attention, loaded, template), own, SAME_ON_RESUME)

@@ -16,10 +16,12 @@ Checkpointing = Literal["none", "selective", "full"]
 """How much of a layer is computed again in the backward pass."""
 Layers = Literal["auto", "fused", "plain"]
 """How a model's layers are computed in training (tanren.common.fused)."""
+Experts = Literal["auto", "grouped", "plain"]
+"""How a layer's fused experts are computed in training (tanren.common.experts)."""
 AttentionKernel = Literal["flash_attention_4", "flash_attention_2", "varlen", "sdpa", "eager"]
 """Attention kernels of training (tanren.common.attention)."""
-Quantisation = Literal["none", "nf4", "int8"]
-"""Of frozen linear layers: as they are, or in 4 or 8 bits as bitsandbytes keeps them."""
+Quantisation = Literal["none", "nf4", "int8", "fp8"]
+"""Of frozen linear layers: as they are, in 4 or 8 bits as bitsandbytes keeps them, or in 8-bit floating point."""
 Method = Literal["lora", "full"]
 """What is trained: an adapter, or all parameters."""
 
@@ -40,8 +42,10 @@ class ModelConfig(ConfigModel):
     """Precision in which the model computes. auto: bfloat16 where the chip multiplies it natively, else float32."""
 
     quantisation: Quantisation = "none"
-    """Of the frozen linear layers, by bitsandbytes: nf4 (4 bits, QLoRA, arXiv:2305.14314, scales quantised too) or int8 (LLM.int8(),
-    arXiv:2208.07339). Embeddings, norms, the output head and fused experts stay as they are."""
+    """Of the frozen linear layers: nf4 (4 bits, QLoRA, arXiv:2305.14314, scales quantised too) or int8 (LLM.int8(), arXiv:2208.07339) by
+    bitsandbytes, for memory; fp8 (float8_e4m3fn, one scale for each output, inputs rounded as well) for speed, on a GPU of compute
+    capability 8.9 or newer; what it costs in accuracy is measured and said. Embeddings, norms, the output head and fused experts stay as
+    they are."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: the first CUDA device where one is usable, else the CPU."""

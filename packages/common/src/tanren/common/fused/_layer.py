@@ -14,7 +14,8 @@ import torch
 
 from tanren.common.fused._operations import (
     Heads,
-    Low,
+    add,
+    add_norm,
     rms_norm,
     rms_norm_backward,
     rotate,
@@ -58,17 +59,41 @@ class MlpParts:
     down: Projections
 
 
+@dataclass(frozen=True)
+class Branch:
+    """What attention or an MLP adds to the stream x: added where the sum is normed next, in one pass over memory."""
+
+    made: torch.Tensor
+    """As `by` returned it, its adapter still to be multiplied by B."""
+    by: Projections
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The hidden states between the parts of a layer: x, (tokens, width), and what is still to be added to it."""
+
+    x: torch.Tensor
+    branch: Branch | None = None
+
+
 class _BeforeAttention(torch.autograd.Function):
-    """x -> query, key, value, and x itself: so its gradient past the attention is added in the norm's own pass."""
+    """The stream -> query, key, value, and the sum itself: so its gradient past the attention is added in the norm's own pass."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: torch.Tensor, parts: AttentionParts, cos: torch.Tensor, sin: torch.Tensor, *_: torch.Tensor
+        ctx: Any,
+        x: torch.Tensor,
+        made: torch.Tensor | None,
+        by: Projections | None,
+        parts: AttentionParts,
+        cos: torch.Tensor,
+        sin: torch.Tensor,
+        *_: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        normed = rms_norm(x, parts.norm.weight, parts.norm.eps)
-        qkv, low = parts.qkv(normed)
+        x, normed = _normed(x, made, by, parts.norm)
+        qkv, low = parts.qkv.parts(parts.qkv(normed))
         query, key, value = rotate(qkv, low, cos, sin, parts.heads)
-        ctx.parts = parts
+        ctx.parts, ctx.by = parts, by
         # Without norms the results are not needed again; their low-rank values alone would hold them in memory.
         kept = (qkv, low.values) if parts.heads.query_norm is not None else (None, _own(low.values))
         ctx.save_for_backward(x, *kept, cos, sin)
@@ -79,117 +104,185 @@ class _BeforeAttention(torch.autograd.Function):
         dq, dk, dv, residual = gradients
         x, qkv, values, cos, sin = ctx.saved_tensors
         parts: AttentionParts = ctx.parts
-        low = parts.qkv.low_of(values)
-        dqkv = rotate_backward((dq, dk, dv), qkv, low, cos, sin, parts.heads, parts.qkv.room)
-        d_low = parts.qkv.gradient_of_low(dqkv)
-        d_bs = parts.qkv.gradients_of_b(dqkv, low)
+        norm, projections = parts.norm, parts.qkv
+        dqkv = rotate_backward((dq, dk, dv), qkv, projections.low(values), cos, sin, parts.heads, projections.room)
+        projections.complete(dqkv)
+        d_bs = projections.gradients_of_b(dqkv, values)
+        dx, d_made = None, None
         if ctx.needs_input_grad[0]:
-            above = parts.qkv.gradient_of_input(dqkv, d_low)
-            dx, normed = rms_norm_backward(above, x, parts.norm.weight, parts.norm.eps, residual)
+            above = projections.gradient_of_input(dqkv)
+            dx, d_made, normed = _summed_backward(above, x, norm, residual, ctx.by)
         else:
-            dx, normed = None, rms_norm(x, parts.norm.weight, parts.norm.eps)
-        return dx, None, None, None, *parts.qkv.gradients(normed, d_low, d_bs)
+            normed = rms_norm(x, norm.weight, norm.eps)
+        return dx, d_made, None, None, None, None, *projections.gradients(normed, dqkv, d_bs)
 
 
 class _AfterAttention(torch.autograd.Function):
-    """The output projection and the residual: x + project(attended)."""
+    """The output projection."""
 
     @staticmethod
-    def forward(ctx: Any, attended: torch.Tensor, x: torch.Tensor, out: Projections, *_: torch.Tensor) -> torch.Tensor:
-        low = out.low(attended)
+    def forward(ctx: Any, attended: torch.Tensor, out: Projections, *_: torch.Tensor) -> torch.Tensor:
+        made = out(attended)
         ctx.out = out
-        ctx.save_for_backward(attended, low.values)
-        return _added(x, attended, out, low)
+        ctx.save_for_backward(attended, _own(out.parts(made)[1].values))
+        return made
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Gradients:
-        (dy,) = gradients
+        (d_made,) = gradients
         attended, values = ctx.saved_tensors
         out: Projections = ctx.out
-        d_low = out.gradient_of_low(dy)
-        found = out.gradients(attended, d_low, out.gradients_of_b(dy, out.low_of(values)))
-        d_attended = out.gradient_of_input(dy, d_low)
-        return d_attended, dy if ctx.needs_input_grad[1] else None, None, *found
+        found = out.gradients(attended, d_made, out.gradients_of_b(d_made, values))
+        return out.gradient_of_input(d_made), None, *found
 
 
 class _Mlp(torch.autograd.Function):
-    """x + down(silu(gate(normed x)) * up(normed x)).
+    """The stream -> the sum, and down(silu(gate(its norm)) * up(its norm)).
 
     `need`: the result is needed; of a recomputation nobody reads it.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, parts: MlpParts, keep: Kept, need: bool, *_: torch.Tensor) -> torch.Tensor:
-        ctx.parts = parts
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        made: torch.Tensor,
+        by: Projections,
+        parts: MlpParts,
+        keep: Kept,
+        need: bool,
+        *_: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        ctx.parts, ctx.by = parts, by
         if not need:
             assert keep == "input", "what is computed again is not kept"
+            x = add(x, *by.parts(made))
             ctx.save_for_backward(x, None, None, None)
-            return torch.empty_like(x)
-        gate_up, low = _gate_up(x, parts)
-        act = swiglu(gate_up, low)
-        down_low = parts.down.low(act)
+            return x, _unread(x, parts.down.out + parts.down.room)
+        x, normed = _normed(x, made, by, parts.norm)
+        gate_up, low = parts.gate_up.parts(parts.gate_up(normed))
+        result = parts.down(swiglu(gate_up, low))
         kept = (gate_up, low.values) if keep == "gate_up" else (None, None)
-        ctx.save_for_backward(x, *kept, None if keep == "input" else down_low.values)
-        return _added(x, act, parts.down, down_low)
+        down_values = None if keep == "input" else _own(parts.down.parts(result)[1].values)
+        ctx.save_for_backward(x, *kept, down_values)
+        return x, result
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Gradients:
+        residual, d_made = gradients
+        x, gate_up, values, down_values = ctx.saved_tensors
+        parts: MlpParts = ctx.parts
+        down, norm = parts.down, parts.norm
+        if gate_up is None:
+            gate_up, low = parts.gate_up.parts(parts.gate_up(rms_norm(x, norm.weight, norm.eps)))
+        else:
+            low = parts.gate_up.low(values)
+        if down.room and down_values is None:
+            down_values = down.parts(down(swiglu(gate_up, low)))[1].values
+        d_act = down.gradient_of_input(d_made)
+        e = d_made[:, down.out : down.out + sum(down.ranks)] if down.room else None
+        d_gate_up, d_down_a, *d_bs = swiglu_backward(d_act, e, gate_up, low, parts.gate_up.room)
+        del d_act, gate_up
+        parts.gate_up.complete(d_gate_up)
+        above = parts.gate_up.gradient_of_input(d_gate_up)
+        dx, d_branch, normed = _summed_backward(above, x, norm, residual, ctx.by)
+        found = parts.gate_up.gradients(normed, d_gate_up, d_bs)
+        found += down.scaled(d_down_a, down.gradients_of_b(d_made, down_values))
+        return dx if ctx.needs_input_grad[0] else None, d_branch, None, None, None, None, *found
+
+
+class _Sum(torch.autograd.Function):
+    """The sum of the stream; with a norm, its norm."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: torch.Tensor, made: torch.Tensor | None, by: Projections | None, norm: Norm | None, need: bool
+    ) -> torch.Tensor:
+        ctx.by, ctx.norm = by, norm
+        if norm is not None:
+            x, normed = _normed(x, made, by, norm)
+            ctx.save_for_backward(x)
+            return normed
+        assert made is not None, "nothing to add"
+        assert by is not None, "nothing to add"
+        return add(x, *by.parts(made)) if need else _unread(x, by.out)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Gradients:
         (dy,) = gradients
-        x, gate_up, values, down_values = ctx.saved_tensors
-        parts: MlpParts = ctx.parts
-        if gate_up is None:
-            gate_up, low = _gate_up(x, parts)
-        else:
-            low = parts.gate_up.low_of(values)
-        down = parts.down
-        e = down.gradient_of_low(dy)
-        if e is not None and down_values is None:
-            down_values = down.low(swiglu(gate_up, low)).values
-        d_act = torch.mm(dy, down.weight)
-        d_gate_up, d_down_a, d_gate_b, d_up_b = swiglu_backward(d_act, e, down.down, gate_up, low, parts.gate_up.room)
-        del d_act, gate_up
-        d_low = parts.gate_up.gradient_of_low(d_gate_up)
-        above = parts.gate_up.gradient_of_input(d_gate_up, d_low)
-        dx, normed = rms_norm_backward(above, x, parts.norm.weight, parts.norm.eps, dy)
-        found = parts.gate_up.gradients(normed, d_low, (d_gate_b, d_up_b))
-        found += down.scaled(d_down_a, down.gradients_of_b(dy, down.low_of(down_values)))
-        return dx, None, None, None, *found
+        by: Projections | None = ctx.by
+        if ctx.norm is not None:
+            (x,) = ctx.saved_tensors
+            dx, d_made, _ = _summed_backward(dy, x, ctx.norm, None, by)
+            return dx, d_made, None, None, None
+        assert by is not None
+        d_made = dy.new_empty(len(dy), by.out + by.room)
+        d_made[:, : by.out].copy_(dy)
+        return d_made[:, : by.out], by.complete(d_made), None, None, None  # not dy: its memory can be given back
 
 
 def before_attention(
-    x: torch.Tensor, parts: AttentionParts, cos: torch.Tensor, sin: torch.Tensor
+    stream: Stream, parts: AttentionParts, cos: torch.Tensor, sin: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return query, key and value, (tokens, heads, head size), and `x` to be handed to `after_attention`."""
-    made = _BeforeAttention.apply(x, parts, cos, sin, *parts.qkv.parameters)  # type: ignore[no-untyped-call]
+    """Return query, key and value, (tokens, heads, head size), and the stream's sum."""
+    made = _BeforeAttention.apply(*_taken(stream), parts, cos, sin, *parts.qkv.parameters)  # type: ignore[no-untyped-call]
     query, key, value, x = made
     return query, key, value, x
 
 
-def after_attention(attended: torch.Tensor, x: torch.Tensor, parts: AttentionParts) -> torch.Tensor:
-    """Return x + project(attended); `attended` (tokens, heads x head size)."""
-    result: torch.Tensor = _AfterAttention.apply(attended, x, parts.out, *parts.out.parameters)  # type: ignore[no-untyped-call]
-    return result
+def after_attention(attended: torch.Tensor, parts: AttentionParts) -> Branch:
+    """Return the projection of what was attended to, (tokens, heads x head size)."""
+    made: torch.Tensor = _AfterAttention.apply(attended, parts.out, *parts.out.parameters)  # type: ignore[no-untyped-call]
+    return Branch(made, parts.out)
 
 
-def mlp(x: torch.Tensor, parts: MlpParts, *, keep: Kept, need: bool) -> torch.Tensor:
-    """Return x with what the MLP adds (see `_Mlp`)."""
+def mlp(stream: Stream, parts: MlpParts, *, keep: Kept, need: bool) -> Stream:
+    """Return the stream with what the MLP adds (see `_Mlp`)."""
     parameters = (*parts.gate_up.parameters, *parts.down.parameters)
-    result: torch.Tensor = _Mlp.apply(x, parts, keep, need, *parameters)  # type: ignore[no-untyped-call]
+    x, made = _Mlp.apply(*_taken(stream), parts, keep, need, *parameters)  # type: ignore[no-untyped-call]
+    return Stream(x, Branch(made, parts.down))
+
+
+def summed(stream: Stream, *, need: bool) -> torch.Tensor:
+    """Return the stream's sum, (tokens, width); `need` as in `_Mlp`."""
+    result: torch.Tensor = _Sum.apply(*_taken(stream), None, need)  # type: ignore[no-untyped-call]
     return result
 
 
-def _gate_up(x: torch.Tensor, parts: MlpParts) -> tuple[torch.Tensor, Low]:
-    return parts.gate_up(rms_norm(x, parts.norm.weight, parts.norm.eps))
+def normed(stream: Stream, norm: Norm) -> torch.Tensor:
+    """Return the norm of the stream's sum, (tokens, width)."""
+    result: torch.Tensor = _Sum.apply(*_taken(stream), norm, True)  # type: ignore[no-untyped-call]
+    return result
+
+
+def _taken(stream: Stream) -> tuple[torch.Tensor, torch.Tensor | None, Projections | None]:
+    branch = stream.branch
+    return (stream.x, None, None) if branch is None else (stream.x, branch.made, branch.by)
+
+
+def _normed(
+    x: torch.Tensor, made: torch.Tensor | None, by: Projections | None, norm: Norm
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The sum of a stream, and its norm."""
+    if made is None or by is None:
+        return x, rms_norm(x, norm.weight, norm.eps)
+    return add_norm(x, *by.parts(made), norm.weight, norm.eps)
+
+
+def _summed_backward(
+    above: torch.Tensor, x: torch.Tensor, norm: Norm, residual: torch.Tensor | None, by: Projections | None
+) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
+    """The gradients of x and of the branch from that of the sum's norm and of the sum itself; and the norm."""
+    room = 0 if by is None else by.room
+    d_made, y = rms_norm_backward(above, x, norm.weight, norm.eps, residual, room)
+    return d_made[:, : x.shape[1]], None if by is None else by.complete(d_made), y
+
+
+def _unread(x: torch.Tensor, width: int) -> torch.Tensor:
+    """In the place of a result that nobody reads: its form, (tokens, width), without its memory."""
+    return x.new_empty(1, 1).expand(len(x), width)
 
 
 def _own(values: torch.Tensor | None) -> torch.Tensor | None:
     """Values in memory of their own."""
     return None if values is None else values.clone(memory_format=torch.contiguous_format)
-
-
-def _added(x: torch.Tensor, inner: torch.Tensor, projection: Projections, low: Low) -> torch.Tensor:
-    """x + the projection of `inner`, with its adapter."""
-    result = torch.addmm(x, inner, projection.weight.t())
-    if low.values is not None and low.up is not None:
-        result.addmm_(low.values, low.up.t())
-    return result

@@ -14,7 +14,19 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from tanren.common.attention.packed import is_packed, packing_arguments
 from tanren.common.config import Checkpointing
-from tanren.common.fused._layer import AttentionParts, Kept, MlpParts, Norm, after_attention, before_attention, mlp
+from tanren.common.fused._frozen import Scratch, UnknownFormError, form_of
+from tanren.common.fused._layer import (
+    AttentionParts,
+    Kept,
+    MlpParts,
+    Norm,
+    Stream,
+    after_attention,
+    before_attention,
+    mlp,
+    normed,
+    summed,
+)
 from tanren.common.fused._operations import Heads
 from tanren.common.fused._projections import Projections, stacks
 from tanren.common.lora import base_of
@@ -60,7 +72,9 @@ class FusedModel:
         _check(model, self._backbone)
         if plain_head(base) is None:
             raise NotFusableError("its output head is no plain product")
-        self._layers = [_layer(layer, self._config) for layer in self._backbone.layers]
+        self._norm = _norm(self._backbone.norm)
+        scratch = Scratch()
+        self._layers = [_layer(layer, self._config, scratch) for layer in self._backbone.layers]
         self._stacks = stacks(
             [
                 group
@@ -83,38 +97,38 @@ class FusedModel:
         embedded = self._backbone.embed_tokens(input_ids)
         cos, sin = (part[0] for part in self._backbone.rotary_emb(embedded, positions))
         packing = packing_arguments(lengths, input_ids.device)
-        x = embedded[0]
+        stream = Stream(embedded[0])
         for layer in self._layers:
-            x = self._through(layer, x, cos, sin, packing)
-        normed: torch.Tensor = self._backbone.norm(x)
-        return normed
+            stream = self._through(layer, stream, cos, sin, packing)
+        return normed(stream, self._norm)
 
     def _through(
-        self, layer: _Layer, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, packing: dict[str, Any]
-    ) -> torch.Tensor:
+        self, layer: _Layer, stream: Stream, cos: torch.Tensor, sin: torch.Tensor, packing: dict[str, Any]
+    ) -> Stream:
         if self._checkpointing != "full" or not torch.is_grad_enabled():
             kept: Kept = "gate_up" if self._checkpointing == "none" else "low"
-            return mlp(self._attention(layer, x, cos, sin, packing), layer.mlp, keep=kept, need=True)
+            return mlp(self._attention(layer, stream, cos, sin, packing), layer.mlp, keep=kept, need=True)
         runs = 0
 
         def run(x: torch.Tensor) -> torch.Tensor:
             nonlocal runs
             runs += 1
-            attended = self._attention(layer, x, cos, sin, packing)
-            return mlp(attended, layer.mlp, keep="input", need=runs == 1)
+            attended = self._attention(layer, Stream(x), cos, sin, packing)
+            # One tensor between two layers is kept instead of two.
+            return summed(mlp(attended, layer.mlp, keep="input", need=runs == 1), need=runs == 1)
 
-        result: torch.Tensor = checkpoint(run, x, use_reentrant=False, preserve_rng_state=False)
-        return result
+        x: torch.Tensor = checkpoint(run, stream.x, use_reentrant=False, preserve_rng_state=False)
+        return Stream(x)
 
     def _attention(
-        self, layer: _Layer, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, packing: dict[str, Any]
-    ) -> torch.Tensor:
+        self, layer: _Layer, stream: Stream, cos: torch.Tensor, sin: torch.Tensor, packing: dict[str, Any]
+    ) -> Stream:
         parts = layer.attention
-        query, key, value, x = before_attention(x, parts, cos, sin)
+        query, key, value, x = before_attention(stream, parts, cos, sin)
         kernel = ALL_ATTENTION_FUNCTIONS[self._config._attn_implementation]
         rows = (part.transpose(0, 1).unsqueeze(0) for part in (query, key, value))  # (1, heads, tokens, size)
         attended, _ = kernel(layer.module, *rows, None, scaling=parts.scale, sliding_window=parts.window, **packing)
-        return after_attention(attended.reshape(len(x), -1), x, parts)
+        return Stream(x, after_attention(attended.reshape(len(x), -1), parts))
 
 
 def plain_head(model: Any) -> torch.nn.Linear | None:
@@ -127,32 +141,43 @@ def plain_head(model: Any) -> torch.nn.Linear | None:
 
 def _check(model: Any, backbone: Any) -> None:
     """Raise NotFusableError for adapters and settings that the fused layers do not know."""
-    from peft.tuners.lora import Linear
-
     config = backbone.config
     if config.hidden_act != "silu":
         raise NotFusableError(f"its MLP has {config.hidden_act}, not silu")
     if getattr(config, "attention_dropout", 0.0):
         raise NotFusableError("it has dropout on attention")
-    inside = set()
+    inside: set[int] = set()
+    forms: set[str] = set()
     for layer in backbone.layers:
         for module in _projections(layer):
             inside |= {id(parameter) for parameter in module.parameters()}
-            if type(module) is torch.nn.Linear:
-                continue
-            if type(module) is not Linear or type(module.base_layer) is not torch.nn.Linear:
-                raise NotFusableError(f"a projection is of the kind {type(module).__name__}")
-            if list(module.lora_A) != ["default"] or module.lora_variant or module.merged:
-                raise NotFusableError("its adapters are not plain LoRA")
-            if not isinstance(module.lora_dropout["default"], torch.nn.Identity):
-                raise NotFusableError("its adapters have dropout (lora.dropout)")
-            if module.lora_A["default"].weight.shape[0] > LARGEST_RANK:  # type: ignore[index]
-                raise NotFusableError(f"its adapters have a rank over {LARGEST_RANK}")
+            try:
+                forms.add(form_of(getattr(module, "base_layer", module)))
+            except UnknownFormError as error:
+                raise NotFusableError(str(error)) from None
+            if hasattr(module, "base_layer"):
+                _check_adapter(module)
         if layer.self_attn.o_proj.bias is not None or layer.mlp.gate_proj.bias is not None:
             raise NotFusableError("its output projection or its MLP has biases")
+    if len(forms) > 1:
+        raise NotFusableError(f"its projections are kept in several forms ({', '.join(sorted(forms))})")
     outside = [name for name, weight in model.named_parameters() if weight.requires_grad and id(weight) not in inside]
     if outside:
         raise NotFusableError(f"more than adapters of its layers is trained ({outside[0]})")
+
+
+def _check_adapter(module: Any) -> None:
+    """Raise NotFusableError for an adapter of a projection that is not plain LoRA."""
+    from peft.tuners.lora import LoraLayer
+
+    if not isinstance(module, LoraLayer) or type(module).__name__ not in ("Linear", "Linear4bit"):
+        raise NotFusableError(f"a projection is of the kind {type(module).__name__}")
+    if list(module.lora_A) != ["default"] or module.lora_variant or module.merged:
+        raise NotFusableError("its adapters are not plain LoRA")
+    if not isinstance(module.lora_dropout["default"], torch.nn.Identity):
+        raise NotFusableError("its adapters have dropout (lora.dropout)")
+    if len(module.lora_A["default"].weight) > LARGEST_RANK:  # type: ignore[arg-type]
+        raise NotFusableError(f"its adapters have a rank over {LARGEST_RANK}")
 
 
 def _projections(layer: Any) -> list[Any]:
@@ -163,7 +188,7 @@ def _projections(layer: Any) -> list[Any]:
     ]
 
 
-def _layer(layer: Any, config: Any) -> _Layer:
+def _layer(layer: Any, config: Any, scratch: Scratch) -> _Layer:
     attention = layer.self_attn
     norms = [getattr(attention, name, None) for name in ("q_norm", "k_norm")]
     query_norm, key_norm = (None if norm is None else norm.weight.detach() for norm in norms)
@@ -183,13 +208,13 @@ def _layer(layer: Any, config: Any) -> _Layer:
         attention,
         AttentionParts(
             _norm(layer.input_layernorm),
-            Projections([q, k, v]),
+            Projections([q, k, v], scratch),
             heads,
-            Projections([o]),
+            Projections([o], scratch),
             attention.scaling,
             window or 0,
         ),
-        MlpParts(_norm(layer.post_attention_layernorm), Projections([gate, up]), Projections([down])),
+        MlpParts(_norm(layer.post_attention_layernorm), Projections([gate, up], scratch), Projections([down], scratch)),
     )
 
 

@@ -81,25 +81,53 @@ class Heads:
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
     """Return x / rms(x) * weight; `x` (tokens, width). Zhang and Sennrich 2019, arXiv:1910.07467."""
     if x.is_cuda:
-        return _triton().rms_norm(x, weight, eps)  # type: ignore[no-any-return]
+        return _triton().add_norm(x, None, None, weight, eps)[1]  # type: ignore[no-any-return]
     if x.is_meta:
         return _stand_in.made([x, weight], [x.shape], x.dtype)[0]
     wide = x.float()
     return (wide * _scale(wide, eps) * weight.float()).to(x.dtype)
 
 
-def rms_norm_backward(
-    dy: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, eps: float, residual: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the gradient of `x` where `x` was normed to y, plus the gradient that reaches it past the norm; and y."""
+def add(x: torch.Tensor, made: torch.Tensor, low: Low) -> torch.Tensor:
+    """Return x + made + what the adapters add to `made`; `x` and `made` (tokens, width)."""
     if x.is_cuda:
-        return _triton().rms_norm_backward(dy, x, weight, eps, residual)  # type: ignore[no-any-return]
+        return _triton().add_norm(x, made, low, None, 0.0)[0]  # type: ignore[no-any-return]
     if x.is_meta:
-        dx, y = _stand_in.made([dy, x, residual], [x.shape, x.shape], x.dtype)
+        return _stand_in.made([x, made], [x.shape], x.dtype)[0]
+    return (x.float() + made.float() + low.added()).to(x.dtype)
+
+
+def add_norm(
+    x: torch.Tensor, made: torch.Tensor, low: Low, weight: torch.Tensor, eps: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the sum of `add`, and its norm (`rms_norm`)."""
+    if x.is_cuda:
+        return _triton().add_norm(x, made, low, weight, eps)  # type: ignore[no-any-return]
+    if x.is_meta:
+        total, y = _stand_in.made([x, made], [x.shape, x.shape], x.dtype)
+        return total, y
+    total = add(x, made, low)
+    return total, rms_norm(total, weight, eps)
+
+
+def rms_norm_backward(
+    dy: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, eps: float, residual: torch.Tensor | None, room: int = 0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the gradient of `x` where `x` was normed to y, plus the gradient that reaches it past the norm; and y.
+
+    `room`: columns behind each row of the gradient that are left unwritten.
+    """
+    if x.is_cuda:
+        return _triton().rms_norm_backward(dy, x, weight, eps, residual, room)  # type: ignore[no-any-return]
+    if x.is_meta:
+        shapes = [torch.Size((x.shape[0], x.shape[1] + room)), x.shape]
+        dx, y = _stand_in.made([dy, x, *([] if residual is None else [residual])], shapes, x.dtype)
         return dx, y
     wide = x.float()
-    dx = _norm_gradient(dy.float() * weight.float(), wide, _scale(wide, eps)) + residual.float()
-    return dx.to(x.dtype), rms_norm(x, weight, eps)
+    dx = _norm_gradient(dy.float() * weight.float(), wide, _scale(wide, eps))
+    if residual is not None:
+        dx += residual.float()
+    return pad(dx.to(x.dtype), (0, room)), rms_norm(x, weight, eps)
 
 
 def rotate(
@@ -175,22 +203,16 @@ def swiglu(gate_up: torch.Tensor, low: Low) -> torch.Tensor:
 
 
 def swiglu_backward(
-    dact: torch.Tensor,
-    e: torch.Tensor | None,
-    down: torch.Tensor | None,
-    gate_up: torch.Tensor,
-    low: Low,
-    room: int = 0,
+    dact: torch.Tensor, e: torch.Tensor | None, gate_up: torch.Tensor, low: Low, room: int = 0
 ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
     """Return the gradients of `gate_up` and, in float32, of down's A (but its scale), gate's B and up's B.
 
-    `dact` (tokens, width) is the gradient of the activation through the frozen weight; what the adapter of the down
-    projection adds to it is e @ A: `e` (tokens, rank), `down` its A, (rank, width), scaled. `room`: columns behind each row
-    of the first result that are left unwritten.
+    `dact` (tokens, width) is the gradient of the activation, `e` (tokens, rank) that of the low-rank values which the
+    adapter of the down projection makes of it. `room`: columns behind each row of the first result that are left unwritten.
     """
     if dact.is_cuda:
-        return _triton().swiglu_backward(dact, e, down, gate_up, low, room)  # type: ignore[no-any-return]
-    ranks = (0 if down is None else down.shape[0], *low.ranks)
+        return _triton().swiglu_backward(dact, e, gate_up, low, room)  # type: ignore[no-any-return]
+    ranks = (0 if e is None else e.shape[1], *low.ranks)
     if dact.is_meta:
         shape = torch.Size((dact.shape[0], 2 * dact.shape[1] + room))
         out = _stand_in.made([dact, gate_up], [shape], gate_up.dtype)[0]
@@ -199,10 +221,7 @@ def swiglu_backward(
     gate, up = (gate_up.float() + low.added()).chunk(2, dim=1)
     sigmoid = gate.sigmoid()
     act, above = gate * sigmoid * up, dact.float()
-    d_down = None
-    if e is not None and down is not None:
-        above = above + e.float() @ down.float()
-        d_down = e.float().t() @ act.to(dact.dtype).float()
+    d_down = None if e is None else e.float().t() @ act.to(dact.dtype).float()
     d_up = above * gate * sigmoid
     d_gate = above * up * (sigmoid + gate * sigmoid * (1 - sigmoid))
     d_gate_up = torch.cat((d_gate, d_up), dim=1).to(dact.dtype)

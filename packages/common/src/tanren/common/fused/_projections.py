@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from tanren.common.fused._frozen import Scratch, frozen_weights, joined
 from tanren.common.fused._operations import Low
 
 ALIGNED = 16
@@ -31,84 +32,65 @@ class Adapter:
 
 
 class Projections:
-    """Projections of one input, (out, in) each: their frozen weights as one matrix, and their adapters.
+    """Projections of one input, (out, in) each: their frozen weights as one, and their adapters.
 
-    Of several projections all A stand below the weights, in one matrix: one product makes the results and the low-rank
-    values, (tokens, out + room), and in the backward pass one takes the gradients of both to the input.
+    Results and low-rank values lie in the same rows, (tokens, out + room), and so do their gradients. Of weights in 16 or
+    32 bits all A stand below W, in one matrix: one product makes both, and one takes the gradients of both to the input.
     """
 
-    def __init__(self, modules: Sequence[Any]) -> None:
-        """Join the frozen weights: each module's own weight becomes a part of the joint one, so nothing is held twice."""
+    def __init__(self, modules: Sequence[Any], scratch: Scratch | None = None) -> None:
+        """Take the frozen weights of modules of one input; what is made whole for a product lies in `scratch`."""
         bases = [getattr(module, "base_layer", module) for module in modules]
         self.adapters = [_adapter(module) for module in modules]
         self.ranks = tuple(0 if one is None else len(one.a) for one in self.adapters)
         self.scales = {one.scale for one in self.adapters if one is not None}
         self.widths = tuple(int(base.out_features) for base in bases)
-        total, self.out = sum(self.ranks), sum(self.widths)
-        self.room = -(-total // ALIGNED) * ALIGNED if len(modules) > 1 else 0
-        self.whole = _joined([base.weight for base in bases], self.room)
+        self.room = -(-sum(self.ranks) // ALIGNED) * ALIGNED
+        self.frozen = frozen_weights(bases, self.room, scratch or Scratch())
+        self.out = self.frozen.out
         biases = [base.bias for base in bases]
-        self.bias = _joined(biases, self.room) if biases[0] is not None else None
-        self.weight = self.whole[: self.out]
-        self.down: torch.Tensor | None = None
-        """scale * A of all adapters, one below the other; below them zeros, where there is room for more."""
-        if total:
-            self.down = self.whole[self.out :] if self.room else self.weight.new_empty(total, self.weight.shape[1])
+        self.bias = joined(biases, self.room) if biases[0] is not None else None
         self.up: torch.Tensor | None = None
-        """B of all adapters on the diagonal, (sum of widths, rows of `down`): a `Stack` gives it its place."""
+        """B of all adapters on the diagonal, (out, room), and zeros: a `Stack` gives it its place."""
 
     @property
     def parameters(self) -> list[torch.nn.Parameter]:
         """A and B of each adapter, in order."""
         return [parameter for one in self.adapters if one is not None for parameter in (one.a, one.b)]
 
-    def __call__(self, x: torch.Tensor) -> tuple[torch.Tensor, Low]:
-        """Return x @ weight.T + bias, (tokens, sum of widths), the frozen part, and the adapters' products with A."""
-        bias, weight = self.bias, self.whole.t()
-        made = torch.mm(x, weight) if bias is None else torch.addmm(bias, x, weight)
-        if not self.room:
-            return made, self.low(x)
-        return made[:, : self.out], self.low_of(made[:, self.out :])
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Return x @ weight.T + bias, the frozen part, and behind it the adapters' products with A: (tokens, out + room)."""
+        return self.frozen.product(x, self.bias)
 
-    def low(self, x: torch.Tensor) -> Low:
-        """Return the adapters' products with A."""
-        return self.low_of(None if self.down is None else torch.mm(x, self.down.t()))
+    def parts(self, made: torch.Tensor) -> tuple[torch.Tensor, Low]:
+        """Take apart what a call returned: the frozen part, (tokens, out), and what the adapters add to it."""
+        return made[:, : self.out], self.low(made[:, self.out :])
 
-    def low_of(self, values: torch.Tensor | None) -> Low:
-        """Return what `low` returned, from the values that were kept of it."""
-        return Low(values, self.up, self.ranks, self.widths)
+    def low(self, values: torch.Tensor | None) -> Low:
+        """Return what the adapters add, from their products with A."""
+        return Low(values if self.room else None, self.up, self.ranks, self.widths)
 
-    def gradient_of_low(self, dy: torch.Tensor) -> torch.Tensor | None:
-        """Return the gradient of `low`'s values from that of the projections' results.
+    def complete(self, d_made: torch.Tensor) -> torch.Tensor:
+        """Put the gradient of the low-rank values behind that of the results, in place; `d_made` (tokens, out + room)."""
+        if self.up is not None:
+            torch.mm(d_made[:, : self.out], self.up, out=d_made[:, self.out :])
+        return d_made
 
-        `dy` is (tokens, sum of widths + room): where there is room, the gradient of the values is put there.
-        """
-        if self.up is None:
-            return None
-        if not self.room:
-            return torch.mm(dy, self.up)
-        return torch.mm(dy[:, : self.out], self.up, out=dy[:, self.out :])
+    def gradient_of_input(self, d_made: torch.Tensor) -> torch.Tensor:
+        """Return the gradient of the input, through the frozen weights and the adapters; `d_made` complete."""
+        return self.frozen.gradient(d_made)
 
-    def gradient_of_input(self, dy: torch.Tensor, d_low: torch.Tensor | None) -> torch.Tensor:
-        """Return the gradient of the input, through the frozen weights and the adapters; `dy` as `gradient_of_low` left it."""
-        dx = torch.mm(dy, self.whole)
-        if d_low is not None and self.down is not None and not self.room:
-            dx.addmm_(d_low, self.down)
-        return dx
-
-    def gradients_of_b(self, dy: torch.Tensor, low: Low) -> list[torch.Tensor | None]:
-        """Return the gradient of each B, float32 (out, rank)."""
-        if low.values is None:
+    def gradients_of_b(self, d_made: torch.Tensor, values: torch.Tensor | None) -> list[torch.Tensor | None]:
+        """Return the gradient of each B, float32 (out, rank), from the products with A."""
+        if values is None or not self.room:
             return [None] * len(self.ranks)
-        return low.blocks(product32(dy[:, : self.out].t(), low.values))
+        return self.low(values).blocks(product32(d_made[:, : self.out].t(), values))
 
     def gradients(
-        self, x: torch.Tensor | None, d_low: torch.Tensor | None, d_bs: Sequence[torch.Tensor | None]
+        self, x: torch.Tensor, d_made: torch.Tensor, d_bs: Sequence[torch.Tensor | None]
     ) -> list[torch.Tensor | None]:
-        """Return the gradients of `parameters` from the input, the gradient of `low`'s values and those of each B."""
-        if d_low is None or x is None:
-            return []
-        return self.scaled(product32(d_low.t(), x), d_bs)
+        """Return the gradients of `parameters` from the input, the complete gradient, and those of each B."""
+        return self.scaled(product32(d_made[:, self.out :].t(), x), d_bs) if self.room else []
 
     def scaled(self, d_down: torch.Tensor | None, d_bs: Sequence[torch.Tensor | None]) -> list[torch.Tensor | None]:
         """Return the gradients of `parameters` from that of all A, but for the scale, and those of each B."""
@@ -131,8 +113,10 @@ class Stack:
     def __init__(self, groups: Sequence[Projections]) -> None:
         """Lay out the blocks that the products use; their values come with `refresh`."""
         self._groups, first = groups, groups[0]
-        weight, columns = first.weight, first.room or sum(first.ranks)
-        self._up = weight.new_zeros(len(groups), len(weight), columns)
+        self._groups, first = groups, groups[0]
+        self._up = first.frozen.zeros(len(groups), first.out, first.room)
+        if len(first.widths) == 1:  # `add` reads whole columns, the kernels of several projections whole rows
+            self._up = self._up.view(len(groups), first.room, first.out).transpose(1, 2)
         for group, up in zip(groups, self._up, strict=True):
             group.up = up
         self._columns = list(pairwise(accumulate(first.widths, initial=0)))
@@ -146,7 +130,7 @@ class Stack:
                 continue
             (begin, end), (left, right) = self._rows[index], self._columns[index]
             adapters = [one for group in self._groups if (one := group.adapters[index]) is not None]
-            downs = [group.down[begin:end] for group in self._groups if group.down is not None]
+            downs = [group.frozen.low_rows[begin:end] for group in self._groups]
             torch._foreach_copy_(downs, [adapter.a for adapter in adapters])
             if one.scale != 1:
                 torch._foreach_mul_(downs, one.scale)
@@ -174,7 +158,7 @@ def stacks(groups: Sequence[Projections]) -> list[Stack]:
     for group in groups:
         if any(group.ranks):
             scales = tuple(None if one is None else one.scale for one in group.adapters)
-            forms.setdefault((group.widths, group.ranks, scales, group.weight.shape), []).append(group)
+            forms.setdefault((group.widths, group.ranks, scales, group.frozen.width), []).append(group)
     return [Stack(alike) for alike in forms.values()]
 
 
@@ -190,17 +174,3 @@ def _adapter(module: Any) -> Adapter | None:
         return None
     scale = float(module.scaling["default"])
     return Adapter(module.lora_A["default"].weight, module.lora_B["default"].weight, scale)
-
-
-def _joined(parameters: Sequence[torch.nn.Parameter], room: int) -> torch.Tensor:
-    """Return one tensor of all parameters, end to end, and `room` rows of zeros; each becomes a view of its part.
-
-    One alone, without room, stays as it is.
-    """
-    if len(parameters) == 1:
-        return parameters[0].detach()
-    empty = parameters[0].new_zeros(room, *parameters[0].shape[1:])
-    joint = torch.cat([*(parameter.detach() for parameter in parameters), empty])
-    for parameter, part in zip(parameters, joint.split([len(one) for one in [*parameters, empty]])[:-1], strict=True):
-        parameter.data = part
-    return joint

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 
 from tanren.common.attention.packed import packing_arguments
+from tanren.common.fp8 import unrounded_inputs
 from tanren.common.fused._model import FusedModel, NotFusableError
+from tanren.common.lora import adapters_at_work
 
 LARGEST_WINDOW = 1024
 """Tokens: the proof reaches beyond smaller sliding windows; beyond larger ones it would not fit beside the weights."""
@@ -19,7 +19,10 @@ apart: in bfloat16 they end 1e-2 to 5e-2 and 5e-2 to 1e-1 from each other, and a
 
 
 def prove(model: Any, fused: FusedModel) -> str:
-    """Return how far the two ways are from each other, in words. Raises NotFusableError where that is too far."""
+    """Return how far the two ways are from each other, in words. Raises NotFusableError where that is too far.
+
+    Products with fp8 weights take their inputs unrounded meanwhile; with rounded ones they are proven when the model is loaded.
+    """
     device = model.device
     windows = [window for window in fused.windows if window <= LARGEST_WINDOW]
     lengths = (max(windows, default=28) + 9, 20)
@@ -28,7 +31,7 @@ def prove(model: Any, fused: FusedModel) -> str:
     tokens = torch.randint(0, vocabulary, (1, sum(lengths)), generator=generator).to(device)
     positions = torch.cat([torch.arange(length) for length in lengths])[None].to(device)
     backbone = model.get_base_model().base_model
-    with _adapters_at_work(model) as adapters:
+    with adapters_at_work(model) as adapters, unrounded_inputs():
         library = backbone(
             input_ids=tokens, position_ids=positions, use_cache=False, **packing_arguments(lengths, device)
         ).last_hidden_state[0]
@@ -52,26 +55,6 @@ def prove(model: Any, fused: FusedModel) -> str:
             f"{median:.1e} in the gradients (limit {limits[1]:.0e})"
         )
     return f"proven on this model: hidden states within {off:.1e}, gradients within {median:.1e} of the library's"
-
-
-@contextmanager
-def _adapters_at_work(model: Any) -> Iterator[list[torch.nn.Parameter]]:
-    """Give the adapters values for which every formula counts (a fresh B is 0), and their own back; without dropout meanwhile."""
-    training = model.training
-    model.eval()
-    adapters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    before = [parameter.detach().clone() for parameter in adapters]
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in adapters:
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.02)
-    try:
-        yield adapters
-    finally:
-        with torch.no_grad():
-            for parameter, value in zip(adapters, before, strict=True):
-                parameter.copy_(value)
-        model.train(training)
 
 
 def _apart(one: torch.Tensor, other: torch.Tensor) -> float:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -14,11 +14,14 @@ from transformers.utils import logging as transformers_logging
 
 from tanren.common.config import Quantisation
 from tanren.common.errors import UserError
+from tanren.common.fp8 import quantise_model, require_fp8_here
 from tanren.common.models.chat_template import choose_template
 from tanren.common.models.device import DevicePlan
 from tanren.common.models.packaged import converted_folder
 from tanren.common.models.quantised import (
+    BITS,
     dequantising,
+    fp8_line,
     keep_trainable,
     quantised_line,
     quantising,
@@ -27,6 +30,9 @@ from tanren.common.models.quantised import (
 )
 from tanren.common.models.source import ModelSource
 from tanren.common.models.tiny import tiny_model, tiny_tokenizer
+
+if TYPE_CHECKING:
+    from tanren.common.fp8 import Batch
 
 # Its bars would be drawn across ours; phases say what is being loaded.
 transformers_logging.disable_progress_bar()
@@ -40,6 +46,8 @@ class LoadedModel:
     provenance: dict[str, Any]
     notes: tuple[str, ...] = ()
     """What is to be said about its weights."""
+    cost: Mapping[str, float] = field(default_factory=dict)
+    """What fewer bits cost in accuracy, where that was measured."""
 
 
 def load_tokenizer(source: ModelSource, chat_template: str | None = None) -> PreTrainedTokenizerBase:
@@ -72,21 +80,25 @@ def _tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_model(source: ModelSource, plan: DevicePlan, quantisation: Quantisation = "none") -> LoadedModel:
+def load_model(
+    source: ModelSource, plan: DevicePlan, quantisation: Quantisation = "none", batch: Batch | None = None
+) -> LoadedModel:
     """Return the model in the planned precision on the planned device, its linear layers in 4 or 8 bits if so asked.
 
-    A checkpoint that is stored as MXFP4 is dequantised. Raises UserError where the files cannot be had, bitsandbytes is
-    missing, or a stored format cannot be trained.
+    `batch`: rows on which is measured what fp8 costs. A checkpoint that is stored as MXFP4 is dequantised. Raises UserError where
+    the files cannot be had, bitsandbytes is missing, the device has no fp8, or a stored format cannot be trained.
     """
     require_bitsandbytes(quantisation)
-    if source.kind == "tiny" and quantisation == "none":
+    if quantisation == "fp8":
+        require_fp8_here(plan)
+    if source.kind == "tiny" and quantisation in ("none", "fp8"):
         tiny: Any = tiny_model(source.location, plan.torch_dtype)
-        return LoadedModel(tiny.to(plan.device), source.provenance())
+        return _placed(LoadedModel(tiny, source.provenance()), plan, quantisation, batch)
     with model_location(source) as (location, revision):
         try:
             stored = stored_quantisation(AutoConfig.from_pretrained(location, revision=revision))
             settings = dequantising(source.name, stored, quantisation) if stored else None
-            if quantisation != "none":
+            if quantisation in BITS:
                 settings = quantising(quantisation, plan.torch_dtype)
             # Quantised and dequantised where it will be: a GPU does it in seconds, and one copy of the weights suffices.
             placed = {"quantization_config": settings, "device_map": {"": plan.device}} if settings else {}
@@ -99,7 +111,7 @@ def load_model(source: ModelSource, plan: DevicePlan, quantisation: Quantisation
     commit = getattr(model.config, "_commit_hash", None)
     if commit:
         provenance["commit"] = commit
-    if quantisation != "none":
+    if quantisation in BITS:
         keep_trainable(model)
         provenance["quantisation"] = quantisation
         return LoadedModel(model, provenance, (quantised_line(model, quantisation),))
@@ -110,7 +122,30 @@ def load_model(source: ModelSource, plan: DevicePlan, quantisation: Quantisation
         model.to(plan.torch_dtype)  # experts come out as bfloat16, whatever was asked for
         note = f"the checkpoint is stored as {stored}: dequantised to {plan.dtype} for training"
         return LoadedModel(model.to(plan.device), provenance, (note,))
-    return LoadedModel(model.to(plan.device), provenance)
+    return _placed(LoadedModel(model, provenance), plan, quantisation, batch)
+
+
+def in_fp8(loaded: LoadedModel, device: str, batch: Batch | None) -> LoadedModel:
+    """Return a model with its linear layers in 8-bit floating point on a device, with what is to be said of it.
+
+    Raises UserError where it has no such layer.
+    """
+    made = quantise_model(loaded.model, device, batch)
+    name = type(loaded.model).__name__
+    if not made.layers:
+        raise UserError(f"model.quantisation = fp8 reaches no linear layer of {name}; leave it at none")
+    notes = (*loaded.notes, fp8_line(loaded.model, made, device))
+    provenance = loaded.provenance | {"quantisation": "fp8"}
+    if made.cost is None:
+        return replace(loaded, provenance=provenance, notes=notes)
+    return LoadedModel(loaded.model, provenance, (*notes, made.cost.line()), asdict(made.cost))
+
+
+def _placed(loaded: LoadedModel, plan: DevicePlan, quantisation: Quantisation, batch: Batch | None) -> LoadedModel:
+    if quantisation == "fp8":
+        return in_fp8(loaded, plan.device, batch)
+    model: Any = loaded.model
+    return replace(loaded, model=model.to(plan.device))
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import PreTrainedModel
@@ -15,22 +15,32 @@ from tanren.common.chain import Link
 from tanren.common.config import Quantisation
 from tanren.common.errors import UserError
 from tanren.common.models.device import DevicePlan
-from tanren.common.models.load import LoadedModel, load_model
+from tanren.common.models.load import LoadedModel, in_fp8, load_model
 from tanren.common.models.source import ModelSource
+
+if TYPE_CHECKING:
+    from tanren.common.fp8 import Batch
 
 ADAPTER = "default"
 
 
 def with_parents(
-    loaded: LoadedModel, chain: Sequence[Link], device: DevicePlan, quantisation: Quantisation
+    loaded: LoadedModel,
+    chain: Sequence[Link],
+    device: DevicePlan,
+    quantisation: Quantisation,
+    batch: Batch | None = None,
 ) -> LoadedModel:
     """Return a model with its parents merged into its 16- or 32-bit weights, and then quantised if so asked.
 
-    It is quantised as any checkpoint is: written into a temporary folder, and read from there.
+    It is quantised by bitsandbytes as any checkpoint is: written into a temporary folder, and read from there; or put into fp8,
+    where `batch` says on which rows is measured what that costs.
     """
     merged = merge_chain(loaded.model, chain)
     if quantisation == "none":
         return replace(loaded, model=merged)
+    if quantisation == "fp8":
+        return in_fp8(replace(loaded, model=merged), device.device, batch)
     with TemporaryDirectory() as folder:
         merged.save_pretrained(folder)
         quantised = load_model(ModelSource(folder, "folder", folder), device, quantisation)

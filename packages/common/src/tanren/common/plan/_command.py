@@ -33,7 +33,7 @@ HELP = """Says before a run, and without its weights, what it will need: memory 
 
 --method lora|full: as if an adapter, or all parameters were trained, whatever the recipe says.
 
---quantisation none|nf4|int8: as if the frozen linear layers were kept so, whatever the recipe says.
+--quantisation none|nf4|int8|fp8: as if the frozen linear layers were kept so, whatever the recipe says.
 
 --fit: choose micro-batch and checkpointing for the device. Settings that the recipe leaves at auto are always chosen.
 
@@ -82,6 +82,8 @@ def run_plan(arguments: Sequence[str]) -> int:
     with console.phase("read", "model configuration and rows"):
         job = planner.job(request.loaded, target)
     job = job.as_if(options.method, options.quantisation)
+    if job.quantisation == "fp8":
+        _check_fp8(job, target)
     if options.probe:
         _check_probe(options, job)
     chooses = options.fit or bool(job.open_settings)
@@ -112,6 +114,12 @@ def run_plan(arguments: Sequence[str]) -> int:
     else:
         sys.stdout.writelines(f"{line}\n" for line in table(answer))
     return ExitCode.FOUND_WANTING if verdict_of(prediction) is Verdict.REFUSED else ExitCode.DONE
+
+
+def _check_fp8(job: Job, target: Target) -> None:
+    from tanren.common.fp8 import require_fp8
+
+    require_fp8(None if target.gpu is None else target.gpu.compute_capability, target.name, job.dtype)
 
 
 def _check_probe(options: Options, job: Job) -> None:
@@ -153,7 +161,7 @@ def _options(rest: list[str]) -> Options:
         gpu=take_value(rest, "--gpu", "NAME"),
         memory_gib=None if memory is None else _gib(memory),
         method=_one_of("--method", take_value(rest, "--method", "lora|full"), Method),
-        quantisation=_one_of("--quantisation", take_value(rest, "--quantisation", "none|nf4|int8"), Quantisation),
+        quantisation=_one_of("--quantisation", take_value(rest, "--quantisation", "none|nf4|int8|fp8"), Quantisation),
         fit=take_switch(rest, "--fit"),
         write=None if write is None else Path(write).expanduser(),
         probe=take_switch(rest, "--probe"),

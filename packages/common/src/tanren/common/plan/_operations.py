@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from tanren.common.experts import FLOPS as FLOPS_OF_EXPERTS
+
 aten = torch.ops.aten
 
 
@@ -60,6 +62,7 @@ _FLOPS: dict[Any, Callable[[Sequence[Any], Sequence[torch.Tensor]], float]] = {
     aten.baddbmm.default: lambda args, _: _product(args[1], args[2]),
     # (rows, in) by (experts, in, out): a row meets one expert. (in, rows) by (rows, out): the experts' own gradient.
     aten._grouped_mm.default: lambda args, _: _product(args[0], args[1]),
+    **FLOPS_OF_EXPERTS,
 }
 _ALLOCATES_ONLY = {
     aten.empty.memory_format,

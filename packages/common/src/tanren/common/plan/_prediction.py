@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tanren.common.plan._step import StepTrace
 
 WORKSPACE = "cuBLAS"
+FLOAT8 = "float8_e4m3fn"
 
 # One for each thread that multiplies (forward, backward): CUBLAS_WORKSPACE_CONFIG=:4096:8, which training sets, is
 # 8 pieces of 4096 KiB. https://docs.nvidia.com/cuda/cublas/#results-reproducibility
@@ -129,8 +130,10 @@ class Pace:
         ceilings = self.target.ceilings
         reached = REACHED_EAGER if self.target.device == "cuda" else 1.0
         for operation, number in operations.items():
-            full = operation.matrix in ("bfloat16", "float16") or self.target.device == "cpu"
+            full = operation.matrix in ("bfloat16", "float16", FLOAT8) or self.target.device == "cpu"
             rate = ceilings.matrix_flops_per_s if full else self.target.float32_flops_per_s
+            if operation.matrix == FLOAT8 and self.target.device == "cuda":
+                rate *= 2  # as the data sheets of Ada, Hopper and Blackwell say
             parts = {
                 "compute": operation.flops / rate,
                 "memory": operation.moved / ceilings.bandwidth_bytes_per_s,

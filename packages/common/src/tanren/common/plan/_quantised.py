@@ -1,8 +1,9 @@
-"""Linear layers in 4 or 8 bits, as bitsandbytes keeps them, on tensors without data: bytes and passing copies, no values.
+"""Linear layers in 4 or 8 bits, on tensors without data: bytes and passing copies, no values.
 
-bitsandbytes replaces linear layers alone: embeddings, norms, the output head and experts that are fused into one tensor
-stay as they are. Both products make the weight anew in the backward pass. The one in 8 bits keeps its input, though nothing is
-computed from it, and where checkpointing does not reach it: in an attribute (bitsandbytes 0.50, `ctx.tensors`).
+8-bit floating point is our own, and is traced itself. bitsandbytes' layers have stand-ins: it replaces linear layers alone, so
+embeddings, norms, the output head and experts that are fused into one tensor stay as they are. Both of its products make the weight
+anew in the backward pass. The one in 8 bits keeps its input, though nothing is computed from it, and where checkpointing does not
+reach it: in an attribute (bitsandbytes 0.50, `ctx.tensors`).
 """
 
 from __future__ import annotations
@@ -13,10 +14,9 @@ import torch
 from torch import nn
 
 from tanren.common.config import Quantisation
+from tanren.common.fp8 import Fp8Linear, quantised_layers
+from tanren.common.nf4 import BLOCK, BLOCKS
 from tanren.common.plan._operations import register_flops
-
-BLOCK, BLOCKS = 64, 256
-"""nf4: weights of one scale; scales, in 8 bits themselves, of one float32 scale (Dettmers et al. 2023, arXiv:2305.14314)."""
 
 
 @torch.library.custom_op("tanren_plan::dequantise", mutates_args=())
@@ -46,6 +46,7 @@ def _int8_product_shapes(values: torch.Tensor, packed: torch.Tensor) -> list[tor
 
 
 register_flops(torch.ops.tanren_plan.int8_product.default, lambda args, _: 2.0 * args[0].numel() * args[1].shape[0])
+register_flops(torch.ops.tanren_fp8.scaled_product.default, lambda args, _: 2.0 * args[0].numel() * args[1].shape[0])
 
 
 class _Product(torch.autograd.Function):
@@ -72,6 +73,7 @@ class QuantisedLinear(nn.Linear):
     def __init__(self, linear: nn.Linear, quantisation: Quantisation) -> None:
         """Take the place of a layer on the meta device."""
         super().__init__(linear.in_features, linear.out_features, bias=False, device="meta")
+        self.stands_for, self.compute_dtype = quantisation, linear.weight.dtype
         size, rows = linear.weight.numel(), linear.out_features
         if quantisation == "nf4":
             packed = torch.empty((size // 2, 1), dtype=torch.uint8, device="meta")
@@ -92,6 +94,10 @@ class QuantisedLinear(nn.Linear):
 def quantise(model: Any, quantisation: Quantisation) -> None:
     """Replace the linear layers of a model on the meta device, but its output head."""
     if quantisation == "none":
+        return
+    if quantisation == "fp8":
+        for module, name, child in quantised_layers(model):
+            setattr(module, name, Fp8Linear(child))
         return
     head = model.get_output_embeddings()
     for module in list(model.modules()):

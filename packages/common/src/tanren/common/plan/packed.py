@@ -7,7 +7,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from tanren.common.config import AUTO, Checkpointing, Layers, LoraConfig, Method, ModelConfig, Quantisation, flatten
+from tanren.common.config import (
+    AUTO,
+    Checkpointing,
+    Experts,
+    Layers,
+    LoraConfig,
+    Method,
+    ModelConfig,
+    Quantisation,
+    flatten,
+)
 from tanren.common.errors import UserError
 from tanren.common.plan._categories import GRADIENTS
 from tanren.common.plan._job import PLANNED, Choice, Layout, Load
@@ -80,6 +90,8 @@ class PackedJob(ABC):
     """What is trained: the recipe's adapter, or all parameters."""
     layers: Layers = field(default="plain", kw_only=True)
     """How the layers are computed."""
+    experts: Experts = field(default="plain", kw_only=True)
+    """How fused experts are computed."""
     device: str = field(default="cpu", kw_only=True)
     """Kind of device that is planned for."""
     _traces: dict[Choice, StepTrace] = field(default_factory=dict, compare=False, kw_only=True)
@@ -178,6 +190,7 @@ class PackedJob(ABC):
 
     def trained_model(self, model: PreTrainedModel, choice: Choice) -> torch.nn.Module:
         """Make a model of the shape what is trained: attention, adapter, checkpointing."""
+        from tanren.common.experts import choose_experts
         from tanren.common.fused import choose_route
 
         if self.quantisation != "none":
@@ -186,6 +199,8 @@ class PackedJob(ABC):
             quantise(model, self.quantisation)
         prepared: torch.nn.Module = self.prepare(model)
         prepared.train()
+        if self.experts != "plain":
+            choose_experts(prepared, self.experts, proven=False)
         choose_route(prepared, self.layers, choice.checkpointing, self.device, proven=False)
         return prepared
 
