@@ -21,7 +21,7 @@ from pydantic.fields import FieldInfo
 from tanren.common.recipe_command import RecipeCommand
 from tanren.common.task_packs import load_pack
 from tanren.evaluate.cli import COMMAND as EVALUATE
-from tanren.grpo.planner import COMMAND as TRAIN_GRPO
+from tanren.grpo.cli import COMMAND as TRAIN_GRPO
 from tanren.sft.cli import COMMAND as TRAIN_SFT
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,6 +40,7 @@ def pages() -> dict[Path, str]:
         REFERENCE / "train-grpo.md": command_page(TRAIN_GRPO),
         REFERENCE / "evaluate.md": command_page(EVALUATE),
         REFERENCE / "task-structured.md": pack_page("structured"),
+        REFERENCE / "task-tes.md": pack_page("tes"),
         REFERENCE / "environments.md": environments_page(MADE),
     }
 

@@ -31,21 +31,21 @@ from transformers import AutoModelForCausalLM
 from tanren.common.chat import Sample
 from tanren.common.config import Loaded
 from tanren.common.console import Console
+from tanren.common.interruption import Interruption
 from tanren.common.models.source import ModelSource
 from tanren.common.models.tiny import tiny_tokenizer
 from tanren.common.plan import Choice, Prediction, Target, find_target, predict
 from tanren.common.plan.packed import attention_of
 from tanren.common.plan.trace import Shape, empty_model, shape_of
 from tanren.common.run import MetricsWriter, RunDirectory, read_steps
+from tanren.common.tracking import NoTracker
 from tanren.sft.config import SftConfig
 from tanren.sft.full import FullTrainer
-from tanren.sft.interruption import Interruption
 from tanren.sft.packing import Steps
 from tanren.sft.plan import Plan
 from tanren.sft.planner import SftJob
 from tanren.sft.rows import Selection
 from tanren.sft.store import TrainingSamples
-from tanren.sft.tracking import NoTracker
 from tanren.sft.trainer import SftTrainer
 
 SHAPES = Path(__file__).parent / "shapes"

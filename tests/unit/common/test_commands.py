@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-SFT, EVALUATE, TANREN = "tanren.sft.cli", "tanren.evaluate.cli", "tanren.common.cli"
+SFT, GRPO, EVALUATE, TANREN = "tanren.sft.cli", "tanren.grpo.cli", "tanren.evaluate.cli", "tanren.common.cli"
 RECIPE = "tasks/structured/recipes/quickstart.toml"
 # Loose on purpose: the machine that runs the tests may be busy. What users should see is QUICK.
 BOUND, QUICK = 2.0, 0.5
@@ -37,6 +37,9 @@ def recipe(tmp_path: Path) -> str:
         (SFT, ["--dry-run"]),
         (SFT, ["--dry-run", "--json"]),
         (SFT, [RECIPE, "--dry-run", "--optim.lr", "1e-4"]),
+        (GRPO, ["--help"]),
+        (GRPO, ["schema"]),
+        (GRPO, ["--dry-run"]),
         (EVALUATE, ["--help"]),
         (EVALUATE, ["schema"]),
         (EVALUATE, ["RECIPE", "--dry-run"]),

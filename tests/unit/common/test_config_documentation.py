@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from tanren.evaluate.config import EvaluateConfig
+from tanren.grpo.config import GrpoConfig
 from tanren.sft.config import SftConfig
 
 
@@ -21,7 +22,7 @@ def _fields(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, Field
             yield from _fields(section, f"{path}{name}.")
 
 
-@pytest.mark.parametrize("model", [SftConfig, EvaluateConfig])
+@pytest.mark.parametrize("model", [SftConfig, GrpoConfig, EvaluateConfig])
 def test_every_field_has_a_default_and_a_docstring(model: type[BaseModel]) -> None:
     fields = list(_fields(model))
     assert len(fields) > 10
@@ -30,12 +31,12 @@ def test_every_field_has_a_default_and_a_docstring(model: type[BaseModel]) -> No
     assert not undocumented
 
 
-@pytest.mark.parametrize("model", [SftConfig, EvaluateConfig])
+@pytest.mark.parametrize("model", [SftConfig, GrpoConfig, EvaluateConfig])
 def test_the_defaults_are_valid_themselves(model: type[BaseModel]) -> None:
     assert model.model_validate_json(model().model_dump_json(), strict=True) == model()
 
 
-@pytest.mark.parametrize("model", [SftConfig, EvaluateConfig])
+@pytest.mark.parametrize("model", [SftConfig, GrpoConfig, EvaluateConfig])
 def test_the_schema_describes_every_setting(model: type[BaseModel]) -> None:
     schema = model.model_json_schema()
     for definition in (schema, *schema["$defs"].values()):

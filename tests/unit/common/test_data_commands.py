@@ -71,11 +71,18 @@ def v5() -> str:
 def test_data_alone_lists_its_commands(data: Data) -> None:
     code, out, _ = data()
     assert code == 0
-    assert [line.split()[2] for line in out.splitlines()] == ["inspect", "validate", "lengths", "duplicates", "show"]
+    assert [line.split()[2] for line in out.splitlines()] == [
+        "inspect",
+        "validate",
+        "lengths",
+        "duplicates",
+        "show",
+        "tes-q",
+    ]
     code, _, err = data("validat", "x")
     assert (code, "did you mean validate?" in err) == (2, True)
     code, _, err = data("frobnicate")
-    assert (code, "expected one of inspect, validate, lengths, duplicates, show" in err) == (2, True)
+    assert (code, "expected one of inspect, validate, lengths, duplicates, show, tes-q" in err) == (2, True)
 
 
 @pytest.mark.parametrize("command", ["inspect", "validate", "lengths", "duplicates"])

@@ -14,12 +14,12 @@ from peft import PeftModel, get_peft_model
 from safetensors.torch import load_file
 
 from tanren.common.config import LoraConfig
+from tanren.common.coverage import coverage_of
 from tanren.common.errors import UserError
 from tanren.common.experts import _gate, choose_experts
 from tanren.common.experts._products import add_by_expert, sums_by_expert
 from tanren.common.lora import attach_adapter
 from tanren.common.models.tiny import tiny_model
-from tanren.sft.coverage import coverage_of
 
 from .conftest import ATTENTION, DOWN, GATE_UP, MakeExperts, Pass, base, fill
 

@@ -93,7 +93,7 @@ def test_micro_batches_hold_whole_sequences_and_every_completion_comes_once(grpo
             "prompts_per_step": 2,
             "completions_per_prompt": 5,
             "max_prompt_tokens": 100,
-            "max_completion_tokens": 300,
+            "max_new_tokens": 300,
         }
     )
     layout = job.layout(Choice(1700, "none"))

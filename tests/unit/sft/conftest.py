@@ -52,10 +52,10 @@ def trainer_in() -> Callable[..., AbstractContextManager[SftTrainer]]:
     import torch
 
     from tanren.common.attention.packed import registered_name
+    from tanren.common.interruption import Interruption
     from tanren.common.models.tiny import tiny_model, tiny_tokenizer
+    from tanren.common.tracking import NoTracker
     from tanren.sft.config import SftConfig
-    from tanren.sft.interruption import Interruption
-    from tanren.sft.tracking import NoTracker
     from tanren.sft.trainer import SftTrainer
     from tanren.sft.validation import Validation
 

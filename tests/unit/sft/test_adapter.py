@@ -11,10 +11,10 @@ from peft import get_peft_model
 
 from tanren.common.config import LoraConfig
 from tanren.common.console import Console
+from tanren.common.coverage import Coverage, check_before_loading, check_coverage, coverage_of, say_gradients
 from tanren.common.errors import UserError
 from tanren.common.models.source import resolve_source
 from tanren.common.models.tiny import tiny_model
-from tanren.sft.coverage import Coverage, check_before_loading, check_coverage, coverage_of, say_gradients
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::UserWarning")
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]

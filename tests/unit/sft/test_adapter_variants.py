@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from tanren.common.config import Loaded, LoraConfig
+from tanren.common.coverage import check_before_loading, coverage_of
 from tanren.common.errors import UserError
 from tanren.common.lora import attach_adapter
 from tanren.common.models.source import resolve_source
 from tanren.common.models.tiny import tiny_config, tiny_model, tiny_tokenizer
 from tanren.common.plan.trace import Shape, empty_model
 from tanren.sft.config import SftConfig
-from tanren.sft.coverage import check_before_loading, coverage_of
 from tanren.sft.plan import make_plan
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::UserWarning")

@@ -11,10 +11,10 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from tanren.common.chat import Sample
+from tanren.common.config import OptimConfig
 from tanren.common.errors import UserError
 from tanren.common.models.tiny import tiny_model
-from tanren.sft.config import OptimConfig
-from tanren.sft.optimizer import check_optimizer, decayed_names
+from tanren.common.optimizer import check_optimizer, decayed_names
 from tanren.sft.packing import lay_out
 from tanren.sft.trainer import SftTrainer
 

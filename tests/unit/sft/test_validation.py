@@ -15,10 +15,10 @@ from torch.nn.functional import cross_entropy
 from tanren.common.attention.packed import registered_name
 from tanren.common.chat import Sample
 from tanren.common.errors import FoundWantingError
+from tanren.common.interruption import Interruption
 from tanren.common.models.tiny import tiny_model
 from tanren.common.run import RunDirectory, read_steps, read_validations
 from tanren.sft.config import ValidationConfig
-from tanren.sft.interruption import Interruption
 from tanren.sft.loss import packed_loss
 from tanren.sft.packing import MicroBatch, Steps, lay_out
 from tanren.sft.trainer import SftTrainer

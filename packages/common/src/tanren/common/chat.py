@@ -271,3 +271,10 @@ def _parting(first: str, second: str) -> int:
         (index for index, (a, b) in enumerate(zip(first, second, strict=False)) if a != b),
         min(len(first), len(second)),
     )
+
+
+def special_tokens_of_template(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+    """Return the special tokens that the chat template writes around turns: none has a place inside a turn's text."""
+    written = str(tokenizer.chat_template) + render_prompt(tokenizer, (Message("user", ""),))
+    special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+    return tuple(sorted(token for token in special | set(tokenizer.all_special_tokens) if token in written))

@@ -30,6 +30,10 @@ def _main(arguments: Sequence[str]) -> int:
         from tanren.common.data import run_data
 
         return run_data(arguments[1:])
+    if list(arguments[:1]) == ["reward"]:
+        from tanren.common.values import run_reward
+
+        return run_reward(arguments[1:])
     if list(arguments[:1]) == ["plan"]:  # its flags are those of the recipe's command as well
         from tanren.common.plan import run_plan
 
@@ -44,7 +48,9 @@ def _main(arguments: Sequence[str]) -> int:
         "doctor": doctor,
         "plan": plan,
         "data": data,
+        "reward": reward,
         "bundle": bundle,
+        "watch": watch,
         "resume": resume,
         "import-env": import_env_files,
         "merge": merge,
@@ -152,6 +158,31 @@ def explain(
 def data() -> int:
     """Look at data before it is trained on: inspect, validate, lengths, duplicates, show (`tanren data --help`)."""
     raise AssertionError("answered before the parser is asked")
+
+
+def reward() -> int:
+    """Compute, check and write the rewards that follow from a value file (`tanren reward boltzmann --help`)."""
+    raise AssertionError("answered before the parser is asked")
+
+
+def watch(
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")],
+    *,
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE.svg")] = None,
+    every: Annotated[float, tyro.conf.arg(metavar="SECONDS")] = 2.0,
+    once: tyro.conf.FlagCreatePairsOff[bool] = False,
+) -> int:
+    """Draw the curves of a run as SVG, anew whenever a step is done, until it ends.
+
+    Args:
+        run: A run directory.
+        out: The file to draw to; not set means watch.svg in the run directory.
+        every: Seconds between two looks.
+        once: Draw what is there now, and end.
+    """
+    from tanren.common.watch import run_watch
+
+    return run_watch(run, out, every, once=once)
 
 
 def plan() -> int:

@@ -8,7 +8,7 @@ import importlib.machinery
 import importlib.util
 import sys
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -38,6 +38,8 @@ class PackDescription(BaseModel):
     """One sentence for the report: what held-out rows share with training rows, and what not."""
     recipes: Mapping[str, str] = {}
     """Recipe files of this pack by command, relative to the pack's folder."""
+    commands: Mapping[str, str] = {}
+    """What the pack adds to `tanren data`: a command's name, and `module:function` in the pack's folder; its docstring is its help."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,34 @@ def find_pack(name: str) -> Path:
     return packs[name]
 
 
+def pack_commands() -> dict[str, Path]:
+    """Return the commands that the known packs add to `tanren data`, each with its pack's folder, without running their code.
+
+    Raises UserError for one that two packs have.
+    """
+    found: dict[str, Path] = {}
+    for folder in known_packs().values():
+        for command in _describe(folder).commands:
+            if command in found:
+                raise UserError(f"tanren data {command}: both {found[command]} and {folder} add it; rename one of them")
+            found[command] = folder
+    return found
+
+
+def load_command(name: str, folder: Path) -> Callable[..., int]:
+    """Return the function of a command that a pack adds. Raises UserError where the pack has none."""
+    module, _, function = _describe(folder).commands[name].partition(":")
+    package = _package(folder)
+    found = None
+    if (folder / f"{module}.py").is_file():
+        found = getattr(importlib.import_module(f"{package}.{module}"), function, None)
+    if not callable(found):
+        raise UserError(
+            f"{folder / 'task.toml'}: commands.{name}: there is no function {function!r} in {folder / module}.py"
+        )
+    return cast("Callable[..., int]", found)
+
+
 def _describe(folder: Path) -> PackDescription:
     path = folder / "task.toml"
     try:
@@ -124,13 +154,19 @@ def _describe(folder: Path) -> PackDescription:
 
 
 def _import(folder: Path) -> ModuleType:
-    """Import task.py as part of a package of its own, so that its modules import one another relatively."""
+    """Import task.py."""
+    package = _package(folder)
+    if not (folder / "task.py").is_file():
+        raise UserError(f"task pack {folder}: no task.py; docs/tasks.md says what it holds")
+    return importlib.import_module(f"{package}.task")
+
+
+def _package(folder: Path) -> str:
+    """Make the pack's folder a package of its own, so that its modules import one another relatively; return its name."""
     digest = hashlib.sha256(str(folder).encode()).hexdigest()[:8]
     package = f"tanren_task_{folder.name.replace('-', '_')}_{digest}"
     if package not in sys.modules:
         spec = importlib.machinery.ModuleSpec(package, None, is_package=True)
         spec.submodule_search_locations = [str(folder)]
         sys.modules[package] = importlib.util.module_from_spec(spec)
-    if not (folder / "task.py").is_file():
-        raise UserError(f"task pack {folder}: no task.py; docs/tasks.md says what it holds")
-    return importlib.import_module(f"{package}.task")
+    return package

@@ -33,7 +33,7 @@ def write_report(run: RunDirectory) -> Any:
         run=run.path.name,
         summary=summary,
         comparison=comparison,
-        curve=_loss_curve(steps, read_validations(run.metrics)),
+        curve=_curve(steps, read_validations(run.metrics)),
         bars=_bars(comparison),
         examples=_examples(run, comparison),
         config=run.config.read_text(encoding="utf-8"),
@@ -44,27 +44,31 @@ def write_report(run: RunDirectory) -> Any:
     return run.report
 
 
-def _loss_curve(steps: Sequence[dict[str, Any]], validations: Sequence[dict[str, Any]]) -> str:
-    """Return the loss, its running mean and the validation loss over the steps as SVG."""
+def _curve(steps: Sequence[dict[str, Any]], validations: Sequence[dict[str, Any]]) -> str:
+    """Return what a run is judged by over its steps, with its running mean, as SVG: its mean reward, or its loss."""
+    key, label = (
+        ("reward", "mean reward") if any("reward" in step for step in steps) else ("loss", "loss (nats per token)")
+    )
+    steps = [step for step in steps if step[key] is not None]
     if not steps:
         return ""
     figure, axes = _figure(7.2, 2.6)
-    x, losses = [step["step"] for step in steps], [step["loss"] for step in steps]
-    window = max(1, len(losses) // 10)
+    x, values = [step["step"] for step in steps], [step[key] for step in steps]
+    window = max(1, len(values) // 10)
     mean = [
-        sum(losses[max(0, i + 1 - window) : i + 1]) / len(losses[max(0, i + 1 - window) : i + 1])
-        for i in range(len(losses))
+        sum(values[max(0, i + 1 - window) : i + 1]) / len(values[max(0, i + 1 - window) : i + 1])
+        for i in range(len(values))
     ]
-    axes.plot(x, losses, color="#b8c4d6", linewidth=1, marker="." if len(x) < 3 else None, label="each step")
+    axes.plot(x, values, color="#b8c4d6", linewidth=1, marker="." if len(x) < 3 else None, label="each step")
     if window > 1:
         axes.plot(x, mean, color="#1f4e8c", linewidth=1.8, label=f"mean of {window} steps")
-    shown = list(losses)
+    shown = list(values)
     if validations:
-        x, losses = [event["step"] for event in validations], [event["loss"] for event in validations]
-        axes.plot(x, losses, color="#b5482f", linewidth=1.4, marker="o", markersize=3, label="validation")
-        shown += losses
+        x, values = [event["step"] for event in validations], [event["loss"] for event in validations]
+        axes.plot(x, values, color="#b5482f", linewidth=1.4, marker="o", markersize=3, label="validation")
+        shown += values
     axes.set_xlabel("optimizer step")
-    axes.set_ylabel("loss (nats per token)")
+    axes.set_ylabel(label)
     if 2 * min(shown) < max(shown):  # a curve that hardly falls would be a line at the top
         axes.set_ylim(bottom=0)
     axes.legend(frameon=False, ncols=3, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0)

@@ -1,1 +1,1 @@
-"""GRPO reinforcement learning: the command train-grpo. The trainer itself is not part of this version."""
+"""GRPO reinforcement learning: the command train-grpo."""

@@ -14,6 +14,7 @@ from tanren.common.lora import attach_adapter
 from tanren.common.plan import GIB, LOSS, RESIDENT, Change, Choice, Layout, Load, Target, margin
 from tanren.common.plan.packed import PackedJob, attention_of, choice_of, open_settings_of, precision
 from tanren.common.recipe_command import RecipeCommand
+from tanren.grpo.cli import COMMAND
 from tanren.grpo.config import GrpoConfig
 from tanren.grpo.engine_memory import ASLEEP, Engine
 
@@ -22,13 +23,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from tanren.common.plan.trace import Loss
-
-COMMAND = RecipeCommand(
-    prog="train-grpo",
-    model=GrpoConfig,
-    prefix="TANREN_GRPO__",
-    description="GRPO with LoRA. The trainer is not part of this version; `tanren plan --for train-grpo` plans for it.",
-)
 
 
 @dataclass(frozen=True)
@@ -44,7 +38,7 @@ class GrpoPlanner:
 
         if target.device == "cpu":
             raise UserError(
-                "GRPO generates with vLLM, which needs a GPU: name the one to plan for with --gpu (H100, ...)"
+                "the plan is of a GPU that the trainer shares with vLLM: name the one to plan for with --gpu (H100, ...); on a CPU train-grpo needs no plan"
             )
         config = loaded.config
         shape = read_shape(resolve_source(config.model.name, config.model.revision))
@@ -85,7 +79,7 @@ class GrpoJob(PackedJob):
     def longest(self) -> int:
         """Tokens of the longest prompt with the longest completion."""
         rollout = self.loaded.config.rollout
-        return rollout.max_prompt_tokens + rollout.max_completion_tokens
+        return rollout.max_prompt_tokens + rollout.max_new_tokens
 
     @property
     def sequences(self) -> int:
@@ -103,12 +97,12 @@ class GrpoJob(PackedJob):
         rollout, steps = self.loaded.config.rollout, self.loaded.config.train.steps
         at_once = max(1, choice.micro_batch_tokens // self.longest) if self.kernel.packs else 1
         sizes = [min(at_once, self.sequences - first) for first in range(0, self.sequences, at_once)]
-        loads = [Load((self.longest,) * size, size * rollout.max_completion_tokens) for size in sizes]
+        loads = [Load((self.longest,) * size, size * rollout.max_new_tokens) for size in sizes]
         return Layout(
             steps=steps,
             micro_batches=tuple(load.tokens for load in loads) * steps,
             tokens=steps * self.sequences * self.longest,
-            supervised=steps * self.sequences * rollout.max_completion_tokens,
+            supervised=steps * self.sequences * rollout.max_new_tokens,
             first=loads[0],
             later=loads[1] if len(loads) > 1 else None,
         )
@@ -207,7 +201,7 @@ class GrpoJob(PackedJob):
         at_once = min(held, self.sequences)
         read = self.engine.weights + at_once * self.engine.sequence / 2
         rounds = math.ceil(self.sequences / max(1.0, at_once))
-        tokens = self.loaded.config.rollout.max_completion_tokens
+        tokens = self.loaded.config.rollout.max_new_tokens
         seconds = rounds * tokens * read / target.ceilings.bandwidth_bytes_per_s
         asleep = ["asleep, vLLM keeps its weights in the host's memory: " + f"{self.engine.weights / GIB:.1f} GiB"]
         return [
@@ -228,7 +222,7 @@ class GrpoJob(PackedJob):
             found.append(self._change({"lora.rank": config.lora.rank // 2}))
         if config.vllm.sleep_level == 0:
             found.append(self._change({"vllm.sleep_level": 1}))
-        found.append(self._change({"rollout.max_completion_tokens": max(1, config.rollout.max_completion_tokens // 2)}))
+        found.append(self._change({"rollout.max_new_tokens": max(1, config.rollout.max_new_tokens // 2)}))
         return found
 
     def _change(self, values: Mapping[str, Any]) -> Change:

@@ -8,9 +8,9 @@ from typing import Any
 from torch.utils.data import Dataset
 from transformers import TrainingArguments
 
+from tanren.common.optimizer import EIGHT_BIT
 from tanren.common.run import RunDirectory
 from tanren.sft.config import SftConfig
-from tanren.sft.optimizer import EIGHT_BIT
 from tanren.sft.packing import Step
 
 

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from tanren.common.console import Console
+from tanren.common.interruption import Interruption
+from tanren.common.tracking import Tracker
 from tanren.sft.config import SftConfig
-from tanren.sft.interruption import Interruption
-from tanren.sft.tracking import Tracker
 
 if TYPE_CHECKING:
     import torch

@@ -6,8 +6,8 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from tanren.common.interruption import Interruption
 from tanren.sft.config import SftConfig
-from tanren.sft.interruption import Interruption
 
 
 class RunCallback(TrainerCallback):

@@ -12,6 +12,7 @@ from pydantic import Field, field_validator
 from tanren.common.chat import MARKERS
 from tanren.common.config import (
     AttentionKernel,
+    CheckpointConfig,
     Checkpointing,
     ConfigModel,
     Experts,
@@ -20,8 +21,10 @@ from tanren.common.config import (
     LoraConfig,
     Method,
     ModelConfig,
+    OptimConfig,
     OutputConfig,
     TaskConfig,
+    TrackingConfig,
 )
 
 Positive = Annotated[int, Field(ge=1)]
@@ -119,37 +122,6 @@ class StartConfig(ModelConfig):
     `latest:NAME`, the newest finished run of that recipe name in output.runs. What is trained is a fresh adapter on top."""
 
 
-class OptimConfig(ConfigModel):
-    """AdamW and its schedule."""
-
-    name: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = "adamw"
-    """AdamW, or bitsandbytes' with 8-bit states (CUDA only); paged: states that move to the CPU's memory when the GPU's is full."""
-
-    lr: Annotated[float, Field(gt=0)] = 2e-4
-    """Peak learning rate."""
-
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    """How the rate falls after the warm-up."""
-
-    warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    """Share of the steps in which the rate rises from 0."""
-
-    min_lr_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Where cosine and linear end, as a share of the peak rate."""
-
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """Decoupled weight decay of the trained matrices (of an adapter: A and B); norms, biases and embeddings do not decay."""
-
-    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """Decay of the mean of gradients."""
-
-    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
-    """Decay of the mean of squared gradients."""
-
-    max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
-    """Gradients are scaled down to this norm; 0 turns clipping off."""
-
-
 class TrainConfig(ConfigModel):
     """What is trained, how long, and in what portions."""
 
@@ -211,17 +183,18 @@ class TrainConfig(ConfigModel):
         return value
 
 
-class CheckpointConfig(ConfigModel):
+class SftCheckpointConfig(CheckpointConfig):
     """Checkpoints for resuming; one is always written on Ctrl-C and SIGTERM."""
-
-    every_steps: Annotated[int, Field(ge=0)] = 50
-    """Optimizer steps between two checkpoints; 0 means none but the forced ones."""
-
-    keep: Positive = 2
-    """Newest checkpoints that are kept."""
 
     keep_best: bool = False
     """Keep the checkpoint with the lowest validation loss, too, however old it is."""
+
+
+class SftTrackingConfig(TrackingConfig):
+    """Experiment tracking beside metrics.jsonl."""
+
+    experiment: str = "tanren-sft"
+    """The MLflow experiment's name."""
 
 
 class ValidationConfig(ConfigModel):
@@ -253,19 +226,6 @@ class EvaluationConfig(GenerationConfig):
     """How many held-out rows those take: always the same ones, drawn by the seed."""
 
 
-class TrackingConfig(ConfigModel):
-    """Experiment tracking beside metrics.jsonl."""
-
-    mlflow: bool = True
-    """Log to MLflow."""
-
-    mlflow_uri: str | None = None
-    """Tracking address; not set means a SQLite file, mlflow.db, in the runs folder."""
-
-    experiment: str = "tanren-sft"
-    """The MLflow experiment's name."""
-
-
 class StageConfig(ConfigModel):
     """One stage of a recipe: what it changes of the recipe's own sections. It starts from the result of the stage before it."""
 
@@ -280,7 +240,7 @@ class StageConfig(ConfigModel):
     lora: LoraConfig = LoraConfig()
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
-    checkpoint: CheckpointConfig = CheckpointConfig()
+    checkpoint: SftCheckpointConfig = SftCheckpointConfig()
     validation: ValidationConfig = ValidationConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
 
@@ -300,10 +260,10 @@ class SftConfig(ConfigModel):
     lora: LoraConfig = LoraConfig()
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
-    checkpoint: CheckpointConfig = CheckpointConfig()
+    checkpoint: SftCheckpointConfig = SftCheckpointConfig()
     validation: ValidationConfig = ValidationConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
-    tracking: TrackingConfig = TrackingConfig()
+    tracking: SftTrackingConfig = SftTrackingConfig()
     output: OutputConfig = OutputConfig()
 
     stages: Annotated[list[StageConfig], tyro.conf.Suppress] = []

@@ -16,6 +16,8 @@ from tanren.common.config import dump_toml
 from tanren.common.console import Console
 from tanren.common.errors import ExitCode
 from tanren.common.evaluators import Evaluator, find_evaluator, find_report_writer
+from tanren.common.ground import check_same_config, check_same_ground
+from tanren.common.interruption import Interruption, watch_for_interruption
 from tanren.common.run import (
     MetricsWriter,
     RunDirectory,
@@ -28,13 +30,12 @@ from tanren.common.run import (
     write_atomically,
     write_csv,
 )
-from tanren.sft.ground import check_same_config, check_same_ground, describe_ground
-from tanren.sft.interruption import Interruption, watch_for_interruption
+from tanren.common.tracking import Tracker, open_tracker
+from tanren.sft.ground import MAY_DIFFER_ON_RESUME, SAME_ON_RESUME, describe_ground
 from tanren.sft.memory import Settled, settle_memory, take_recorded
 from tanren.sft.plan import Plan
 from tanren.sft.prepare import Prepared, prepare
 from tanren.sft.summary import final_numbers, make_summary, verdict_line
-from tanren.sft.tracking import Tracker, open_tracker
 
 if TYPE_CHECKING:
     from tanren.sft.trainer import SftTrainer
@@ -55,7 +56,7 @@ def run_job(plan: Plan, *, resume: str | None) -> int:
     earlier = open_run(resume, config.output.runs, config.name) if resume else None
     if earlier is not None:
         plan = take_recorded(plan, earlier)
-        check_same_config(plan.loaded.values(), earlier)
+        check_same_config(plan.loaded.values(), earlier, MAY_DIFFER_ON_RESUME)
     else:
         refuse_existing(config.output.run_dir)  # told now, not after a minute of loading
     evaluator_class = find_evaluator() if plan.pack and config.evaluation.enabled else None
@@ -71,7 +72,7 @@ def run_job(plan: Plan, *, resume: str | None) -> int:
         evaluator = None
         if evaluator_class is not None and plan.pack is not None:
             evaluator = evaluator_class(plan.pack, plan.heldout_rows, config.evaluation, console)
-        tracker = open_tracker(config, run, console)
+        tracker = open_tracker(config.tracking, config.output.runs, config, run, console)
         begun = time.time()
         try:
             code = _run(settled, prepared, run, console, evaluator, tracker, resumed=earlier is not None)
@@ -110,7 +111,7 @@ def _run(
     template = template_hash(prepared.tokenizer)
     environment = describe_ground(plan, prepared, attention, loaded, template) | {"memory_plan": settled.record()}
     if resumed:
-        check_same_ground(run, environment, console)
+        check_same_ground(run, environment, console, SAME_ON_RESUME)
     else:
         write_atomically(run.config, dump_toml(plan.loaded.values(), plan.loaded.origins))
         run.write_json(run.environment, environment)

@@ -19,11 +19,11 @@ from tanren.sft.validation import Validation
 
 if TYPE_CHECKING:
     from tanren.common.chat import Sample
-    from tanren.sft.interruption import Interruption
+    from tanren.common.interruption import Interruption
+    from tanren.common.tracking import Tracker
     from tanren.sft.plan import Plan
     from tanren.sft.prepare import Prepared
     from tanren.sft.step_evaluation import StepEvaluation
-    from tanren.sft.tracking import Tracker
 
 
 def make_trainer(

@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tanren.common.adapter import attach_lora, save_adapter
 from tanren.common.attention import Choice
 from tanren.common.attention.training import choose_training_attention
 from tanren.common.chain import same_base
 from tanren.common.console import Console
+from tanren.common.coverage import say_coverage
 from tanren.common.errors import UserError
 from tanren.common.fp8 import first_rows
 from tanren.common.models.load import LoadedModel, load_model
 from tanren.common.models.merging import with_parents
 from tanren.common.run import RunDirectory
-from tanren.sft.adapter import attach_lora, save_adapter
-from tanren.sft.coverage import say_coverage
 from tanren.sft.full import FullTrainer, save_full, train_all_weights
 from tanren.sft.plan import Plan
 from tanren.sft.trainer import SftTrainer
@@ -79,7 +79,7 @@ def make_trainable(plan: Plan, loaded: LoadedModel, console: Console) -> tuple[A
     lora = plan.config.lora
     with console.phase("attach LoRA", f"rank {lora.rank} on {lora.target_modules}"):
         unsloth = plan.config.train.engine == "unsloth"
-        model = attach_with_unsloth(plan, loaded) if unsloth else attach_lora(plan, loaded)
+        model = attach_with_unsloth(plan, loaded) if unsloth else attach_lora(loaded, lora, plan.config.seed)
     say_coverage(model, lora, console)
     return model, UnslothTrainer if unsloth else SftTrainer
 
@@ -100,5 +100,15 @@ def save_trained(
         if plan.config.train.method == "full":
             save_full(model, tokenizer, run, plan, loaded, template, device)
         else:
-            save_adapter(model, run, plan, loaded, template, device)
+            save_adapter(
+                model,
+                run,
+                source=plan.source,
+                loaded=loaded,
+                parents=plan.parents(device.dtype),
+                recipe=plan.config.name,
+                rank=plan.config.lora.rank,
+                template=template,
+                device=device,
+            )
     return saved

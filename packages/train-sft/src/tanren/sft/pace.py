@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from datetime import datetime, timedelta
 
 import numpy as np
 
 from tanren.common.console import Console
+from tanren.common.times import clock, span
 from tanren.sft.packing import MicroBatch, Steps
 
 
@@ -64,18 +64,3 @@ class Pace:
             f"probe: {', then '.join(f'{seconds:.1f} s' for seconds in took)}; one step takes about {span(left / count)}: "
             f"{count} steps, {span(left)}, done about {clock(left)}"
         )
-
-
-def span(seconds: float) -> str:
-    """Say a length of time."""
-    if seconds < 100:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def clock(seconds: float) -> str:
-    """Say at what time it will be in so many seconds; with the date where that is another day."""
-    now = datetime.now().astimezone()
-    then = now + timedelta(seconds=seconds)
-    return f"{then:%H:%M}" if then.date() == now.date() else f"{then:%Y-%m-%d %H:%M}"

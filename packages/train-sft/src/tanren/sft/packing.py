@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, overload
 import numpy as np
 
 from tanren.common.chat import Sample
+from tanren.common.first_fit import first_fit
 from tanren.sft.store import TrainingSamples
 
 if TYPE_CHECKING:
@@ -157,22 +158,3 @@ def pack(samples: Sequence[Sample], budget: int) -> tuple[MicroBatch, ...]:
     """Pack samples into micro-batches of at most `budget` tokens (see `first_fit`)."""
     packed = first_fit([len(sample.input_ids) for sample in samples], budget)
     return tuple(MicroBatch(tuple(samples[place] for place in members)) for members in packed)
-
-
-def first_fit(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Pack lengths into as few bins of at most `budget` as first-fit-decreasing finds; return the places in each.
-
-    What is longer than the budget gets a bin to itself.
-    """
-    bins: list[list[int]] = []
-    room: list[int] = []
-    for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
-        length = lengths[place]
-        found = next((index for index, free in enumerate(room) if free >= length), None)
-        if found is None:
-            bins.append([place])
-            room.append(budget - length)
-        else:
-            bins[found].append(place)
-            room[found] -= length
-    return bins

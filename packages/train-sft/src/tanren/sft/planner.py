@@ -119,10 +119,10 @@ class SftJob(PackedJob):
 
     def attach(self, model: PreTrainedModel) -> Any:
         """Put the adapter on a model."""
+        from tanren.common.adapter import attach_lora
         from tanren.common.models.load import LoadedModel
-        from tanren.sft.adapter import attach_lora
 
-        return attach_lora(self.plan, LoadedModel(model, {}))
+        return attach_lora(LoadedModel(model, {}), self.plan.config.lora, self.plan.config.seed)
 
     def changes(self) -> list[Change]:
         """Return smaller variants of the recipe: shorter samples, a lower rank."""

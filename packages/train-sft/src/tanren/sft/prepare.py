@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from tanren.common.config import AUTO
 from tanren.common.console import Console
+from tanren.common.coverage import check_before_loading
 from tanren.common.errors import UserError
 from tanren.common.models.device import set_cuda_variables
 from tanren.common.models.quantised import require_bitsandbytes
-from tanren.sft.coverage import check_before_loading
 from tanren.sft.plan import Plan
 from tanren.sft.unsloth_engine import import_unsloth
 
@@ -53,7 +53,7 @@ def prepare(plan: Plan, console: Console) -> Prepared:
         from tanren.common.models.device import plan_device
         from tanren.common.models.load import load_tokenizer
         from tanren.common.models.packaged import loading
-        from tanren.sft.optimizer import check_optimizer
+        from tanren.common.optimizer import check_optimizer
         from tanren.sft.training_data import make_training_data
     device = plan_device(config.model)
     console.line(f"device: {device.device}, {device.dtype} ({device.reason}), {device.threads} CPU threads")

@@ -25,12 +25,13 @@ from tanren.common.command import run_command
 from tanren.common.config import Loaded, Stage, dump_toml
 from tanren.common.console import Console
 from tanren.common.errors import ExitCode, MachineError, UserError
+from tanren.common.ground import check_same_config
 from tanren.common.recipe_command import Request, plan_text, plan_values
 from tanren.common.run import RunDirectory, create_run, describe_environment, find_open_run, held, write_atomically
 from tanren.sft.checks import check_takes_parent
 from tanren.sft.cli import COMMAND
 from tanren.sft.config import SftConfig
-from tanren.sft.ground import check_same_config
+from tanren.sft.ground import MAY_DIFFER_ON_RESUME
 from tanren.sft.plan import make_plan
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def run_stages(request: Request, run_stage: RunStage | None = None) -> int:
     name = request.loaded.config.name
     if request.resume:
         run = find_open_run(request.resume, output.runs, name)
-        check_same_config(values, run)
+        check_same_config(values, run, MAY_DIFFER_ON_RESUME)
     else:
         run = create_run(output.run_dir, output.runs, name)
         write_atomically(run.config, dump_toml(values, request.loaded.origins))

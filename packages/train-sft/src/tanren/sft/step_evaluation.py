@@ -14,8 +14,8 @@ from tanren.common.console import Console
 from tanren.common.evaluators import Evaluator, find_evaluator
 from tanren.common.run import RunDirectory
 from tanren.common.task_contract import Row
+from tanren.common.untouched import untouched
 from tanren.sft.config import EvaluationConfig
-from tanren.sft.untouched import untouched
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

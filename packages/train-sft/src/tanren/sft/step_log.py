@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 
 from tanren.common.console import Bar, Console
-from tanren.sft.pace import Pace, clock
+from tanren.common.times import clock
+from tanren.common.tracking import Tracker
+from tanren.sft.pace import Pace
 from tanren.sft.packing import Steps
 from tanren.sft.reading import Moment, Reading
-from tanren.sft.tracking import Tracker
 
 
 class StepLog:

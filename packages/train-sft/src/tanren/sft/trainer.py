@@ -30,26 +30,26 @@ from transformers import PrinterCallback, Trainer
 from tanren.common.chat import Sample
 from tanren.common.config import AUTO
 from tanren.common.console import Console
+from tanren.common.coverage import say_gradients
 from tanren.common.experts import choose_experts
 from tanren.common.fused import choose_route
+from tanren.common.interruption import Interruption
+from tanren.common.optimizer import decayed_names
 from tanren.common.run import RunDirectory, folder_written_aside
+from tanren.common.schedule import rate_factor
+from tanren.common.tracking import Tracker
+from tanren.common.untouched import untouched
 from tanren.sft.arguments import StepDataset, collate, training_arguments
 from tanren.sft.between import BetweenSteps
 from tanren.sft.callbacks import RunCallback
 from tanren.sft.config import SftConfig
-from tanren.sft.coverage import say_gradients
 from tanren.sft.guard import Guard
-from tanren.sft.interruption import Interruption
 from tanren.sft.listed import Listed
 from tanren.sft.loss import packed_loss
 from tanren.sft.noise import EmbeddingNoise
-from tanren.sft.optimizer import decayed_names
 from tanren.sft.packing import MicroBatch, Step, Steps
 from tanren.sft.reading import Reading, hold_back
-from tanren.sft.schedule import rate_factor
 from tanren.sft.step_log import StepLog
-from tanren.sft.tracking import Tracker
-from tanren.sft.untouched import untouched
 
 if TYPE_CHECKING:
     from peft import PeftModel

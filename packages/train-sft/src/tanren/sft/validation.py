@@ -13,12 +13,13 @@ import torch
 from tanren.common.chat import Sample
 from tanren.common.console import Console
 from tanren.common.errors import FoundWantingError
+from tanren.common.first_fit import first_fit
+from tanren.common.interruption import Interruption
 from tanren.common.run import RunDirectory
+from tanren.common.untouched import untouched
 from tanren.sft.config import ValidationConfig
-from tanren.sft.interruption import Interruption
-from tanren.sft.packing import MicroBatch, first_fit
+from tanren.sft.packing import MicroBatch
 from tanren.sft.trainer import SftTrainer
-from tanren.sft.untouched import untouched
 
 LossOf = Callable[[torch.nn.Module, MicroBatch], torch.Tensor]
 """The summed cross entropy of a micro-batch's supervised tokens, as the trainer computes it."""

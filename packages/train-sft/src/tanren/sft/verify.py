@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from tanren.common.console import Console
 from tanren.common.errors import ExitCode, UserError
+from tanren.common.ground import check_same_config, check_same_ground
+from tanren.common.interruption import Interruption
 from tanren.common.run import MetricsWriter, RunDirectory, open_run, read_steps
-from tanren.sft.ground import check_same_config, check_same_ground, describe_ground
-from tanren.sft.interruption import Interruption
+from tanren.common.tracking import NoTracker
+from tanren.sft.ground import MAY_DIFFER_ON_RESUME, SAME_ON_RESUME, describe_ground
 from tanren.sft.memory import Settled, take_recorded
 from tanren.sft.prepare import Prepared, prepare
-from tanren.sft.tracking import NoTracker
 
 if TYPE_CHECKING:
     from tanren.sft.plan import Plan
@@ -42,7 +43,7 @@ def run_verify(plan: Plan, which: str) -> int:
     console = Console()
     run = _find(which, plan)
     plan = take_recorded(plan, run)
-    check_same_config(plan.loaded.values(), run)
+    check_same_config(plan.loaded.values(), run, MAY_DIFFER_ON_RESUME)
     prepared = prepare(plan, console)
     start, stop, end = _span(run, plan.steps(prepared.samples.sizes))
     console.line(
@@ -127,7 +128,7 @@ def _train(
     loaded = load_base(plan, prepared.device, prepared.samples, own)
     attention = choose_attention(plan, loaded, own)
     template = template_hash(prepared.tokenizer)
-    check_same_ground(run, describe_ground(plan, prepared, attention, loaded, template), own)
+    check_same_ground(run, describe_ground(plan, prepared, attention, loaded, template), own, SAME_ON_RESUME)
     model, trainer_class = make_trainable(plan, loaded, own)
     trainer = make_trainer(
         trainer_class,

@@ -17,11 +17,13 @@ from ._sections import (
     TaskConfig,
 )
 from ._stages import Stage, load_stages, validate_recipe
+from ._training import CheckpointConfig, OptimConfig, TrackingConfig
 from ._write import dump_toml
 
 __all__ = [
     "AUTO",
     "AttentionKernel",
+    "CheckpointConfig",
     "Checkpointing",
     "ConfigModel",
     "Experts",
@@ -31,11 +33,13 @@ __all__ = [
     "LoraConfig",
     "Method",
     "ModelConfig",
+    "OptimConfig",
     "OutputConfig",
     "Quantisation",
     "Sources",
     "Stage",
     "TaskConfig",
+    "TrackingConfig",
     "dump_toml",
     "flatten",
     "load_config",

@@ -14,6 +14,7 @@ from tanren.common.chat import MARKERS
 from tanren.common.config import ModelConfig
 from tanren.common.data._source import Source
 from tanren.common.errors import ExitCode, UserError
+from tanren.common.task_packs import load_command, pack_commands
 
 ABOUT = """Look at data before it is trained on. SOURCE is a file (.jsonl, .json, .csv, each also .gz, .parquet), a dataset on the
 Hugging Face hub (owner/name) or a task pack (pack:NAME); several may be named."""
@@ -38,16 +39,28 @@ def run_data(arguments: Sequence[str]) -> int:
         return run_show(arguments[1:])
     first = next((word for word in arguments if not word.startswith("-")), None)
     if first is not None and first not in COMMANDS:
-        near = difflib.get_close_matches(first, COMMANDS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(COMMANDS)}"
-        raise UserError(f"tanren data {first!r}: {hint}")
+        return _run_of_pack(first, arguments)
     if first is None and not {"-h", "--help"} & set(arguments):
         lines = [f"  tanren data {name:<12}{_summary(command)}" for name, command in COMMANDS.items()]
+        lines += [f"  tanren data {name:<12}of the task pack {folder.name}" for name, folder in pack_commands().items()]
         sys.stdout.write("\n".join(lines) + "\n")
         return ExitCode.DONE
     return int(
         tyro.extras.subcommand_cli_from_dict(COMMANDS, args=list(arguments), prog="tanren data", description=ABOUT)
     )
+
+
+def _run_of_pack(name: str, arguments: Sequence[str]) -> int:
+    """Answer a command that a task pack adds."""
+    known = pack_commands()
+    if name not in known:
+        names = [*COMMANDS, *known]
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(names)}"
+        raise UserError(f"tanren data {name!r}: {hint}")
+    rest = list(arguments)
+    rest.remove(name)
+    return int(tyro.cli(load_command(name, known[name]), args=rest, prog=f"tanren data {name}"))
 
 
 def _summary(command: Callable[..., int]) -> str:

@@ -14,6 +14,7 @@ from typing import IO, Literal, cast
 from tanren.common.data._column_rows import read_csv, read_parquet
 from tanren.common.data._json_rows import read_json
 from tanren.common.data._layouts import AUTO, LAYOUTS, check_turns, row_of
+from tanren.common.data._prompts import PROMPT, prompt_row_of
 from tanren.common.data._records import Fault, FaultyRowError, Record
 from tanren.common.errors import UserError
 from tanren.common.task_contract import Row
@@ -126,7 +127,11 @@ def _rows(records: Iterator[Record | Fault], source: Source, name: str) -> Itera
             yield None, record
             continue
         try:
-            yield record, row_of(record, f"{name}:{record.number}", source.layout)
+            row_id = f"{name}:{record.number}"
+            yield (
+                record,
+                prompt_row_of(record, row_id) if source.layout == PROMPT else row_of(record, row_id, source.layout),
+            )
         except FaultyRowError as error:
             yield record, Fault(record.place, str(error))
     if not found:
@@ -170,7 +175,7 @@ def _other_content(name: str, head: bytes) -> str:
 
 
 def _check_settings(source: Source) -> None:
-    if source.layout != AUTO and source.layout not in LAYOUTS:
+    if source.layout not in (AUTO, PROMPT) and source.layout not in LAYOUTS:
         raise UserError(
             f"{source.name}: unknown layout {source.layout!r}; expected one of {', '.join((AUTO, *LAYOUTS))}"
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from tanren.sft.config import OptimConfig
+from tanren.common.config import OptimConfig
 
 
 def rate_factor(step: int, steps: int, optim: OptimConfig) -> float:

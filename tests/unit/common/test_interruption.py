@@ -10,7 +10,7 @@ import pytest
 
 from tanren.common.console import Console
 from tanren.common.errors import ExitCode
-from tanren.sft.interruption import watch_for_interruption
+from tanren.common.interruption import watch_for_interruption
 
 
 @pytest.mark.parametrize(

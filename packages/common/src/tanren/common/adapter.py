@@ -1,38 +1,51 @@
-"""The LoRA adapter: attached to the base model, and saved with what it was trained on."""
+"""The LoRA adapter that is trained: attached to the base model, and saved with what it was trained on."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from tanren.common.chain import PROVENANCE, SETTINGS, WEIGHTS, copy_parents
+from tanren.common.chain import PROVENANCE, SETTINGS, WEIGHTS, Link, copy_parents
+from tanren.common.config import LoraConfig
 from tanren.common.lora import attach_adapter
+from tanren.common.models.source import ModelSource
 from tanren.common.run import RunDirectory, folder_written_aside
 from tanren.common.workspace import sha256_of
-from tanren.sft.plan import Plan
 
 if TYPE_CHECKING:
     from tanren.common.models.device import DevicePlan
     from tanren.common.models.load import LoadedModel
 
 
-def attach_lora(plan: Plan, loaded: LoadedModel) -> Any:
+def attach_lora(loaded: LoadedModel, lora: LoraConfig, seed: int) -> Any:
     """Wrap the model with a fresh adapter; its initialisation depends on the seed alone."""
     from transformers import set_seed
 
-    set_seed(plan.config.seed)
-    model = attach_adapter(loaded.model, plan.config.lora)
+    set_seed(seed)
+    model = attach_adapter(loaded.model, lora)
     # With a name, every checkpoint would ask the hub whether the vocabulary was resized; `save_adapter` names it.
     model.peft_config["default"].base_model_name_or_path = ""
     return model
 
 
 def save_adapter(
-    model: Any, run: RunDirectory, plan: Plan, loaded: LoadedModel, template: str, device: DevicePlan
+    model: Any,
+    run: RunDirectory,
+    *,
+    source: ModelSource,
+    loaded: LoadedModel,
+    parents: Sequence[Link],
+    recipe: str,
+    rank: int,
+    template: str,
+    device: DevicePlan,
 ) -> None:
-    """Write the adapter with what it was trained on beside it: the base, and the files and hashes of its parents."""
+    """Write the adapter with what it was trained on beside it: the base, and the files and hashes of its parents.
+
+    `recipe` is the recipe's name, `template` the hash of the chat template.
+    """
     # The name that can be resolved again, not a folder of this machine.
-    source = plan.source
     named = source.location if source.kind in ("hub", "folder") else source.name
     model.peft_config["default"].base_model_name_or_path = named
     if run.adapter.exists():  # this run's own, from before it was interrupted in its last evaluation
@@ -41,12 +54,12 @@ def save_adapter(
         model.save_pretrained(folder, save_embedding_layers=False)
         provenance = {
             "base_model": loaded.provenance,
-            "parents": copy_parents(plan.parents(device.dtype), folder),
+            "parents": copy_parents(parents, folder),
             "adapter_sha256": sha256_of(folder / WEIGHTS),
             "adapter_config_sha256": sha256_of(folder / SETTINGS),
             "run": run.label,
-            "recipe": plan.config.name,
-            "rank": plan.config.lora.rank,
+            "recipe": recipe,
+            "rank": rank,
             "trained_in": device.dtype,
             "chat_template_hash": template,
         }

@@ -5,8 +5,8 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from tanren.common.config import OptimConfig
 from tanren.common.errors import UserError
-from tanren.sft.config import OptimConfig
 
 if TYPE_CHECKING:
     import torch

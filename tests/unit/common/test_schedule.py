@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tanren.sft.config import OptimConfig
-from tanren.sft.schedule import rate_factor
+from tanren.common.config import OptimConfig
+from tanren.common.schedule import rate_factor
 
 
 def _factors(steps: int, **settings: Any) -> list[float]:

@@ -8,10 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
-from tanren.common.config import ConfigModel, flatten
+from tanren.common.config import ConfigModel, TrackingConfig, flatten
 from tanren.common.console import Console
 from tanren.common.run import RunDirectory
-from tanren.sft.config import SftConfig, TrackingConfig
 
 # Seconds between two writes, and metrics in one (the store takes 1,000).
 INTERVAL, MOST = 5.0, 900
@@ -87,11 +86,13 @@ class MlflowTracker:
         self._client.set_terminated(self._run_id, status)
 
 
-def open_tracker(config: SftConfig, run: RunDirectory, console: Console) -> Tracker:
-    """Return the tracker that a recipe asks for, and say where it writes."""
-    if not config.tracking.mlflow:
+def open_tracker(
+    tracking: TrackingConfig, runs: Path, parameters: ConfigModel, run: RunDirectory, console: Console
+) -> Tracker:
+    """Return the tracker that a recipe asks for, and say where it writes; `parameters` are the whole recipe."""
+    if not tracking.mlflow:
         return NoTracker()
     with console.phase("open MLflow", "off with --tracking.no-mlflow"):
-        tracker = MlflowTracker(config.tracking, config.output.runs.expanduser(), run.label, config)
+        tracker = MlflowTracker(tracking, runs.expanduser(), run.label, parameters)
     console.line(f"MLflow: {tracker.uri} (look with: mlflow ui --backend-store-uri {tracker.uri})")
     return tracker

@@ -1,0 +1,38 @@
+"""What a run stands on: settings, prompts, weights, machine. It is recorded, and a resumed run must stand on the same."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from tanren.common.run import describe_environment
+from tanren.grpo.cli import COMMAND
+from tanren.grpo.prompts import Prompt, prompts_sha256
+
+if TYPE_CHECKING:
+    from tanren.common.attention import Choice
+    from tanren.common.models.device import DevicePlan
+    from tanren.common.models.load import LoadedModel
+
+MAY_DIFFER_ON_RESUME = re.compile(r"(output|tracking)\..*|checkpoint\.(every_steps|keep)")
+"""Settings that do not touch the numbers."""
+SAME_ON_RESUME = ("prompts_sha256", "model", "chat_template_hash")
+
+
+def describe_ground(
+    prompts: Sequence[Prompt], device: DevicePlan, attention: Choice, loaded: LoadedModel, template: str, engine: str
+) -> dict[str, Any]:
+    """Return what a run stands on, as `environment.json` records it."""
+    return describe_environment() | {
+        "command": COMMAND.prog,
+        "device": asdict(device),
+        "engine": engine,
+        "attention": {"kernel": attention.kernel, "reason": attention.reason, "rejected": dict(attention.rejected)},
+        "attention_proof": attention.proof,
+        "model": loaded.provenance,
+        "parents": [],
+        "chat_template_hash": template,
+        "prompts_sha256": prompts_sha256(prompts),
+    }

@@ -1,0 +1,203 @@
+"""One run from plan to report, read from top to bottom.
+
+    prompts -> model -> evaluate base -> steps (generate, judge, learn) -> evaluate trained -> adapter, summary, report
+
+Nothing is written before the prompts are known to be good; `summary.json` is written last and says how the run ended.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from tanren.common.config import AUTO, dump_toml
+from tanren.common.console import Console
+from tanren.common.errors import ExitCode
+from tanren.common.evaluators import Evaluator, find_evaluator, find_report_writer
+from tanren.common.ground import check_same_config, check_same_ground
+from tanren.common.interruption import Interruption, watch_for_interruption
+from tanren.common.models.device import set_cuda_variables
+from tanren.common.run import (
+    MetricsWriter,
+    RunDirectory,
+    create_run,
+    held,
+    open_run,
+    refuse_existing,
+    write_atomically,
+)
+from tanren.common.tracking import Tracker, open_tracker
+from tanren.grpo.ground import MAY_DIFFER_ON_RESUME, SAME_ON_RESUME
+from tanren.grpo.plan import Plan
+from tanren.grpo.summary import make_summary, write_views
+
+if TYPE_CHECKING:
+    from tanren.common.attention import Choice
+    from tanren.common.models.load import LoadedModel
+    from tanren.grpo.prepare import Prepared
+
+BASE, TRAINED = "base", "trained"
+ENDS = ("first_reward", "last_reward")
+REWARDS_LOG = "rewards.log"
+"""In a run directory: what the code of rewards printed."""
+
+
+def run_job(plan: Plan, *, resume: str | None) -> int:
+    """Run (or resume) the job; return the exit code. Raises UserError and MachineError with one message each."""
+    console = Console()
+    config = plan.config
+    console.line(
+        f"train-grpo {config.name}: {plan.source.name}, {len(plan.rows)} prompts, {len(plan.heldout_rows)} held out"
+    )
+    for warning in plan.warnings:
+        console.warn(warning)
+    earlier = open_run(resume, config.output.runs, config.name) if resume else None
+    if earlier is not None:
+        check_same_config(plan.loaded.values(), earlier, MAY_DIFFER_ON_RESUME)
+    else:
+        refuse_existing(config.output.run_dir)  # told now, not after a minute of loading
+    evaluator_class = find_evaluator() if config.evaluation.enabled else None
+
+    set_cuda_variables()
+    with console.phase("import", "torch, transformers, peft"):
+        from tanren.grpo.prepare import prepare
+    prepared = prepare(plan, console)
+    run = earlier or create_run(config.output.run_dir, config.output.runs, config.name)
+    with held(run), run.log.open("a", encoding="utf-8") as console.log:
+        metrics = MetricsWriter(run.metrics)
+        console.attach(metrics)
+        console.line(f"run directory: {run.path}")
+        evaluator = None
+        if evaluator_class is not None and plan.pack is not None:
+            evaluator = evaluator_class(plan.pack, plan.heldout_rows, config.evaluation, console)
+        tracker = open_tracker(config.tracking, config.output.runs, config, run, console)
+        begun = time.time()
+        try:
+            code = _run(plan, prepared, run, console, evaluator, tracker, resumed=earlier is not None)
+        except BaseException as error:
+            with suppress(Exception):  # the error itself is what the user must hear
+                status = "failed" if isinstance(error, Exception) else "interrupted"
+                write_views(run, config)
+                summary = make_summary(plan, run, console, status, begun, {})
+                run.write_json(run.summary, summary | {"error": f"{type(error).__name__}: {error}"})
+                tracker.finish({}, "FAILED")
+            raise
+        metrics.close()
+    return code
+
+
+def _run(
+    plan: Plan,
+    prepared: Prepared,
+    run: RunDirectory,
+    console: Console,
+    evaluator: Evaluator | None,
+    tracker: Tracker,
+    *,
+    resumed: bool,
+) -> int:
+    """Do the run in its directory: evaluate, train, evaluate, save, report."""
+    from tanren.common.adapter import attach_lora, save_adapter
+    from tanren.common.chat import template_hash
+    from tanren.common.coverage import say_coverage
+    from tanren.common.experts import choose_experts
+    from tanren.common.fused import choose_route
+    from tanren.grpo.ground import describe_ground
+    from tanren.grpo.prepare import make_loop, open_rewards
+
+    config, begun = plan.config, time.time()
+    loaded, attention = _load(plan, prepared, console)
+    template = template_hash(prepared.tokenizer)
+    environment = describe_ground(prepared.prompts, prepared.device, attention, loaded, template, config.rollout.engine)
+    if resumed:
+        check_same_ground(run, environment, console, SAME_ON_RESUME)
+    else:
+        write_atomically(run.config, dump_toml(plan.loaded.values(), plan.loaded.origins))
+        run.write_json(run.environment, environment)
+    if evaluator is not None:
+        evaluator.evaluate(BASE, loaded.model, prepared.tokenizer, run.evaluation)
+
+    with console.phase("attach LoRA", f"rank {config.lora.rank} on {config.lora.target_modules}"):
+        model = attach_lora(loaded, config.lora, config.seed)
+    say_coverage(model, config.lora, console)
+    assert config.train.gradient_checkpointing != AUTO, "checked before"
+    experts = choose_experts(model, config.train.experts)
+    if experts is not None:
+        console.line(experts.line())
+    route = choose_route(model, config.train.layers, config.train.gradient_checkpointing, prepared.device.device)
+    console.line(route.line())
+    with open_rewards(plan, run.path / REWARDS_LOG) as rewards, watch_for_interruption(console) as interruption:
+        loop = make_loop(plan, prepared, model, rewards, run, console, tracker, interruption, packs=attention.packs)
+        try:
+            done = loop.train(resumed=resumed)
+        finally:
+            loop.engine.close()
+    write_views(run, config)
+    if interruption.status is not None:
+        tracker.finish({}, "KILLED")
+        run.write_json(run.summary, make_summary(plan, run, console, interruption.status, begun, {}))
+        return _stopped(interruption, done, config.train.steps, run, console)
+
+    with console.phase("save adapter", str(run.adapter)):
+        save_adapter(
+            model,
+            run,
+            source=plan.source,
+            loaded=loaded,
+            parents=(),
+            recipe=config.name,
+            rank=config.lora.rank,
+            template=template,
+            device=prepared.device,
+        )
+    comparison: Mapping[str, Any] = {}
+    if evaluator is not None:
+        evaluator.evaluate(TRAINED, model, prepared.tokenizer, run.evaluation)
+        comparison = evaluator.compare(BASE, TRAINED)
+    summary = make_summary(plan, run, console, "done", begun, comparison)
+    tracker.finish({name: summary[name] for name in ENDS if summary[name] is not None}, "FINISHED")
+    run.write_json(run.summary, summary)
+    _tell(run, console, summary, "" if evaluator is None else evaluator.table(BASE, TRAINED))
+    return ExitCode.DONE
+
+
+def _load(plan: Plan, prepared: Prepared, console: Console) -> tuple[LoadedModel, Choice]:
+    """Load the model and choose how it attends in training; say both."""
+    from tanren.common.attention.training import choose_training_attention
+    from tanren.common.models.load import load_model
+
+    config = plan.config
+    with console.phase("load model", plan.source.name):
+        loaded = load_model(plan.source, prepared.device, config.model.quantisation)
+    for note in loaded.notes:
+        console.line(note)
+    with console.phase("prove attention", config.train.attention):
+        attention = choose_training_attention(loaded.model, config.train.attention)
+    for line in attention.lines():
+        console.line(line)
+    return loaded, attention
+
+
+def _tell(run: RunDirectory, console: Console, summary: Mapping[str, Any], table: str) -> None:
+    """Write the report, and say how the run went and where its results are."""
+    with console.phase("write report"):
+        page = find_report_writer()(run)
+    if table:
+        console.text(table)
+    for line in summary["account"]:
+        console.line(line)
+    console.line(f"adapter: {run.adapter}")
+    console.line(f"report: {page}")
+
+
+def _stopped(interruption: Interruption, done: int, steps: int, run: RunDirectory, console: Console) -> ExitCode:
+    """Say how to go on after a signal; return the exit code."""
+    if not run.checkpoint_steps():
+        console.line(f"{interruption.status} before step 1: there is no checkpoint, start again")
+        return ExitCode.PREEMPTED if interruption.status == "preempted" else ExitCode.INTERRUPTED
+    console.line(
+        f"{interruption.status} after step {done} of {steps}; to continue: the same command with --resume {run.path}"
+    )
+    return interruption.exit_code

@@ -1,0 +1,208 @@
+"""train-grpo from recipe to adapter: it learns, and a flipped gradient does not; what it logs adds up; what stops it is told."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .grpo_runs import lines_of, numbers_of, summary_of, write_work
+
+Command = Callable[..., int]
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with the recipe and its task pack."""
+    write_work(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PIXI_PROJECT_ROOT", str(ROOT))
+    return tmp_path
+
+
+@pytest.fixture
+def train_grpo(work: Path) -> Command:
+    """Run train-grpo in this process; return its exit code."""
+    from tanren.common.command import run_command
+    from tanren.grpo.cli import _main
+
+    return lambda *arguments: run_command(_main, [str(argument) for argument in arguments])
+
+
+def _rise(run: Path) -> float:
+    rewards = [step["reward"] for step in numbers_of(run)]
+    return float(sum(rewards[-3:]) - sum(rewards[:3])) / 3
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_mean_reward_rises_and_with_the_gradient_flipped_it_does_not(
+    train_grpo: Command, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert train_grpo("letters.toml", "--output.run-dir", work / "right") == 0
+    from tanren.grpo import losses, trainer
+
+    right = losses.token_terms
+
+    def flipped(*arguments: Any, **settings: Any) -> Any:
+        terms = right(*arguments, **settings)
+        return replace(terms, loss=-terms.loss)
+
+    monkeypatch.setattr(trainer, "token_terms", flipped)
+    assert train_grpo("letters.toml", "--output.run-dir", work / "flipped") == 0
+    # A tenth of the words are small letters at first; 0.95 is reached.
+    assert _rise(work / "right") > 0.6
+    assert _rise(work / "flipped") < 0.05
+    summary = summary_of(work / "right")
+    assert summary["first_reward"] < 0.3
+    assert summary["last_reward"] > 0.8
+    assert (work / "right" / "adapter" / "adapter_model.safetensors").is_file()
+    assert (work / "right" / "report.html").is_file()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_every_completion_is_logged_and_the_account_is_exact(train_grpo: Command, work: Path) -> None:
+    flags = ("--train.steps", 5, "--train.updates-per-step", 2, "--rollout.refills", 1)
+    run = work / "run"
+    assert train_grpo("letters.toml", *flags, "--train.micro-batch-tokens", 100, "--output.run-dir", run) == 0
+    lines, steps, summary = lines_of(run), numbers_of(run), summary_of(run)
+    assert len(lines) == 5 * 4 * 8 == summary["completions"]
+    excluded = [line for line in lines if line["reward"] is None]
+    assert {line["excluded_why"] for line in excluded} == {"task: not scorable"}
+    assert len(excluded) == summary["excluded"] > 0
+    assert all((line["advantage"] is None) == (line["reward"] is None) for line in lines)
+    assert all((line["micro_step"] is None) == (not line["advantage"]) for line in lines)
+    assert summary["micro_batches"] == sum(
+        len({line["micro_step"] for line in lines if line["step"] == step["step"]} - {None}) for step in steps
+    )
+    assert summary["prompts"] == steps[-1]["prompts_drawn"] >= 20
+    for step in steps:
+        rewards = [line["reward"] for line in lines if line["step"] == step["step"] and line["reward"] is not None]
+        assert step["reward"] == pytest.approx(sum(rewards) / len(rewards)) if rewards else step["reward"] is None
+    with (run / "generations.csv").open(encoding="utf-8", newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [row["completion"] for row in table] == [line["completion"] for line in lines]
+    assert {
+        "step",
+        "micro_step",
+        "prompt_id",
+        "parsed_action",
+        "target_action",
+        "reward/task",
+        "advantage",
+        "excluded_why",
+    } <= table[0].keys()
+    with (run / "metrics.csv").open(encoding="utf-8", newline="") as file:
+        metrics = list(csv.DictReader(file))
+    assert float(metrics[1]["entropy_ema"]) == pytest.approx(0.9 * steps[0]["entropy"] + 0.1 * steps[1]["entropy"])
+    seconds = {"seconds_generate", "seconds_sync", "seconds_reward", "seconds_score", "seconds_train", "seconds_other"}
+    assert seconds <= metrics[0].keys()
+    assert sum(summary["seconds_of_steps"].values()) == pytest.approx(
+        sum(float(row["seconds"]) for row in metrics), abs=0.1
+    )
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_value_file_gives_prompts_rewards_and_regret(train_grpo: Command, work: Path) -> None:
+    header = "id,prompt,q_action_0,q_action_1,q_action_2,q_action_3\n"
+    rows = [f"s{n},state {n},{-1 - n},-2.5,-2.7,-9\n" for n in range(4)]
+    (work / "q.csv").write_text(header + "".join(rows), encoding="utf-8")
+    recipe = (
+        (work / "letters.toml")
+        .read_text(encoding="utf-8")
+        .replace('[task]\nname = "./letters"\n', '[data]\nfile = "q.csv"\n')
+    )
+    recipe += '\n[[rewards]]\nkind = "boltzmann"\ntau = 0.5\ninvalid_penalty = -0.5\n'
+    (work / "q.toml").write_text(recipe, encoding="utf-8")
+    assert train_grpo("q.toml", "--train.steps", 2, "--output.run-dir", work / "run") == 0
+    lines = lines_of(work / "run")
+    assert {line["prompt_id"] for line in lines} == {"s0", "s1", "s2", "s3"}
+    assert {line["target_action"] for line in lines if line["prompt_id"] in ("s0", "s1")} == {0}
+    assert {line["reward"] for line in lines if line["parsed_action"] is None} == {-0.5}
+    assert {"accuracy", "regret", "parse_rate"} <= numbers_of(work / "run")[0].keys()
+
+
+def _rows(path: Path, *rows: dict[str, Any]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+RENDERED = "<|im_start|>user\nwhat?<|im_end|>\n<|im_start|>assistant\n"
+REFUSED: dict[str, tuple[tuple[object, ...], str]] = {
+    "division": (
+        ("--train.updates-per-step", 3),
+        "rollout.prompts_per_step = 4 cannot be shared among train.updates_per_step = 3 updates: every update takes whole "
+        "groups; write updates_per_step = 1 or 2 or 4, or prompts_per_step = 6",
+    ),
+    "clip on policy": (
+        ("--loss.clip-high", 0.3),
+        "loss.clip_high (flag --loss.clip_high) has no effect with train.updates_per_step = 1",
+    ),
+    "vllm settings": (
+        ("--vllm.sleep-level", 2),
+        "vllm.sleep_level (flag --vllm.sleep_level) has no effect with rollout.engine = auto",
+    ),
+    "too few prompts": (
+        ("--rollout.prompts-per-step", 13),
+        "there are 12 prompts: a step takes none twice; write at most 12",
+    ),
+    "no such engine": (("--rollout.engine", "vllm"), "rollout.engine = vllm is not part of this version"),
+    "long prompt": (
+        ("--rollout.max-prompt-tokens", 10),
+        "row train-0: its prompt has 24 tokens, and rollout.max_prompt_tokens is 10",
+    ),
+    "no file": (("--data.file", "nowhere.jsonl"), "no file nowhere.jsonl"),
+    "rendered": (
+        ("--data.file", "rendered.jsonl"),
+        "row rendered.jsonl:2: turn 1 (user) holds <|im_end|>, <|im_start|>, which the chat template",
+    ),
+    "same id": (("--data.file", "twice.jsonl"), "twice.jsonl: the id 'a' comes more than once"),
+    "no question": (("--data.file", "empty.jsonl"), "empty.jsonl:1: prompt: found no question"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_trained_is_told_before_anything_is_written(
+    train_grpo: Command, work: Path, capsys: pytest.CaptureFixture[str], case: str
+) -> None:
+    _rows(
+        work / "rendered.jsonl",
+        *({"prompt": f"what {n}?"} for n in range(1)),
+        {"prompt": RENDERED},
+        *({"prompt": f"{n}?"} for n in range(4)),
+    )
+    _rows(work / "twice.jsonl", {"prompt": "x", "id": "a"}, {"prompt": "y", "id": "a"})
+    _rows(work / "empty.jsonl", {"prompt": " "})
+    flags, told = REFUSED[case]
+    code = train_grpo("letters.toml", *flags, "--output.runs", work / "runs")
+    said = capsys.readouterr().err
+    assert code == 2
+    assert told in said
+    assert "Traceback" not in said
+    assert not list((work / "runs").glob("*")) or case == "no such engine"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_reward_that_fails_ends_with_one_message_and_loses_no_log(
+    train_grpo: Command, work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (work / "own.py").write_text(
+        "calls = 0\n\n\ndef nan_later(completions, rows):\n    global calls\n    calls += 1\n"
+        "    return [float('nan') if calls > 2 else float(len(one)) for one in completions]\n",
+        encoding="utf-8",
+    )
+    recipe = (work / "letters.toml").read_text(
+        encoding="utf-8"
+    ) + '\n[[rewards]]\nkind = "function"\nfunction = "own.py:nan_later"\n'
+    (work / "nan.toml").write_text(recipe, encoding="utf-8")
+    assert train_grpo("nan.toml", "--output.run-dir", work / "run") == 2
+    said = capsys.readouterr().err
+    assert "the reward 'nan_later'" in said
+    assert "Traceback" not in said
+    assert summary_of(work / "run")["status"] == "failed"
+    assert [step["step"] for step in numbers_of(work / "run")] == [1, 2]
+    assert len(lines_of(work / "run")) == 2 * 32

@@ -1,0 +1,114 @@
+"""A run of train-grpo that was broken off goes on as if it had not been: the same prompts, words, gradients, bits."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from .conftest import lines_until, start
+from .grpo_runs import lines_of, numbers_of, summary_of, write_work
+
+Command = Callable[..., int]
+ROOT = Path(__file__).resolve().parents[2]
+# What uses random numbers and states: dropout, a second update with old log-probabilities, prompts drawn again.
+FLAGS = (
+    "letters.toml",
+    "--train.steps",
+    "5",
+    "--train.updates-per-step",
+    "2",
+    "--rollout.refills",
+    "1",
+    "--lora.dropout",
+    "0.1",
+    "--checkpoint.every-steps",
+    "2",
+    "--checkpoint.keep",
+    "9",
+)
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    write_work(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PIXI_PROJECT_ROOT", str(ROOT))
+    return tmp_path
+
+
+@pytest.fixture
+def train_grpo(work: Path) -> Command:
+    from tanren.common.command import run_command
+    from tanren.grpo.cli import _main
+
+    return lambda *arguments: run_command(_main, [str(argument) for argument in arguments])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_run_that_died_goes_on_bit_for_bit_and_loses_no_log(
+    train_grpo: Command, work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, died = work / "whole", work / "died"
+    assert train_grpo(*FLAGS, "--output.run-dir", whole) == 0
+    # As if it had died in step 4, after its completions were logged, with a line torn.
+    shutil.copytree(whole, died)
+    for name in ("summary.json", "generations.csv", "metrics.csv", "report.html"):
+        (died / name).unlink()
+    shutil.rmtree(died / "adapter")
+    shutil.rmtree(died / "checkpoints" / "step-4")
+    logged = (died / "generations.jsonl").read_bytes()
+    (died / "generations.jsonl").write_bytes(logged[: len(logged) * 7 // 10])
+    before = (died / "generations.jsonl").read_bytes()
+
+    assert train_grpo(*FLAGS, "--output.run-dir", whole, "--resume", died) == 0
+    assert "resuming after step 2 of 5" in capsys.readouterr().err
+    assert numbers_of(died) == numbers_of(whole)
+    assert lines_of(died) == lines_of(whole)
+    assert (died / "generations.csv").read_bytes() == (whole / "generations.csv").read_bytes()
+    weights = "adapter/adapter_model.safetensors"
+    assert (died / weights).read_bytes() == (whole / weights).read_bytes()
+    # Only appended to: what stood there stands there, but for the torn line.
+    after = (died / "generations.jsonl").read_bytes()
+    assert after.startswith(before[: before.rfind(b"\n") + 1])
+    assert summary_of(died)["completions"] == 5 * 32
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_run_is_not_resumed_with_other_settings_or_prompts(
+    train_grpo: Command, work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = work / "run"
+    assert train_grpo(*FLAGS, "--output.run-dir", run) == 0
+    (run / "summary.json").unlink()
+    assert train_grpo(*FLAGS, "--resume", run, "--optim.lr", 0.5) == 2
+    assert "optim.lr: the run has 0.015, now 0.5" in capsys.readouterr().err
+    task = work / "letters" / "task.py"
+    task.write_text(task.read_text(encoding="utf-8").replace("say {n}", "write {n}"), encoding="utf-8")
+    for name in [name for name in sys.modules if name.startswith("tanren_task_letters")]:
+        del sys.modules[name]  # a new process would read the pack anew
+    assert train_grpo(*FLAGS, "--resume", run) == 2
+    assert "cannot be resumed: prompts_sha256 was" in capsys.readouterr().err
+
+
+def test_a_preempted_run_writes_a_checkpoint_and_says_how_to_go_on(work: Path) -> None:
+    run = work / "run"
+    process = start("train-grpo", "letters.toml", "--train.steps", 4000, "--output.run-dir", run, cwd=work)
+    try:
+        *_, said = lines_until(process, "step 2/4000")
+        assert "reward" in said
+        process.send_signal(signal.SIGTERM)
+        rest = process.communicate(timeout=60)[1]
+    finally:
+        process.kill()
+    assert process.returncode == 0
+    assert "SIGTERM: finishing this step, then writing a checkpoint" in rest
+    assert f"to continue: the same command with --resume {run}" in rest
+    assert summary_of(run)["status"] == "preempted"
+    done = len(numbers_of(run))
+    assert (run / "checkpoints" / f"step-{done}").is_dir()
+    assert {line["step"] for line in lines_of(run)} == set(range(1, done + 1))
