@@ -54,17 +54,23 @@ def check_payload(name: str, text: str, seconds: float = MAX_SECONDS) -> str | N
 
 @contextmanager
 def _cpu_seconds(limit: float) -> Iterator[None]:
-    """End what runs inside after so many seconds of the CPU. The parsers that can take long are Python: a signal ends them."""
+    """End what runs inside after so many seconds of the CPU. The parsers that can take long are Python: a signal ends them.
+
+    It comes again until it has: Python ignores an error that is raised while it cleans up after an object.
+    """
+    over = False
 
     def stop(signum: int, frame: FrameType | None) -> None:
         del signum, frame
-        raise _TooSlowError
+        if not over:
+            raise _TooSlowError
 
     before = signal.signal(signal.SIGVTALRM, stop)
-    signal.setitimer(signal.ITIMER_VIRTUAL, limit)
+    signal.setitimer(signal.ITIMER_VIRTUAL, limit, limit)
     try:
         yield
     finally:
+        over = True
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         signal.signal(signal.SIGVTALRM, before)
 
