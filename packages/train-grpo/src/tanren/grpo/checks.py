@@ -5,11 +5,13 @@ from __future__ import annotations
 from tanren.common.config import AUTO, Loaded
 from tanren.common.errors import UserError
 from tanren.grpo.config import GrpoConfig
+from tanren.grpo.engines import require_engine
 
 
 def check_effects(loaded: Loaded[GrpoConfig]) -> tuple[str, ...]:
     """Refuse settings that would have no effect, and numbers that do not divide; return warnings."""
     config, origins = loaded.config, loaded.origins
+    require_engine(config)
     _check_division(config)
     train, rollout, loss = config.train, config.rollout, config.loss
     if AUTO in (train.micro_batch_tokens, train.gradient_checkpointing):

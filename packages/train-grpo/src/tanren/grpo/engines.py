@@ -12,13 +12,17 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def open_engine(config: GrpoConfig, model: Any, tokenizer: PreTrainedTokenizerBase) -> Engine:
-    """Return the engine of a recipe. Raises UserError for one that this version does not have."""
+def require_engine(config: GrpoConfig) -> None:
+    """Raise UserError for an engine that this version does not have: before anything is loaded."""
     named = config.rollout.engine
     if named in ("vllm", "vllm-server"):
         raise UserError(
             f"rollout.engine = {named} is not part of this version; write transformers, or leave it at auto"
         )
+
+
+def open_engine(config: GrpoConfig, model: Any, tokenizer: PreTrainedTokenizerBase) -> Engine:
+    """Return the engine of a recipe (see `require_engine`)."""
     from tanren.grpo.transformers_engine import TransformersEngine
 
     padding = tokenizer.pad_token_id

@@ -23,7 +23,7 @@ from tanren.common.task_contract import Parsed, Row
 from tanren.common.workspace import workspace_root
 from tanren.grpo.reward_process.load import load_function
 from tanren.grpo.reward_process.pipe import ClosedError, receive, send
-from tanren.grpo.reward_process.protocol import PARSE, Request, Setup
+from tanren.grpo.reward_process.protocol import PARSE, TAKEN, Request, Setup
 
 if TYPE_CHECKING:
     from tanren.common.task_packs import TaskPack
@@ -49,6 +49,7 @@ def main(arguments: Sequence[str]) -> None:
     _answer(outgoing, {"ready": True})
     while True:
         message = requests.get()
+        _answer(outgoing, TAKEN)
         try:
             request: Request = pickle.loads(message)  # noqa: S301 (from the trainer)
             found = calls[request.kind, request.call](request.completions, request.rows)

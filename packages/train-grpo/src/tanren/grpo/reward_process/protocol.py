@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from tanren.common.task_contract import Row
 
+TAKEN = {"taken": True}
+"""Said before a request is answered: from then on the user's code runs."""
 PARSE = "parse completions"
 """The name of the call that parses; a reward's column cannot be taken for it: those are looked up apart."""
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from tanren.common.errors import UserError
 from tanren.grpo.reward_process.pipe import ClosedError, OvertimeError, receive, send
-from tanren.grpo.reward_process.protocol import Request, Setup
+from tanren.grpo.reward_process.protocol import TAKEN, Request, Setup
 
 START_S = 120.0
 """To import the pack and the functions, with whatever they import (torch from a cold network disk: a minute)."""
@@ -27,6 +27,10 @@ class FailedError(Exception):
 
 class StoppedError(FailedError):
     """The call took too long, or took the process with it: the process is gone."""
+
+
+class NotTakenError(StoppedError):
+    """The process was gone before it took the request: no code was asked, so none is at fault."""
 
 
 class ToldToEndError(StoppedError):
@@ -77,7 +81,7 @@ class Worker:
             if self._log is not None:
                 output.close()
         try:
-            answer = self._exchange(pickle.dumps(self._setup), START_S)
+            answer = self._exchange(pickle.dumps(self._setup), START_S, taken=True)
         except StoppedError as error:
             raise UserError(f"the rewards could not be loaded: the process {error}; see {self.log_name}") from None
         if "error" in answer:
@@ -91,8 +95,13 @@ class Worker:
         Raises StoppedError where it took longer than `limit` seconds or the process died (ToldToEndError: by SIGTERM),
         FailedError where the code raised or gave another number of results, UserError where the process cannot be started again.
         """
+        message = _pickled(request)
         self.start()
-        answer = self._exchange(_pickled(request), limit)
+        try:
+            answer = self._exchange(message, limit)
+        except NotTakenError:
+            self.start()
+            answer = self._exchange(message, limit)
         if "error" in answer:
             raise FailedError(f"raised {answer['error']}")
         results: list[Any] = answer["results"]
@@ -111,17 +120,20 @@ class Worker:
         for fd in (self._to, self._from):
             os.close(fd)
 
-    def _exchange(self, message: bytes, limit: float) -> dict[str, Any]:
+    def _exchange(self, message: bytes, limit: float, *, taken: bool = False) -> dict[str, Any]:
+        """Send a message and return the answer; `taken`: it is not acknowledged apart."""
         deadline = time.monotonic() + limit
         try:
             send(self._to, message, deadline)
+            if not taken:
+                taken = json.loads(receive(self._from, deadline)) == TAKEN
             answer: dict[str, Any] = json.loads(receive(self._from, deadline))
         except OvertimeError:
             self.end()
             raise StoppedError(f"did not answer within {limit:g} s") from None
         except ClosedError:
-            code = self._exit_code()
-            raise _death(code) from None
+            died = _death(self._exit_code())
+            raise (died if taken else NotTakenError(str(died))) from None
         except BaseException:  # Ctrl-C in between: the next answer would be taken for another question's
             self.end()
             raise
