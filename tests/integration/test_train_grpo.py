@@ -206,3 +206,30 @@ def test_a_reward_that_fails_ends_with_one_message_and_loses_no_log(
     assert summary_of(work / "run")["status"] == "failed"
     assert [step["step"] for step in numbers_of(work / "run")] == [1, 2]
     assert len(lines_of(work / "run")) == 2 * 32
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_run_stands_on_its_parents_result_and_records_it(train_grpo: Command, work: Path) -> None:
+    from tanren.common.merge import merge_run
+
+    parent, child, same = work / "parent", work / "child", work / "same"
+    # not the recipe's head: it shares its weights with the embeddings, so it cannot be merged
+    layers = ("--lora.target-modules", "q_proj", "v_proj")
+    assert train_grpo("letters.toml", "--train.steps", 3, *layers, "--output.run-dir", parent) == 0
+    merge_run(str(parent), work / "merged", "float32", None)
+    flags = ("--train.steps", 2, "--loss.beta", 0.1, *layers)
+    assert train_grpo("letters.toml", "--model.parent", parent, *flags, "--output.run-dir", child) == 0
+    assert train_grpo("letters.toml", "--model.name", work / "merged", *flags, "--output.run-dir", same) == 0
+    found, expected = ([line["completion"] for line in lines_of(run)] for run in (child, same))
+    assert found == expected
+    assert found[:32] != [line["completion"] for line in lines_of(parent)][:32]
+    assert numbers_of(child)[0]["reference_kl"] == 0  # the reference is the parent's result, not the base
+    recorded = json.loads((child / "adapter" / "provenance.json").read_text(encoding="utf-8"))["parents"]
+    own = json.loads((parent / "adapter" / "provenance.json").read_text(encoding="utf-8"))
+    assert [link["adapter_sha256"] for link in recorded] == [own["adapter_sha256"]]
+    assert (child / "adapter" / recorded[0]["folder"] / "adapter_model.safetensors").is_file()
+
+
+def test_a_parent_that_is_no_run_is_told(train_grpo: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train_grpo("letters.toml", "--model.parent", "nowhere") == 2
+    assert "model.parent 'nowhere': no such folder" in capsys.readouterr().err

@@ -40,7 +40,7 @@ def _main(arguments: Sequence[str]) -> int:
         )
     from tanren.grpo.plan import make_plan
 
-    plan = make_plan(request.loaded)
+    plan = make_plan(request.loaded, request.resume)
     if request.dry_run:
         request.print_plan(plan.facts(), plan.warnings)
         return 0

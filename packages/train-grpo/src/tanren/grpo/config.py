@@ -17,9 +17,9 @@ from tanren.common.config import (
     GenerationConfig,
     Layers,
     LoraConfig,
-    ModelConfig,
     OptimConfig,
     OutputConfig,
+    StartConfig,
     TaskConfig,
     TrackingConfig,
 )
@@ -191,7 +191,7 @@ class GrpoConfig(ConfigModel):
     seed: int = 3407
     """Seed of everything random: order of prompts, sampling, adapter initialisation."""
 
-    model: ModelConfig = ModelConfig()
+    model: StartConfig = StartConfig()
     task: TaskConfig = TaskConfig()
     data: DataConfig = DataConfig()
     lora: LoraConfig = LoraConfig()

@@ -13,16 +13,23 @@ from tanren.grpo.prompts import Prompt, prompts_sha256
 
 if TYPE_CHECKING:
     from tanren.common.attention import Choice
+    from tanren.common.chain import Link
     from tanren.common.models.device import DevicePlan
     from tanren.common.models.load import LoadedModel
 
-MAY_DIFFER_ON_RESUME = re.compile(r"(output|tracking)\..*|checkpoint\.(every_steps|keep)")
-"""Settings that do not touch the numbers."""
-SAME_ON_RESUME = ("prompts_sha256", "model", "chat_template_hash")
+MAY_DIFFER_ON_RESUME = re.compile(r"(output|tracking)\..*|checkpoint\.(every_steps|keep)|model\.parent")
+"""Settings that do not touch the numbers; a parent may have been moved: its hash is compared, not its path."""
+SAME_ON_RESUME = ("prompts_sha256", "model", "parents", "chat_template_hash")
 
 
 def describe_ground(
-    prompts: Sequence[Prompt], device: DevicePlan, attention: Choice, loaded: LoadedModel, template: str, engine: str
+    prompts: Sequence[Prompt],
+    device: DevicePlan,
+    attention: Choice,
+    loaded: LoadedModel,
+    parents: Sequence[Link],
+    template: str,
+    engine: str,
 ) -> dict[str, Any]:
     """Return what a run stands on, as `environment.json` records it."""
     return describe_environment() | {
@@ -32,7 +39,7 @@ def describe_ground(
         "attention": {"kernel": attention.kernel, "reason": attention.reason, "rejected": dict(attention.rejected)},
         "attention_proof": attention.proof,
         "model": loaded.provenance,
-        "parents": [],
+        "parents": [link.record(number) for number, link in enumerate(parents, start=1)],
         "chat_template_hash": template,
         "prompts_sha256": prompts_sha256(prompts),
     }

@@ -110,7 +110,15 @@ def _run(
     config, begun = plan.config, time.time()
     loaded, attention = _load(plan, prepared, console)
     template = template_hash(prepared.tokenizer)
-    environment = describe_ground(prepared.prompts, prepared.device, attention, loaded, template, config.rollout.engine)
+    environment = describe_ground(
+        prepared.prompts,
+        prepared.device,
+        attention,
+        loaded,
+        plan.parents(prepared.device.dtype),
+        template,
+        config.rollout.engine,
+    )
     if resumed:
         check_same_ground(run, environment, console, SAME_ON_RESUME)
     else:
@@ -146,7 +154,7 @@ def _run(
             run,
             source=plan.source,
             loaded=loaded,
-            parents=(),
+            parents=plan.parents(prepared.device.dtype),
             recipe=config.name,
             rank=config.lora.rank,
             template=template,
@@ -166,13 +174,10 @@ def _run(
 def _load(plan: Plan, prepared: Prepared, console: Console) -> tuple[LoadedModel, Choice]:
     """Load the model and choose how it attends in training; say both."""
     from tanren.common.attention.training import choose_training_attention
-    from tanren.common.models.load import load_model
+    from tanren.common.models.start import load_start
 
     config = plan.config
-    with console.phase("load model", plan.source.name):
-        loaded = load_model(plan.source, prepared.device, config.model.quantisation)
-    for note in loaded.notes:
-        console.line(note)
+    loaded = load_start(plan.source, prepared.device, config.model.quantisation, plan.parent, console)
     with console.phase("prove attention", config.train.attention):
         attention = choose_training_attention(loaded.model, config.train.attention)
     for line in attention.lines():

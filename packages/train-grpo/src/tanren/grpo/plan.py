@@ -6,10 +6,12 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+from tanren.common.chain import Link, TrainedAdapter
 from tanren.common.config import Loaded
 from tanren.common.data import PROMPT, Source, read_rows
 from tanren.common.errors import UserError
 from tanren.common.models.source import ModelSource, resolve_source
+from tanren.common.parent import settle_parent
 from tanren.common.task_contract import Row
 from tanren.common.task_packs import TaskPack, load_pack
 from tanren.common.values import value_rows
@@ -30,11 +32,17 @@ class Plan:
     """Those whose prompts are trained on."""
     heldout_rows: list[Row]
     warnings: tuple[str, ...] = ()
+    parent: TrainedAdapter | None = None
+    """The adapter that is merged into the model first, with its own parents: without the new one, the reference."""
 
     @property
     def config(self) -> GrpoConfig:
         """The resolved configuration."""
         return self.loaded.config
+
+    def parents(self, dtype: str) -> tuple[Link, ...]:
+        """Return the adapters that are merged first, in this order, into weights of that precision."""
+        return self.parent.chain(dtype) if self.parent else ()
 
     def facts(self) -> dict[str, Any]:
         """Return what the run would do, for `--dry-run`."""
@@ -43,6 +51,7 @@ class Plan:
         drawn = train.steps * rollout.prompts_per_step
         return {
             "model": self.source.describe(),
+            "parents": self.parent.lines() if self.parent else [],
             "prompts": len(self.rows),
             "heldout_rows": len(self.heldout_rows),
             "steps": train.steps,
@@ -52,11 +61,15 @@ class Plan:
         }
 
 
-def make_plan(loaded: Loaded[GrpoConfig]) -> Plan:
-    """Settle model source, task pack and rows. Raises UserError for whatever does not fit together."""
+def make_plan(loaded: Loaded[GrpoConfig], resume: str | None = None) -> Plan:
+    """Settle model source, parent, task pack and rows; of a run to resume (as --resume names it) the parent that it has.
+
+    Raises UserError for whatever does not fit together.
+    """
     warnings = check_effects(loaded)
+    source = resolve_source(loaded.config.model.name, loaded.config.model.revision)
+    loaded, parent = settle_parent(loaded, source, resume)
     config = loaded.config
-    source = resolve_source(config.model.name, config.model.revision)
     named = config.data.file is None or any(name.startswith("task.") for name in loaded.origins)
     pack = load_pack(config.task.name, config.task.options) if named else None
     check_rewards(config.rewards, has_pack=pack is not None)
@@ -82,7 +95,7 @@ def make_plan(loaded: Loaded[GrpoConfig]) -> Plan:
         raise UserError(
             f"rollout.prompts_per_step = {wanted}, and there are {len(rows)} prompts: a step takes none twice; write at most {len(rows)}"
         )
-    return Plan(loaded, source, pack, rows, heldout, warnings)
+    return Plan(loaded, source, pack, rows, heldout, warnings, parent)
 
 
 def _rows_of_file(config: GrpoConfig) -> list[Row]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from tanren.common.chat import template_hash
 from tanren.common.console import Console
 from tanren.common.coverage import check_before_loading
 from tanren.common.interruption import Interruption
@@ -15,6 +16,7 @@ from tanren.common.models.load import load_tokenizer
 from tanren.common.models.packaged import loading
 from tanren.common.models.quantised import require_bitsandbytes
 from tanren.common.optimizer import check_optimizer
+from tanren.common.parent import check_parent_template
 from tanren.common.plan.trace import read_shape
 from tanren.common.run import RunDirectory
 from tanren.common.tracking import Tracker
@@ -53,6 +55,7 @@ def prepare(plan: Plan, console: Console) -> Prepared:
         check_before_loading(plan.source, config.lora, config.train.experts)
     with console.phase("load tokenizer", loading(plan.source)):
         tokenizer = load_tokenizer(plan.source, config.model.chat_template)
+    check_parent_template(plan.parent, config.model.parent, plan.source, template_hash(tokenizer))
     shape = read_shape(plan.source).config.get_text_config()
     with console.phase("render and tokenise", f"{len(plan.rows)} prompts"):
         prompts = make_prompts(

@@ -20,9 +20,9 @@ from tanren.common.config import (
     Layers,
     LoraConfig,
     Method,
-    ModelConfig,
     OptimConfig,
     OutputConfig,
+    StartConfig,
     TaskConfig,
     TrackingConfig,
 )
@@ -112,14 +112,6 @@ class DataConfig(ConfigModel):
     fully_masked: Literal["error", "drop"] = "drop"
     """What happens to a sample without a single token to learn (cutting can cause that): leave it out (counted and listed), or stop.
     No sample with one is an error always."""
-
-
-class StartConfig(ModelConfig):
-    """Which model training starts from, in which precision, on which device."""
-
-    parent: str | None = None
-    """A finished run whose adapter is merged into the model first, with all that was merged before it: its run directory, or
-    `latest:NAME`, the newest finished run of that recipe name in output.runs. What is trained is a fresh adapter on top."""
 
 
 class TrainConfig(ConfigModel):

@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, Any
 from tanren.common.adapter import attach_lora, save_adapter
 from tanren.common.attention import Choice
 from tanren.common.attention.training import choose_training_attention
-from tanren.common.chain import same_base
 from tanren.common.console import Console
 from tanren.common.coverage import say_coverage
-from tanren.common.errors import UserError
 from tanren.common.fp8 import first_rows
-from tanren.common.models.load import LoadedModel, load_model
-from tanren.common.models.merging import with_parents
+from tanren.common.models.load import LoadedModel
+from tanren.common.models.start import load_start
 from tanren.common.run import RunDirectory
 from tanren.sft.full import FullTrainer, save_full, train_all_weights
 from tanren.sft.plan import Plan
@@ -35,22 +33,15 @@ def load_base(plan: Plan, device: DevicePlan, samples: Sequence[Sample], console
 
     What fp8 costs is measured on the first `samples`. Raises UserError where the parents were trained on another base.
     """
-    quantisation, parents = plan.config.model.quantisation, plan.parents(device.dtype)
-    batch = first_rows(samples) if quantisation == "fp8" else None
-    with console.phase("load model", plan.source.name):
-        if plan.config.train.engine == "unsloth":
+    quantisation = plan.config.model.quantisation
+    if plan.config.train.engine == "unsloth":
+        with console.phase("load model", plan.source.name):
             loaded = load_with_unsloth(plan, device)
-        else:
-            # Parents are merged into 16- or 32-bit weights, always; what quantises comes after.
-            loaded = load_model(plan.source, device, "none" if parents else quantisation, batch)
-    if plan.parent is not None:
-        differing = same_base(plan.parent.base, loaded.provenance)
-        if differing:
-            raise UserError(f"model.parent {plan.config.model.parent!r} was trained on another base model: {differing}")
-        with console.phase("merge parents", ", ".join(plan.parent.lines())):
-            loaded = with_parents(loaded, parents, device, quantisation, batch)
-    for note in loaded.notes:
-        console.line(note)
+        for note in loaded.notes:
+            console.line(note)
+    else:
+        batch = first_rows(samples) if quantisation == "fp8" else None
+        loaded = load_start(plan.source, device, quantisation, plan.parent, console, batch)
     if loaded.cost:
         console.record("quantisation_cost", dict(loaded.cost))
     return loaded

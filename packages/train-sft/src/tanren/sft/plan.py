@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tanren.common.chain import LATEST, Link, TrainedAdapter, find_parent, read_adapter
+from tanren.common.chain import Link, TrainedAdapter
 from tanren.common.config import Loaded
 from tanren.common.errors import UserError
 from tanren.common.models.source import ModelSource, resolve_source
-from tanren.common.run import open_run
+from tanren.common.parent import settle_parent
 from tanren.common.task_contract import Row
 from tanren.common.task_packs import TaskPack, load_pack
 from tanren.sft.checks import check_effects, check_takes_parent
@@ -92,7 +92,9 @@ def make_plan(loaded: Loaded[SftConfig], resume: str | None = None) -> Plan:
     """
     warnings = check_effects(loaded)
     source = resolve_source(loaded.config.model.name, loaded.config.model.revision)
-    loaded, parent = _settle_parent(loaded, source, resume)
+    if loaded.config.model.parent is not None:
+        check_takes_parent(loaded.config)
+    loaded, parent = settle_parent(loaded, source, resume)
     config = loaded.config
     sources = recipe_sources(config.data)
     if sources:
@@ -113,29 +115,3 @@ def make_plan(loaded: Loaded[SftConfig], resume: str | None = None) -> Plan:
         raise UserError(f"the task pack {config.task.name} leaks: {len(both)} held-out prompts are also trained on")
     selection = select_rows([listed_source(f"pack:{config.task.name}", train_rows)], config.data, config.seed)
     return Plan(loaded, source, pack, selection, heldout_rows, warnings, parent)
-
-
-def _settle_parent(
-    loaded: Loaded[SftConfig], source: ModelSource, resume: str | None
-) -> tuple[Loaded[SftConfig], TrainedAdapter | None]:
-    """Find and check what model.parent names; `latest:NAME` becomes the run directory that it means today."""
-    config = loaded.config
-    if config.model.parent is None:
-        return loaded, None
-    named = config.model.parent
-    if resume is not None and named.startswith(LATEST):  # the newest of today may be another
-        recorded = open_run(resume, config.output.runs, config.name).read_config()["model"]
-        named = recorded.get("parent", named)
-    check_takes_parent(config)
-    run = find_parent(named, config.output.runs)
-    parent = read_adapter(run / "adapter")
-    # a folder may be another's copy: its hash decides
-    if parent.base["name"] != source.name and source.kind != "folder":
-        raise UserError(
-            f"model.parent {config.model.parent!r} was trained on {parent.base['name']}, and model.name is {source.name}; "
-            "an adapter means nothing on other weights: write the same model"
-        )
-    if str(run) != config.model.parent:
-        origin = f"{loaded.origins['model.parent']}: {config.model.parent}"
-        loaded = loaded.with_values({"model.parent": str(run)}, origin)
-    return loaded, parent

@@ -54,6 +54,7 @@ def prepare(plan: Plan, console: Console) -> Prepared:
         from tanren.common.models.load import load_tokenizer
         from tanren.common.models.packaged import loading
         from tanren.common.optimizer import check_optimizer
+        from tanren.common.parent import check_parent_template
         from tanren.sft.training_data import make_training_data
     device = plan_device(config.model)
     console.line(f"device: {device.device}, {device.dtype} ({device.reason}), {device.threads} CPU threads")
@@ -69,22 +70,13 @@ def prepare(plan: Plan, console: Console) -> Prepared:
             check_before_loading(plan.source, config.lora, config.train.experts)
     with console.phase("load tokenizer", loading(plan.source)):
         tokenizer = load_tokenizer(plan.source, config.model.chat_template)
-    _check_template(plan, template_hash(tokenizer))
+    check_parent_template(plan.parent, config.model.parent, plan.source, template_hash(tokenizer))
     rows = plan.selection.trained
     with console.phase("render and tokenise", f"{rows} rows"), console.bar("tokenise", rows, "row") as bar:
         data = make_training_data(tokenizer, plan, bar)
     for line in data.lines():
         console.line(line)
     return Prepared(tokenizer, device, data, _validation_samples(plan, data, tokenizer, console))
-
-
-def _check_template(plan: Plan, template: str) -> None:
-    """Refuse a parent that learned with another chat template: its prompts were others."""
-    if plan.parent is not None and plan.parent.template != template:
-        raise UserError(
-            f"model.parent {plan.config.model.parent!r} was trained with the chat template {plan.parent.template}, "
-            f"{plan.source.name} has {template}: give the model the template that it had then"
-        )
 
 
 def _check_named_attention(plan: Plan, device: DevicePlan) -> None:

@@ -14,6 +14,7 @@ from ._sections import (
     ModelConfig,
     OutputConfig,
     Quantisation,
+    StartConfig,
     TaskConfig,
 )
 from ._stages import Stage, load_stages, validate_recipe
@@ -38,6 +39,7 @@ __all__ = [
     "Quantisation",
     "Sources",
     "Stage",
+    "StartConfig",
     "TaskConfig",
     "TrackingConfig",
     "dump_toml",

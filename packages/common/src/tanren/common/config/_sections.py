@@ -54,6 +54,14 @@ class ModelConfig(ConfigModel):
     """CPU threads; 0 means all that this process may use. Bit-for-bit repeats need the same number."""
 
 
+class StartConfig(ModelConfig):
+    """Which model training starts from, in which precision, on which device."""
+
+    parent: str | None = None
+    """A finished run whose adapter is merged into the model first, with all that was merged before it: its run directory, or
+    `latest:NAME`, the newest finished run of that recipe name in output.runs. What is trained is a fresh adapter on top."""
+
+
 class LoraConfig(ConfigModel):
     """Low-rank adapters (Hu et al. 2021, arXiv:2106.09685)."""
 
