@@ -62,7 +62,8 @@ def test_the_mean_reward_rises_and_with_the_gradient_flipped_it_does_not(
     assert summary["first_reward"] < 0.3
     assert summary["last_reward"] > 0.8
     assert (work / "right" / "adapter" / "adapter_model.safetensors").is_file()
-    assert (work / "right" / "report.html").is_file()
+    page = (work / "right" / "report.html").read_text(encoding="utf-8")
+    assert all(part in page for part in ("Mean reward", "Seconds of each step", "where the time went: generate"))
 
 
 @pytest.mark.filterwarnings("ignore")

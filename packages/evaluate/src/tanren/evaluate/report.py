@@ -19,6 +19,7 @@ from tanren.evaluate.table import percent, points
 
 # Items shown per group: enough to see what changed, few enough to read.
 SHOWN_PER_GROUP = 2
+COLOURS = ("#1f4e8c", "#7f9cc4", "#b8c4d6", "#d9a441", "#b5482f", "#dde3ec")
 
 
 def write_report(run: RunDirectory) -> Any:
@@ -34,6 +35,7 @@ def write_report(run: RunDirectory) -> Any:
         summary=summary,
         comparison=comparison,
         curve=_curve(steps, read_validations(run.metrics)),
+        seconds=_seconds_of_steps(steps, summary.get("seconds_of_steps", {})),
         bars=_bars(comparison),
         examples=_examples(run, comparison),
         config=run.config.read_text(encoding="utf-8"),
@@ -59,7 +61,9 @@ def _curve(steps: Sequence[dict[str, Any]], validations: Sequence[dict[str, Any]
         sum(values[max(0, i + 1 - window) : i + 1]) / len(values[max(0, i + 1 - window) : i + 1])
         for i in range(len(values))
     ]
-    axes.plot(x, values, color="#b8c4d6", linewidth=1, marker="." if len(x) < 3 else None, label="each step")
+    alone = window == 1
+    colour, marker = "#1f4e8c" if alone else "#b8c4d6", "." if len(x) < 3 else None
+    axes.plot(x, values, color=colour, linewidth=1.8 if alone else 1, marker=marker, label="each step")
     if window > 1:
         axes.plot(x, mean, color="#1f4e8c", linewidth=1.8, label=f"mean of {window} steps")
     shown = list(values)
@@ -72,6 +76,23 @@ def _curve(steps: Sequence[dict[str, Any]], validations: Sequence[dict[str, Any]
     if 2 * min(shown) < max(shown):  # a curve that hardly falls would be a line at the top
         axes.set_ylim(bottom=0)
     axes.legend(frameon=False, ncols=3, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0)
+    return _svg(figure)
+
+
+def _seconds_of_steps(steps: Sequence[dict[str, Any]], spent: dict[str, float]) -> str:
+    """Return what the seconds of each step went to, one on the other, as SVG; nothing where a run does not say it."""
+    names = [name for name, seconds in spent.items() if seconds]
+    if not steps or not names:
+        return ""
+    figure, axes = _figure(7.2, 2.2)
+    x = [step["step"] for step in steps]
+    columns = [[step[f"seconds_{name}"] for step in steps] for name in names]
+    axes.stackplot(x, columns, labels=names, colors=COLOURS[: len(names)])
+    axes.set_xlabel("optimizer step")
+    axes.set_ylabel("seconds")
+    axes.set_xlim(min(x), max(*x, min(x) + 1))
+    axes.set_ylim(0, 1.25 * max(map(sum, zip(*columns, strict=True))))  # room for the legend
+    axes.legend(frameon=False, ncols=len(names), loc="upper right")
     return _svg(figure)
 
 
