@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from tanren.common.config import dump_toml
@@ -19,10 +18,8 @@ from tanren.common.evaluators import Evaluator, find_evaluator, find_report_writ
 from tanren.common.ground import check_same_config, check_same_ground
 from tanren.common.interruption import Interruption, watch_for_interruption
 from tanren.common.run import (
-    MetricsWriter,
     RunDirectory,
     create_run,
-    held,
     open_run,
     read_steps,
     read_validations,
@@ -30,6 +27,7 @@ from tanren.common.run import (
     write_atomically,
     write_csv,
 )
+from tanren.common.session import failure_recorded, recorded
 from tanren.common.tracking import Tracker, open_tracker
 from tanren.sft.ground import MAY_DIFFER_ON_RESUME, SAME_ON_RESUME, describe_ground
 from tanren.sft.memory import Settled, settle_memory, take_recorded
@@ -65,26 +63,14 @@ def run_job(plan: Plan, *, resume: str | None) -> int:
     settled = settle_memory(plan, prepared.samples, prepared.device, console)
     plan = settled.plan
     run = earlier or create_run(config.output.run_dir, config.output.runs, config.name)
-    with held(run), run.log.open("a", encoding="utf-8") as console.log:
-        metrics = MetricsWriter(run.metrics)
-        console.attach(metrics)
-        console.line(f"run directory: {run.path}")
+    with recorded(run, console):
         evaluator = None
         if evaluator_class is not None and plan.pack is not None:
             evaluator = evaluator_class(plan.pack, plan.heldout_rows, config.evaluation, console)
         tracker = open_tracker(config.tracking, config.output.runs, config, run, console)
         begun = time.time()
-        try:
-            code = _run(settled, prepared, run, console, evaluator, tracker, resumed=earlier is not None)
-        except BaseException as error:
-            with suppress(Exception):  # the error itself is what the user must hear
-                status = "failed" if isinstance(error, Exception) else "interrupted"
-                summary = make_summary(plan, run, console, status, begun, {})
-                run.write_json(run.summary, summary | {"error": f"{type(error).__name__}: {error}"})
-                tracker.finish({}, "FAILED")
-            raise
-        metrics.close()
-    return code
+        with failure_recorded(run, tracker, lambda status: make_summary(plan, run, console, status, begun, {})):
+            return _run(settled, prepared, run, console, evaluator, tracker, resumed=earlier is not None)
 
 
 def _run(
