@@ -9,9 +9,11 @@ from tanren.common.task_contract import Row, Split, Verdict
 
 from .answers import judge as parse
 from .generate import stream
+from .modes import score_modes
 from .options import Options
+from .structeval_tasks import read_tasks
 
-__all__ = ["Options", "parse", "reward", "rows"]
+__all__ = ["Options", "parse", "read_tasks", "reward", "rows", "score_modes"]
 
 _REWARDS = {Verdict.CORRECT: 1.0, Verdict.WRONG: 0.2, Verdict.UNPARSABLE: 0.0, Verdict.ABSENT: 0.0}
 """Valid but wrong earns a fifth: enough to learn the syntax from, too little to settle for."""
