@@ -13,14 +13,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from .limits import FormatError
-from .loading import load
+from .loading import load, parses
 
 _EMPTY_THINKING = re.compile(r"<think>\s*</think>")
-_FENCE = re.compile(r"```[\w+-]*[ \t]*\n?(.*?)(?:```|\Z)", re.DOTALL)
-_MARKED = (
-    re.compile(r"<\|BEGIN_CODE\|>(.*?)(?:<\|END_CODE\|>|\Z)", re.DOTALL),
-    re.compile(r"<code>(.*?)(?:</code>|\Z)", re.DOTALL),
-)
+_MARKED = {
+    "```": re.compile(r"```[\w+-]*[ \t]*\n?(.*?)(?:```|\Z)", re.DOTALL),
+    "<|BEGIN_CODE|>": re.compile(r"<\|BEGIN_CODE\|>(.*?)(?:<\|END_CODE\|>|\Z)", re.DOTALL),
+    "<code>": re.compile(r"<code>(.*?)(?:</code>|\Z)", re.DOTALL),
+}
+"""What stands around an answer, in the order of precedence."""
 _ESCAPE = re.compile(r"\\(?:([nrt\"'\\])|u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2}))")
 _ESCAPED = {"n": "\n", "r": "\r", "t": "\t"}
 _STEP = re.compile(r"`([^`]*)`|\[(\d{1,9}|\*)\]|([^.`\[\]]+)")
@@ -38,7 +39,10 @@ class StructEvalScore:
 
 def structeval_score(completion: str, name: str, paths: Sequence[str]) -> StructEvalScore:
     """Score an answer in the format `name`: only that a path exists is tested, never the value there."""
-    value, rendered = _value(extract(completion), name)
+    text = extract(completion)
+    if not paths and name in ("csv", "xml") and (name == "csv" or parses(name, text)):
+        return StructEvalScore(1, 0.0, final_score(1, 0))  # where it parses it is not empty
+    value, rendered = _value(text, name)
     found = sum(path_exists(value, path, name) for path in paths) if rendered else 0
     keys = found / len(paths) if paths else 0.0
     return StructEvalScore(int(rendered), keys, final_score(int(rendered), keys))
@@ -53,8 +57,8 @@ def extract(completion: str) -> str:
     """Return the text that is scored: a fenced block, else what stands between marks, else everything."""
     text = completion.replace("&lt;", "<").replace("&gt;", ">")
     text = _EMPTY_THINKING.sub("", text)
-    for pattern in (_FENCE, *_MARKED):
-        match = pattern.search(text)
+    for mark, pattern in _MARKED.items():
+        match = pattern.search(text) if mark in text else None
         if match:
             return match.group(1).strip()
     return text.strip()

@@ -10,7 +10,8 @@ from tanren.common.task_contract import Row
 
 from .compatible import StructEvalScore, structeval_score
 from .formats import FORMATS
-from .lenient import syntax_error
+from .lenient import is_syntax_valid
+from .limits import MAX_COMPLETION
 from .strict import strict_error
 from .structeval_tasks import source_of
 from .values import Value
@@ -18,17 +19,19 @@ from .values import Value
 
 @dataclass(frozen=True, slots=True)
 class ModeVerdicts:
-    """One answer in the three modes; an error is None where the answer is right."""
+    """One answer in the three modes."""
 
-    lenient: str | None
-    strict: str | None
+    lenient: bool
+    strict: str | None  # why not, None where it is right
     compatible: StructEvalScore
 
 
 def read_modes(completion: str, row: Row, source: tuple[str, Value] | None) -> ModeVerdicts:
     """Judge one answer in the three modes; `source` as `source_of(row)` gives it."""
+    if len(completion) > MAX_COMPLETION:
+        return ModeVerdicts(False, "too long", StructEvalScore(0, 0.0, 0.0))
     return ModeVerdicts(
-        syntax_error(completion, row.group),
+        is_syntax_valid(completion, row.group),
         strict_error(completion, row, source),
         structeval_score(completion, row.group, row.metadata.get("raw_output_metric", ())),
     )
@@ -49,7 +52,7 @@ def score_modes(completions: Sequence[str], rows: Sequence[Row]) -> dict[str, di
     ]
     compared = sum(source is not None or row.expected is not None for source, row in zip(sources, rows, strict=True))
     return {
-        "lenient": _counts([verdict.lenient is None for verdict in verdicts], rows),
+        "lenient": _counts([verdict.lenient for verdict in verdicts], rows),
         "strict": _counts([verdict.strict is None for verdict in verdicts], rows) | {"compared": compared},
         "compatible": _counts([verdict.compatible.render_score == 1 for verdict in verdicts], rows)
         | {"score": round(sum(scores) / len(scores), 4) if scores else None, "scored": len(scores)},

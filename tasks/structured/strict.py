@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import re
 
 from tanren.common.task_contract import Row
 
 from .conversion import conversion_error
 from .formats import FORMATS
-from .limits import FormatError
+from .loading import read_strictly
 from .values import Value
+
+_BLANK_LINES = re.compile(r"\A(?:[ \t\r]*+\n)++")
 
 
 def strict_error(completion: str, row: Row, source: tuple[str, Value] | None) -> str | None:
@@ -18,13 +21,14 @@ def strict_error(completion: str, row: Row, source: tuple[str, Value] | None) ->
     No fence and no prose; a mapping or a list; every key once; rows of one width; no NaN and no infinity. `source` is the
     format and value of the document to convert; where the row has a gold value (`expected`), that is what must be equal.
     """
-    text = completion.strip()
-    if text.startswith("```") or text.endswith("```"):
+    text = _BLANK_LINES.sub("", completion.rstrip())  # the first line keeps its indentation, which YAML needs
+    if text.lstrip().startswith("```") or text.endswith("```"):
         return "a fence, expected the document alone"
     entry = FORMATS[row.group]
-    try:
-        value = entry.read(text)
-    except FormatError as error:
+    if not entry.mark.search(text):
+        return f"no {entry.title} was found"
+    value, error = read_strictly(row.group, text)
+    if error is not None:
         return str(error)
     if _has_no_number(value):
         return "NaN or an infinity, which the formats do not share"

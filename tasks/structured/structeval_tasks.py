@@ -54,16 +54,16 @@ def _row(record: Any, where: str) -> Row:
     conversion = _CONVERSION.fullmatch(name)
     source = _SOURCE.search(record["query"])
     if conversion and source and conversion[1].lower() in FORMATS:
-        metadata |= {"source_format": conversion[1].lower(), "source": source[1]}
+        metadata |= {"source_format": conversion[1].lower(), "source_text": source[1]}
     return Row(record["task_id"], (Message("user", record["query"]),), "", group, metadata=metadata)
 
 
 def source_of(row: Row) -> tuple[str, Value] | None:
     """Return format and value of the document that a row asks to convert; None where there is none, or none that parses."""
-    if "source" not in row.metadata:
+    if "source_text" not in row.metadata:
         return None
     name = str(row.metadata["source_format"])
     try:
-        return name, FORMATS[name].read(str(row.metadata["source"]).strip("\r\n"))
+        return name, FORMATS[name].read(str(row.metadata["source_text"]).strip("\r\n"))
     except FormatError:
         return None
