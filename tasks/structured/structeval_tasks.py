@@ -64,6 +64,6 @@ def source_of(row: Row) -> tuple[str, Value] | None:
         return None
     name = str(row.metadata["source_format"])
     try:
-        return name, FORMATS[name].read(str(row.metadata["source_text"]).strip("\r\n"))
+        return name, FORMATS[name].parse(str(row.metadata["source_text"]).strip("\r\n"))
     except FormatError:
         return None

@@ -73,18 +73,10 @@ def _inline(value: Value) -> str:
 
 def parse(text: str) -> Value:
     """Read a TOML document; native dates and times become ISO text, with `Z` for UTC. Raises FormatError."""
-    found = load(text)
-    value = _plain(found)
-    check_value(value)
-    return value
-
-
-def load(text: str) -> dict[str, Any]:
-    """Read a TOML document as tomllib does, within the bounds. Raises FormatError."""
     check_text(text, _MAX_BYTES)
     _check_depth(text)
     try:
-        return tomllib.loads(text)
+        found = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise FormatError(f"TOML: {error}") from None
     except (
@@ -92,6 +84,9 @@ def load(text: str) -> dict[str, Any]:
         RecursionError,
     ):  # an integer past Python's digit limit; nesting that the scan took for a string
         raise FormatError("TOML: a number or a nesting beyond the bounds") from None
+    value = _plain(found)
+    check_value(value)
+    return value
 
 
 def _check_depth(text: str) -> None:
