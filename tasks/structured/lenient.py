@@ -6,7 +6,7 @@ import re
 
 from .loading import parses
 
-_BLOCK = re.compile(r"```[^\S\n]*+[\w+-]*+[^\S\n]*+\n(.*?)```", re.DOTALL)
+_BLOCK = re.compile(r"```[^`\n]*+\n(.*?)```", re.DOTALL)
 
 
 def is_syntax_valid(completion: str, name: str) -> bool:
