@@ -31,6 +31,9 @@ MAX_SLOW_YAML = 6 * 1024
 _DATE = re.compile(
     r"(?<!\d)(\d{4})-(\d\d?)-(\d\d?)(?!\d)(?:[Tt \t]+(\d\d?):(\d\d):(\d\d)(?:[.\d]*[ \t]*[-+](\d\d?))?)?"
 )
+_SIGN_OF_IT = re.compile(r"[\t\x85\u2028\u2029\ufeff%=<|>?]")
+"""One of these is in every text that the next pattern finds; to look for them takes an eighth of its time."""
+
 _OWN_TO_PYYAML = re.compile(
     r"[\t\x85\u2028\u2029\ufeff]|^%|<<|[:-] =(?:\s|\Z)|^=|[|>][-+0-9]*+#|[{\[,]\s*+[^\"'\n{}\[\],?]*+\?", re.MULTILINE
 )
@@ -90,7 +93,7 @@ def _read_as_usual(name: str, text: str) -> tuple[Any, FormatError | None]:
 
 def _is_odd_yaml(text: str) -> bool:
     """Whether PyYAML's own parser might read, or refuse, what libyaml reads; and whether a date might be none (2024-02-30)."""
-    if _OWN_TO_PYYAML.search(text):
+    if _SIGN_OF_IT.search(text) and _OWN_TO_PYYAML.search(text):
         return True
     for match in _DATE.finditer(text):
         year, month, day, hour, minute, second, zone = (int(part or 0) for part in match.groups())

@@ -30,7 +30,7 @@ def strict_error(completion: str, row: Row, source: tuple[str, Value] | None) ->
     value, error = read_strictly(row.group, text)
     if error is not None:
         return str(error)
-    if _has_no_number(value):
+    if not entry.as_text and _has_no_number(value):
         return "NaN or an infinity, which the formats do not share"
     if row.expected is not None:
         return entry.difference(row.expected, value)
