@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 from tanren.common.task_contract import Row, Split, Verdict
 
 from .answers import judge as parse
 from .generate import stream
-from .modes import score_modes
 from .options import Options
 from .structeval_tasks import read_tasks
 
@@ -34,3 +34,10 @@ def reward(completions: Sequence[str], rows: Sequence[Row]) -> list[float | None
         None if row.expected is None else _REWARDS[parse(completion, row).verdict]
         for completion, row in zip(completions, rows, strict=True)
     ]
+
+
+def score_modes(completions: Sequence[str], rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
+    """Return how many answers are valid in the modes lenient, strict and compatible (modes.py)."""
+    from .modes import score_modes as scored  # what training does not need is not loaded for it
+
+    return scored(completions, rows)
