@@ -13,7 +13,7 @@ from tanren.common.errors import UserError
 from tanren.common.task_contract import Parsed, Row, Verdict
 
 from .formats import FORMATS
-from .limits import FormatError
+from .limits import MAX_COMPLETION, FormatError
 
 _FENCE = re.compile(r"^[ \t]*+```[^`\n]*+(?:\n|\Z)", re.MULTILINE)
 _CLOSING_FENCE = re.compile(r"^[ \t]*+```", re.MULTILINE)
@@ -43,6 +43,9 @@ def judge(completion: str, row: Row) -> Parsed:
         raise UserError(f"row {row.id}: found the group {row.group!r}, expected one of {', '.join(FORMATS)}")
     if row.expected is None:
         raise UserError(f"row {row.id}: found no expected value, expected the gold value to compare with")
+    if len(completion) > MAX_COMPLETION:
+        error = f"too long: {len(completion)} characters, at most {MAX_COMPLETION} are read"
+        return Parsed(Verdict.UNPARSABLE, error=error)
     text = find_answer(completion)
     if not text:
         return Parsed(Verdict.ABSENT, error="nothing was written")

@@ -7,6 +7,9 @@ from .values import MAX_NUMBER_CHARACTERS, Value
 MAX_BYTES = 64 * 1024
 """Largest text that is read, in bytes of UTF-8. The largest gold document has about 5 KiB."""
 
+MAX_COMPLETION = 4 * MAX_BYTES
+"""Longest completion, in characters, in which an answer is looked for."""
+
 MAX_DEPTH = 64
 """Deepest nesting of lists and mappings. Gold documents reach 5; Python's own stack ends near 1000."""
 

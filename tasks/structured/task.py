@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 from tanren.common.task_contract import Row, Split, Verdict
 
 from .answers import judge as parse
 from .generate import stream
 from .options import Options
+from .structeval_tasks import read_tasks
 
-__all__ = ["Options", "parse", "reward", "rows"]
+__all__ = ["Options", "parse", "read_tasks", "reward", "rows", "score_modes"]
 
 _REWARDS = {Verdict.CORRECT: 1.0, Verdict.WRONG: 0.2, Verdict.UNPARSABLE: 0.0, Verdict.ABSENT: 0.0}
 """Valid but wrong earns a fifth: enough to learn the syntax from, too little to settle for."""
@@ -32,3 +34,10 @@ def reward(completions: Sequence[str], rows: Sequence[Row]) -> list[float | None
         None if row.expected is None else _REWARDS[parse(completion, row).verdict]
         for completion, row in zip(completions, rows, strict=True)
     ]
+
+
+def score_modes(completions: Sequence[str], rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
+    """Return how many answers are valid in the modes lenient, strict and compatible (modes.py)."""
+    from .modes import score_modes as scored  # what training does not need is not loaded for it
+
+    return scored(completions, rows)

@@ -8,7 +8,7 @@ objects.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import yaml
@@ -18,6 +18,10 @@ from .values import Value
 
 _TAG = "tag:yaml.org,2002:"
 _ALLOWED_TAGS = (None, "!", f"{_TAG}str", f"{_TAG}map", f"{_TAG}seq")
+
+
+class YamlSyntaxError(FormatError):
+    """What no parser of YAML reads, unlike what is only refused here."""
 
 
 class _Dumper(yaml.SafeDumper):
@@ -61,21 +65,16 @@ def parse(text: str) -> Value:
     check_text(text)
     loader = yaml.CSafeLoader(text.rstrip("\n") + "\n")
     try:
-        builder = _Builder(loader)
-        for event in _events(loader):
+        builder = _Builder()
+        while (event := loader.get_event()) is not None:
             builder.take(event)
     except yaml.YAMLError as error:
-        raise FormatError(f"YAML: {_reason(error)}") from None
+        raise YamlSyntaxError(f"YAML: {_reason(error)}") from None
     finally:
         loader.dispose()
     if not isinstance(builder.root, dict | list):
         raise FormatError("YAML: found a bare value, expected a mapping or a list", absent=True)
     return builder.root
-
-
-def _events(loader: yaml.CSafeLoader) -> Iterator[yaml.Event]:
-    while (event := loader.get_event()) is not None:
-        yield event
 
 
 def _reason(error: yaml.YAMLError) -> str:
@@ -88,8 +87,7 @@ def _reason(error: yaml.YAMLError) -> str:
 class _Builder:
     """Builds the value from events, without recursion and within the bounds."""
 
-    def __init__(self, loader: yaml.CSafeLoader) -> None:
-        self.loader = loader
+    def __init__(self) -> None:
         self.root: Value = None
         self.open: list[list[Value] | dict[str, Value]] = []
         self.keys: list[str | None] = []  # per open container: the key that waits for its value
@@ -100,13 +98,13 @@ class _Builder:
         """Use one event. Raises FormatError."""
         if isinstance(event, yaml.ScalarEvent):
             self._check(event)
-            if self._key_is_next():
+            if self.open and self.keys[-1] is None and type(self.open[-1]) is dict:
                 self._take_key(event.value)
             else:
-                self._place(self._scalar(event))
-        elif isinstance(event, yaml.MappingStartEvent | yaml.SequenceStartEvent):
+                self._place(_plain(event.value) if event.tag is None and event.implicit[0] else event.value)
+        elif isinstance(event, yaml.CollectionStartEvent):
             self._check(event)
-            if self._key_is_next():
+            if self.open and self.keys[-1] is None and type(self.open[-1]) is dict:
                 raise FormatError("YAML: a list or mapping as a key, expected a string")
             container: list[Value] | dict[str, Value] = {} if isinstance(event, yaml.MappingStartEvent) else []
             self._place(container)
@@ -114,11 +112,12 @@ class _Builder:
             self.keys.append(None)
             if len(self.open) > MAX_DEPTH:
                 raise FormatError(f"YAML: nested deeper than {MAX_DEPTH} levels")
-        elif isinstance(event, yaml.MappingEndEvent | yaml.SequenceEndEvent):
+        elif isinstance(event, yaml.CollectionEndEvent):
             self.open.pop()
             self.keys.pop()
         elif isinstance(event, yaml.AliasEvent):
-            raise FormatError(f"YAML: the alias *{event.anchor}, aliases are not read")
+            # the first anchor is refused, so that an alias that is reached has none before it
+            raise YamlSyntaxError(f"YAML: the alias *{event.anchor}, aliases are not read")
         elif isinstance(event, yaml.DocumentStartEvent):
             self.documents += 1
             if self.documents > 1:
@@ -132,9 +131,6 @@ class _Builder:
             raise FormatError(f"YAML: the anchor &{event.anchor}, anchors are not read")
         if event.tag not in _ALLOWED_TAGS:
             raise FormatError(f"YAML: the tag {event.tag[:60]}, tags are not read")
-
-    def _key_is_next(self) -> bool:
-        return bool(self.open) and isinstance(self.open[-1], dict) and self.keys[-1] is None
 
     def _take_key(self, key: str) -> None:
         mapping = self.open[-1]
@@ -156,26 +152,38 @@ class _Builder:
         container[key] = value
         self.keys[-1] = None
 
-    def _scalar(self, event: yaml.ScalarEvent) -> Value:
-        if event.tag is not None:  # "!" and !!str: both say that it is a string
-            return str(event.value)
-        resolve = self.loader.resolve
-        resolved = resolve(yaml.ScalarNode, event.value, event.implicit)  # type: ignore[no-untyped-call]
-        tag = str(resolved).removeprefix(_TAG)
-        if tag == "null":
-            return None
-        if tag == "bool":
-            return bool(self.loader.bool_values[event.value.lower()])
-        if tag in ("int", "float"):
-            return self._number(tag, event.value)
-        return str(event.value)
 
-    def _number(self, tag: str, text: str) -> int | float:
-        check_number(text)
-        node = yaml.ScalarNode(_TAG + tag, text)
-        try:
-            number = self.loader.construct_yaml_int(node) if tag == "int" else self.loader.construct_yaml_float(node)
-        except (ValueError, IndexError):  # "0b_" and its like match PyYAML's pattern and spell no number
-            raise FormatError(f"YAML: {text[:40]!r} looks like a number and is none") from None
-        assert isinstance(number, int | float)
-        return number
+_CACHED_CHARACTERS = 64
+"""Longest scalar whose meaning is kept, so that the cache is small whatever is read."""
+
+
+def _plain(text: str) -> Value:
+    """Return what an unquoted scalar means."""
+    if text[:1] not in _RULES.yaml_implicit_resolvers:
+        return text
+    return _resolved(text) if len(text) <= _CACHED_CHARACTERS else _resolve(text)
+
+
+def _resolve(text: str) -> Value:
+    tag = str(_RULES.resolve(yaml.ScalarNode, text, (True, False))).removeprefix(_TAG)  # type: ignore[no-untyped-call]
+    if tag == "null":
+        return None
+    if tag == "bool":
+        return bool(_RULES.bool_values[text.lower()])
+    return _number(tag, text) if tag in ("int", "float") else text
+
+
+_resolved = lru_cache(maxsize=4096)(_resolve)
+_RULES = yaml.SafeLoader("")
+"""Says what an unquoted scalar means; it reads nothing."""
+
+
+def _number(tag: str, text: str) -> int | float:
+    check_number(text)
+    node = yaml.ScalarNode(_TAG + tag, text)
+    try:
+        number = _RULES.construct_yaml_int(node) if tag == "int" else _RULES.construct_yaml_float(node)
+    except (ValueError, IndexError):  # "0b_" and its like match PyYAML's pattern and spell no number
+        raise FormatError(f"YAML: {text[:40]!r} looks like a number and is none") from None
+    assert isinstance(number, int | float)
+    return number

@@ -65,7 +65,7 @@ def test_pairs_come_in_the_order_of_the_tasks(rows: list[Row], predict: Predict)
     ("ids", "told"),
     [
         (["ash", "oak", "birch"], "1 missing ids (maple)"),
-        ([], "4 missing ids (ash, oak, birch, ...)"),
+        ([], "4 missing ids (ash, oak, birch, maple)"),
         (["ash", "oak", "birch", "maple", "oak"], "1 doubled ids (oak)"),
         (["ash", "oak", "birch", "maple", "fir"], "1 unknown ids (fir)"),
         (

@@ -1,15 +1,13 @@
-"""The command evaluate: `evaluate RECIPE` generates and scores, `evaluate score PACK PREDICTIONS` scores what is there.
+"""The command evaluate: `evaluate RECIPE` generates and scores, `evaluate score PACK PREDICTIONS` scores what is there,
+`evaluate submit PACK PREDICTIONS` writes or checks a submission file.
 
-`--help`, `--dry-run`, `schema` and `score` import neither torch nor transformers.
+`--help`, `--dry-run`, `schema`, `score` and `submit` import neither torch nor transformers.
 """
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated
+from collections.abc import Callable, Sequence
 
 import tyro
 
@@ -19,6 +17,7 @@ from tanren.common.errors import UserError
 from tanren.common.models.source import resolve_source
 from tanren.common.recipe_command import RecipeCommand, read_arguments
 from tanren.common.task_packs import load_pack
+from tanren.evaluate.answer_commands import score_command, submit_command
 from tanren.evaluate.config import EvaluateConfig
 
 COMMAND = RecipeCommand(
@@ -27,11 +26,14 @@ COMMAND = RecipeCommand(
     prefix="TANREN_EVALUATE__",
     description=(
         "Evaluates a model, and an adapter on it, on a task pack's held-out rows: greedy decoding, scores with 95 % intervals. "
-        "'evaluate score PACK PREDICTIONS' scores predictions again without generating."
+        "'evaluate score PACK PREDICTIONS' scores predictions again without generating; "
+        "'evaluate submit PACK PREDICTIONS' writes or checks a submission file."
     ),
     default_recipe="tasks/structured/recipes/evaluate.toml",
     variables={ATTENTION_VARIABLE: "generation.attention"},
 )
+
+_COMMANDS: dict[str, Callable[..., int]] = {"score": score_command, "submit": submit_command}
 
 
 def main() -> None:
@@ -40,8 +42,8 @@ def main() -> None:
 
 
 def _main(arguments: Sequence[str]) -> int:
-    if arguments and arguments[0] == "score":
-        return tyro.cli(score_command, args=list(arguments[1:]), prog="evaluate score")
+    if arguments and arguments[0] in _COMMANDS:
+        return tyro.cli(_COMMANDS[arguments[0]], args=list(arguments[1:]), prog=f"evaluate {arguments[0]}")
     request = read_arguments(COMMAND, arguments)
     if request is None:
         return 0
@@ -59,36 +61,3 @@ def _main(arguments: Sequence[str]) -> int:
     from tanren.evaluate.job import run_job
 
     return run_job(request.loaded, pack, rows)
-
-
-def score_command(
-    pack: tyro.conf.Positional[str],
-    predictions: tyro.conf.Positional[Path],
-    tasks: Path | None = None,
-    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
-) -> int:
-    """Score predictions again, without generating.
-
-    Args:
-        pack: The task pack whose parser judges.
-        predictions: A predictions.jsonl.
-        tasks: The tasks.jsonl that the predictions answer; not given: the one beside the candidate's folder.
-        as_json: Print one JSON object instead of the table.
-    """
-    from tanren.evaluate.evaluator import TASKS
-    from tanren.evaluate.predictions import read_predictions, read_tasks
-    from tanren.evaluate.scoring import judge, score
-    from tanren.evaluate.table import score_table
-
-    loaded = load_pack(pack)
-    given = read_predictions(predictions)
-    path = tasks or predictions.parent.parent / TASKS
-    if not path.is_file():
-        raise UserError(f"no tasks at {path}; name the tasks.jsonl that the predictions answer with --tasks FILE")
-    scores = score(judge(read_tasks(path), given, loaded.parse, str(predictions)))
-    if as_json:
-        json.dump(scores, sys.stdout, indent=2)
-        sys.stdout.write("\n")
-    else:
-        sys.stdout.write(score_table(loaded.description.group, scores, str(predictions)) + "\n")
-    return 0

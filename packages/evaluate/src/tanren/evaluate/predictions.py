@@ -6,12 +6,29 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, TypeVar
 
 from tanren.common.errors import UserError
 from tanren.common.jsonl import numbered_lines
 from tanren.common.run import write_atomically
 from tanren.common.task_contract import Message, Row, Segment
+
+
+class Answer(Protocol):
+    """What can be joined to tasks and judged: a prediction, or an entry of a submission."""
+
+    @property
+    def id(self) -> str:
+        """The id of the task that it answers."""
+
+    @property
+    def completion(self) -> str:
+        """What was written."""
+
+
+AnyAnswer = TypeVar("AnyAnswer", bound=Answer)
+_LISTED = 10
+"""Ids that a message lists of each kind of fault."""
 
 
 @dataclass(frozen=True)
@@ -67,12 +84,12 @@ def read_tasks(path: Path) -> list[Row]:
     return rows
 
 
-def join(rows: Sequence[Row], predictions: Sequence[Prediction], where: str) -> list[tuple[Row, Prediction]]:
+def join(rows: Sequence[Row], predictions: Sequence[AnyAnswer], where: str) -> list[tuple[Row, AnyAnswer]]:
     """Pair tasks with predictions by id, in the order of the tasks.
 
     Raises UserError if an id is missing, doubled or unknown: a score over other items than the user thinks is worse than none.
     """
-    by_id: dict[str, Prediction] = {}
+    by_id: dict[str, AnyAnswer] = {}
     doubled = []
     for prediction in predictions:
         if prediction.id in by_id:
@@ -85,7 +102,7 @@ def join(rows: Sequence[Row], predictions: Sequence[Prediction], where: str) -> 
         "unknown": [identity for identity in by_id if identity not in known],
     }
     told = [
-        f"{len(ids)} {kind} ids ({', '.join(ids[:3])}{', ...' if len(ids) > 3 else ''})"
+        f"{len(ids)} {kind} ids ({', '.join(ids[:_LISTED])}{', ...' if len(ids) > _LISTED else ''})"
         for kind, ids in faults.items()
         if ids
     ]

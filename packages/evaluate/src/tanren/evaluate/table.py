@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tanren.evaluate.scoring import POOLED
+from tanren.evaluate.scoring import POOLED, share_values
 
 
 def percent(share: Mapping[str, Any]) -> str:
@@ -63,3 +63,18 @@ def render(table: Table) -> str:
     text = io.StringIO()
     Console(file=text, width=120).print(table)
     return text.getvalue().rstrip("\n")
+
+
+def modes_table(heading: str, modes: Mapping[str, Any], candidate: str) -> str:
+    """Return a text table of what a pack's modes count: a line for each group, a column for each mode, with 95 % intervals."""
+    table = Table(title=f"{candidate}: percent valid [95 % interval] in {len(modes)} modes")
+    for column in (heading, "n", *modes):
+        table.add_column(column, justify="left" if column == heading else "right")
+    counts = {mode: {**values["by_format"], POOLED: values} for mode, values in modes.items()}
+    first = next(iter(counts.values()))
+    for group in first:
+        if group == POOLED:
+            table.add_section()
+        shares = [share_values(values[group]["valid"], values[group]["total"]) for values in counts.values()]
+        table.add_row(group, str(first[group]["total"]), *map(percent, shares))
+    return render(table)

@@ -1,0 +1,118 @@
+"""`evaluate score` and `evaluate submit`: what can be done with stored answers, without a model."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from tanren.common.errors import UserError
+from tanren.common.task_contract import Row
+from tanren.common.task_packs import TaskPack, load_pack
+
+_TASKS = "tasks.jsonl"
+
+
+def score_command(
+    pack: tyro.conf.Positional[str],
+    predictions: tyro.conf.Positional[Path],
+    tasks: Path | None = None,
+    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
+) -> int:
+    """Score answers again, without generating.
+
+    Args:
+        pack: The task pack whose parser judges.
+        predictions: A predictions.jsonl, or a submission: a JSON list of {"task_id", "generation"}.
+        tasks: The tasks that they answer: a tasks.jsonl, or a benchmark's JSON list where the pack reads one; not given: the
+            tasks.jsonl beside the candidate's folder.
+        as_json: Print one JSON object instead of the tables.
+    """
+    from tanren.evaluate.predictions import Prediction, join
+    from tanren.evaluate.scoring import judge, score
+    from tanren.evaluate.submission import read_answers
+    from tanren.evaluate.table import modes_table, score_table
+
+    loaded = load_pack(pack)
+    answers = read_answers(predictions)
+    path = tasks or predictions.parent.parent / _TASKS
+    rows, outside = _read_tasks(loaded, path)
+    pairs = join(rows, answers, str(predictions))
+    values: dict[str, Any] = {}
+    tables: list[str] = []
+    if not outside:
+        made = [answer for answer in answers if isinstance(answer, Prediction)]
+        if len(made) < len(answers):
+            raise UserError(
+                f"{predictions}: a submission, and {path} are rows of the pack {loaded.description.name}; score the "
+                "predictions.jsonl, which also says what was cut"
+            )
+        values |= score(judge(rows, made, loaded.parse, str(predictions)))
+        tables.append(score_table(loaded.description.group, values, str(predictions)))
+    score_modes = getattr(loaded.module, "score_modes", None)
+    if score_modes is not None:
+        modes = score_modes([answer.completion for _, answer in pairs], rows)
+        values |= modes
+        tables.append(modes_table(loaded.description.group, modes, str(predictions)))
+    if as_json:
+        json.dump(values, sys.stdout, indent=2)
+        sys.stdout.write("\n")
+    else:
+        sys.stdout.write("\n".join(tables) + "\n")
+    return 0
+
+
+def submit_command(
+    pack: tyro.conf.Positional[str],
+    predictions: tyro.conf.Positional[Path],
+    tasks: Path,
+    out: Path | None = None,
+) -> int:
+    """Write a submission, a JSON list of {"task_id", "generation"} in the order of the tasks; without --out, check one.
+
+    Args:
+        pack: The task pack that reads the tasks.
+        predictions: A predictions.jsonl, or a submission.
+        tasks: The tasks: a tasks.jsonl, or a benchmark's JSON list where the pack reads one.
+        out: The file to write; it must not be there.
+    """
+    from tanren.evaluate.predictions import join
+    from tanren.evaluate.submission import Entry, check_order, read_answers, write_submission
+
+    rows, _ = _read_tasks(load_pack(pack), tasks)
+    answers = read_answers(predictions)
+    pairs = join(rows, answers, str(predictions))
+    if out is None:
+        if not isinstance(answers[0], Entry):
+            raise UserError(f"{predictions}: predictions, not a submission; name the file to write with --out FILE")
+        check_order(rows, answers, str(predictions))
+        sys.stdout.write(f"{predictions}: {len(rows)} entries, in the order of {tasks}\n")
+        return 0
+    write_submission(out, [Entry(row.id, answer.completion) for row, answer in pairs])
+    cut = sum(getattr(answer, "finish_reason", "stop") == "length" for answer in answers)
+    empty = sum(not answer.completion.strip() for answer in answers)
+    sys.stdout.write(
+        f"{out}: {len(rows)} entries, in the order of {tasks}; {cut} cut at max_new_tokens, {empty} empty\n"
+    )
+    return 0
+
+
+def _read_tasks(pack: TaskPack, path: Path) -> tuple[list[Row], bool]:
+    """Return the tasks and whether they are an outside benchmark's."""
+    from tanren.evaluate.predictions import read_tasks
+    from tanren.evaluate.submission import is_json_list, read_list
+
+    if not path.is_file():
+        raise UserError(f"no tasks at {path}; name the tasks that the predictions answer with --tasks FILE")
+    if not is_json_list(path):
+        return read_tasks(path), False
+    reader = getattr(pack.module, "read_tasks", None)
+    if reader is None:
+        raise UserError(
+            f"{path}: a JSON list, and the pack {pack.description.name} reads no outside tasks; name a tasks.jsonl"
+        )
+    rows: list[Row] = reader(read_list(path), str(path))
+    return rows, True
