@@ -1,5 +1,7 @@
 """The command evaluate: `evaluate RECIPE` generates and scores, `evaluate score PACK PREDICTIONS` scores what is there.
 
+`evaluate control` runs a plant in closed loop.
+
 `--help`, `--dry-run`, `schema` and `score` import neither torch nor transformers.
 """
 
@@ -27,7 +29,8 @@ COMMAND = RecipeCommand(
     prefix="TANREN_EVALUATE__",
     description=(
         "Evaluates a model, and an adapter on it, on a task pack's held-out rows: greedy decoding, scores with 95 % intervals. "
-        "'evaluate score PACK PREDICTIONS' scores predictions again without generating."
+        "'evaluate score PACK PREDICTIONS' scores predictions again without generating, "
+        "'evaluate control WEATHER.csv ... --policy MODEL' lets a policy or a model run a plant in closed loop."
     ),
     default_recipe="tasks/structured/recipes/evaluate.toml",
     variables={ATTENTION_VARIABLE: "generation.attention"},
@@ -42,6 +45,10 @@ def main() -> None:
 def _main(arguments: Sequence[str]) -> int:
     if arguments and arguments[0] == "score":
         return tyro.cli(score_command, args=list(arguments[1:]), prog="evaluate score")
+    if arguments and arguments[0] == "control":
+        from tanren.evaluate.control import control_command
+
+        return tyro.cli(control_command, args=list(arguments[1:]), prog="evaluate control")
     request = read_arguments(COMMAND, arguments)
     if request is None:
         return 0
