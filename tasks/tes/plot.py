@@ -56,9 +56,12 @@ def draw(weather: Weather, initial_kwh: float, steps: Mapping[str, Sequence[Step
     power.tick_params(axis="x", labelrotation=30)
     power.set_xlim(0, HOURS)
     for panel in axes:
-        panel.legend(frameon=False, fontsize="small", loc="upper right")
-    grid.legend(frameon=False, fontsize="small", loc="lower right")
-    figure.suptitle(weather.name, fontsize="medium")
+        panel.margins(y=0.08)
+        panel.legend(
+            frameon=False, fontsize="small", ncols=4, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0
+        )
+    grid.legend(frameon=False, fontsize="small", loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0)
+    load.set_title(weather.name, loc="left", fontsize="small")
     return figure
 
 

@@ -58,17 +58,22 @@ def find_candidate(named: str, flags: ModelFlags, task: str, policies: Sequence[
             raise UserError(f"--base has no effect: {named} is a whole model; leave it out")
         settings |= {"name": model, "revision": None}
     known = {key: settings[key] for key in ("name", "revision", "chat_template") if settings.get(key) is not None}
-    origins = {}
-    if flags.chat_template is not None:
-        known["chat_template"] = flags.chat_template
-    if flags.quantisation is not None:
-        known["quantisation"] = flags.quantisation
-        origins["model.quantisation"] = "flag --quantisation"
+    origins = dict.fromkeys((f"model.{key}" for key in known), f"run {run}" if run else "flag --policy")
+    if flags.base is not None:
+        origins["model.name"] = "flag --base"
+    for key in ("chat_template", "quantisation", "device"):
+        value = getattr(flags, key)
+        if value is not None:
+            known[key] = value
+            origins[f"model.{key}"] = f"flag --{key.replace('_', '-')}"
+    for key in ("max_new_tokens", "batch_size"):
+        if getattr(flags, key) is not None:
+            origins[f"generation.{key}"] = f"flag --{key.replace('_', '-')}"
     config = EvaluateConfig(
         name="control",
         adapter=adapter,
-        allow_other_template=bool(flags.allow_other_template),
-        model=ModelConfig.model_validate(known | {"device": flags.device or "auto"}),
+        allow_other_template=flags.allow_other_template,
+        model=ModelConfig.model_validate(known),
         task=TaskConfig(name=task),
         generation=flags.generation(),
     )

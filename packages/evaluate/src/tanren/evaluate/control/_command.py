@@ -21,11 +21,11 @@ def control_command(
     policy: Annotated[str, tyro.conf.arg(metavar="always-0..3|optimal|greedy-rule|MODEL")],
     model: tyro.conf.OmitArgPrefixes[ModelFlags] = ModelFlags(),  # noqa: B008 (frozen)
     initial_kwh: float = 150.0,
-    generate: int = 0,
-    seed: int | None = None,
+    generate: Annotated[int, tyro.conf.arg(metavar="N")] = 0,
+    seed: Annotated[int | None, tyro.conf.arg(metavar="N")] = None,
     task: str = "tes",
     runs: Path = Path("runs"),
-    run_dir: Path | None = None,
+    run_dir: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None,
     as_json: Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(name="json")] = False,
 ) -> int:
     """Let a policy or a model run a plant in closed loop, and compare it with the optimum and with simple policies.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 from tanren.common.config import GenerationConfig, Quantisation
 from tanren.common.errors import UserError
@@ -16,46 +18,49 @@ TEMPERATURE, TOP_P = 0.8, 0.95
 class ModelFlags:
     """What is said of a model that decides; None: nothing was."""
 
-    samples: int | None = None
+    samples: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Answers to each prompt, of which the vote makes one decision. Not set: one, greedy."""
 
-    vote: Literal["majority"] | None = None
-    """How several samples decide. majority (also where it is not set): the action that most have, the smallest of those that tie;
-    a sample without an action does not vote."""
+    vote: Annotated[Literal["majority"] | None, tyro.conf.arg(metavar="majority")] = None
+    """How several samples decide, set or not: the action that most have, the smallest of those that tie; one without an action does not vote."""
 
-    temperature: float | None = None
+    temperature: Annotated[float | None, tyro.conf.arg(metavar="T")] = None
     """Above 0: answers are drawn. Not set: 0 (greedy) for one sample, 0.8 for several."""
 
-    top_p: float | None = None
+    top_p: Annotated[float | None, tyro.conf.arg(metavar="P")] = None
     """Of the likeliest tokens, as many as reach this share take part, where answers are drawn. Not set: 0.95."""
 
-    max_new_tokens: int | None = None
+    max_new_tokens: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Longest answer, in tokens. Not set: 512."""
 
-    batch_size: int | None = None
+    batch_size: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Prompts generated together. Not set: 32."""
 
-    prompt: Literal["full", "short"] | None = None
+    prompt: Annotated[Literal["full", "short"] | None, tyro.conf.arg(metavar="full|short")] = None
     """Form of the prompt. Not set: as the run that trained the model has it, else full."""
 
-    base: str | None = None
+    base: Annotated[str | None, tyro.conf.arg(metavar="MODEL")] = None
     """The base model of an adapter. Not set: the one that its run names."""
 
-    chat_template: str | None = None
+    chat_template: Annotated[str | None, tyro.conf.arg(metavar="NAME|FILE")] = None
     """Another chat template than the model's own: a name of those that its tokenizer carries, or a file (Jinja)."""
 
-    allow_other_template: Literal[True] | None = None
+    allow_other_template: tyro.conf.FlagCreatePairsOff[bool] = False
     """Go on although the model was trained with another chat template."""
 
-    quantisation: Quantisation | None = None
+    quantisation: Annotated[Quantisation | None, tyro.conf.arg(metavar="none|nf4|int8|fp8")] = None
     """Of the model's linear layers. Not set: none, or as the adapter was trained."""
 
-    device: Literal["auto", "cpu", "cuda"] | None = None
+    device: Annotated[Literal["auto", "cpu", "cuda"] | None, tyro.conf.arg(metavar="auto|cpu|cuda")] = None
     """Where the model runs. Not set: auto."""
 
     def given(self) -> list[str]:
         """Return the flags that were given."""
-        return [f"--{field.name.replace('_', '-')}" for field in fields(self) if getattr(self, field.name) is not None]
+        return [
+            f"--{field.name.replace('_', '-')}"
+            for field in fields(self)
+            if getattr(self, field.name) not in (None, False)
+        ]
 
     @property
     def drawn(self) -> tuple[float, float] | None:

@@ -8,7 +8,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +61,7 @@ def run_control(
     console.attach(metrics)
     with run.log.open("a", encoding="utf-8") as console.log:
         console.line(f"run directory: {run.path}")
-        recorded = (
-            {"control": dict(settings), "model_flags": asdict(flags)} if candidate else {"control": dict(settings)}
-        )
-        write_atomically(run.config, dump_toml(recorded, {}))
+        write_atomically(run.config, _recorded(settings, candidate, flags))
         run.write_json(run.environment, describe_environment() | environment)
         episodes = _loop(policy, controller, weeks, run.path / FOLDER, console, asks_model=candidate is not None)
         baselines = {name: run_loop(weeks, NamedPolicy(name)) for name in weeks[0].policies}
@@ -95,9 +91,29 @@ def run_control(
                 "control": {"weeks": records, "summary": summary, "failures": failures},
             },
         )
-        _tell(records, summary, run, console, as_json=as_json)
+        _tell(records, summary, failures, run, console, as_json=as_json)
     metrics.close()
     return ExitCode.DONE
+
+
+def _recorded(settings: Mapping[str, Any], candidate: Candidate | None, flags: ModelFlags) -> str:
+    """Return the run's configuration as TOML, each value with its origin."""
+    values = {"control": dict(settings)}
+    said = {f"control.{key}": "command line" for key, value in settings.items() if value}
+    if candidate is None:
+        return dump_toml(values, said)
+    temperature, top_p = flags.drawn or (0.0, 1.0)
+    values["control"] |= {
+        "prompt": candidate.prompt,
+        "samples": flags.count,
+        "vote": "majority",
+        "temperature": temperature,
+        "top_p": top_p,
+    }
+    said |= {f"control.{flag.removeprefix('--').replace('-', '_')}": f"flag {flag}" for flag in flags.given()}
+    model = candidate.loaded.values()
+    kept = {key: model[key] for key in ("adapter", "allow_other_template", "model", "generation")}
+    return dump_toml(kept | values, said | dict(candidate.loaded.origins))
 
 
 def _loop(
@@ -156,6 +172,7 @@ def _plot(
 def _tell(
     records: Sequence[Mapping[str, Any]],
     summary: Mapping[str, Any] | None,
+    failures: Mapping[str, Any],
     run: RunDirectory,
     console: Console,
     *,
@@ -168,7 +185,7 @@ def _tell(
         page = write_report(run)
     if as_json:
         result = dict(records[0]) if summary is None else {"weeks": list(records), "summary": dict(summary)}
-        json.dump(result | {"run": str(run.path)}, sys.stdout, indent=2, ensure_ascii=False)
+        json.dump(result | {"failures": dict(failures), "run": str(run.path)}, sys.stdout, indent=2, ensure_ascii=False)
         sys.stdout.write("\n")
     else:
         sys.stdout.write(f"{control_table(records, summary)}\n")

@@ -40,7 +40,7 @@ def control_table(weeks: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]
     """Return a text table: policy and baselines by their penalised cost, of the one week or the mean over weeks; then each week."""
     result = weeks[0] if summary is None else summary
     where = weeks[0]["week"] if summary is None else f"mean of {len(weeks)} weeks [95 % interval]"
-    table = Table(title=f"{where}: the least penalised cost first (unserved demand counts)")
+    table = Table(title=f"{where}: least penalised cost first")
     table.add_column("policy")
     for heading in HEADINGS:
         table.add_column(heading, justify="right")
