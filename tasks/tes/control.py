@@ -18,7 +18,7 @@ from tanren.common.values import best_actions
 
 from .generate import generated
 from .optimum import Optimum
-from .plant import ACTIONS, STORAGE_KWH, advance, reward
+from .plant import ACTIONS, STORAGE_KWH, advance
 from .prompts import Style
 from .simulation import OFF, Simulation
 from .states import State
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 GREEDY_RULE = "greedy-rule"
-"""The best action of this hour alone: the least output that, with the storage, serves the hour's demand."""
+"""The least output that, with the storage, serves the hour's demand; where none does, the one that leaves least unserved."""
+_NOTHING_KWH = 1e-9  # rounding
 _ALWAYS = {f"always-{action}": action for action in range(ACTIONS)}
 POLICIES = (*_ALWAYS, GREEDY_RULE, OPTIMAL)
 
@@ -92,7 +93,7 @@ class Week:
         if policy == GREEDY_RULE:
             hour, energy = episode.hour, episode.energy
             step = advance(energy, np.arange(ACTIONS), self.weather.load[hour], self.weather.co2[hour])
-            return int(reward(step).argmax())
+            return int((step.unserved <= step.unserved.min() + _NOTHING_KWH).argmax())
         assert policy == OPTIMAL, policy
         return int(self.optimum.action_values(episode.hour, episode.energy).argmax())
 

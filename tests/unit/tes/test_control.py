@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,18 @@ def control(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 
 
 @pytest.fixture(scope="module")
-def scripted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def one_thread() -> Iterator[None]:
+    """Let torch compute in one thread: of so small a model threads would only wait for each other."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def scripted(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Return a function that saves a model which answers with one of these texts, each letter following from the last.
 
     Its layers add nothing, so what comes next depends on the last token alone, and the output head is that table.
@@ -201,7 +212,7 @@ def test_samples_vote_for_every_decision(control: Control, scripted: Callable[..
         assert entry["action"] == action == min(set(actions), key=lambda one: (-actions.count(one), one), default=None)
 
 
-def test_a_model_without_an_answer_fails_and_is_no_policy(control: Control) -> None:
+def test_a_model_without_an_answer_fails_and_is_no_policy(control: Control, one_thread: None) -> None:
     found = control(*WEEK, "--policy", "builtin:tiny-qwen3", "--prompt", "short", "--max-new-tokens", "3")
     assert (found["failed_decisions"], found["decisions"], found["actions"]) == (30, 30, [None] * 30)
     assert found["penalised_kg_co2"] == found["baselines"]["always-0"]["penalised_kg_co2"]
