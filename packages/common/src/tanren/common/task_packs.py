@@ -18,6 +18,7 @@ from typing import Any, cast
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tanren.common.config._load import describe
+from tanren.common.control_contract import ControlTask
 from tanren.common.errors import UserError
 from tanren.common.task_contract import Parsed, Row, Split, TaskModule, TaskOptions
 from tanren.common.workspace import workspace_root
@@ -40,6 +41,8 @@ class PackDescription(BaseModel):
     """Recipe files of this pack by command, relative to the pack's folder."""
     commands: Mapping[str, str] = {}
     """What the pack adds to `tanren data`: a command's name, and `module:function` in the pack's folder; its docstring is its help."""
+    control: str = ""
+    """What `evaluate control` runs in closed loop: `module:function` in the pack's folder (tanren.common.control_contract)."""
 
 
 @dataclass(frozen=True)
@@ -131,16 +134,27 @@ def pack_commands() -> dict[str, Path]:
 
 def load_command(name: str, folder: Path) -> Callable[..., int]:
     """Return the function of a command that a pack adds. Raises UserError where the pack has none."""
-    module, _, function = _describe(folder).commands[name].partition(":")
+    return cast("Callable[..., int]", _function(folder, f"commands.{name}", _describe(folder).commands[name]))
+
+
+def load_control(name: str) -> ControlTask:
+    """Return what `evaluate control` runs of the pack `name`. Raises UserError for a pack that controls nothing."""
+    folder = find_pack(name)
+    named = _describe(folder).control
+    if not named:
+        raise UserError(f"task pack {name}: it controls nothing: {folder / 'task.toml'} has no key `control`")
+    return cast("ControlTask", _function(folder, "control", named))
+
+
+def _function(folder: Path, key: str, named: str) -> Callable[..., Any]:
+    module, _, function = named.partition(":")
     package = _package(folder)
     found = None
     if (folder / f"{module}.py").is_file():
         found = getattr(importlib.import_module(f"{package}.{module}"), function, None)
     if not callable(found):
-        raise UserError(
-            f"{folder / 'task.toml'}: commands.{name}: there is no function {function!r} in {folder / module}.py"
-        )
-    return cast("Callable[..., int]", found)
+        raise UserError(f"{folder / 'task.toml'}: {key}: there is no function {function!r} in {folder / module}.py")
+    return cast("Callable[..., Any]", found)
 
 
 def _describe(folder: Path) -> PackDescription:

@@ -1,6 +1,8 @@
 """The command evaluate: `evaluate RECIPE` generates and scores, `evaluate score PACK PREDICTIONS` scores what is there,
 `evaluate submit PACK PREDICTIONS` writes or checks a submission file.
 
+`evaluate control` runs a plant in closed loop.
+
 `--help`, `--dry-run`, `schema`, `score` and `submit` import neither torch nor transformers.
 """
 
@@ -27,13 +29,25 @@ COMMAND = RecipeCommand(
     description=(
         "Evaluates a model, and an adapter on it, on a task pack's held-out rows: greedy decoding, scores with 95 % intervals. "
         "'evaluate score PACK PREDICTIONS' scores predictions again without generating; "
-        "'evaluate submit PACK PREDICTIONS' writes or checks a submission file."
+        "'evaluate submit PACK PREDICTIONS' writes or checks a submission file; "
+        "'evaluate control WEATHER.csv ... --policy MODEL' lets a policy or a model run a plant in closed loop."
     ),
     default_recipe="tasks/structured/recipes/evaluate.toml",
     variables={ATTENTION_VARIABLE: "generation.attention"},
 )
 
-_COMMANDS: dict[str, Callable[..., int]] = {"score": score_command, "submit": submit_command}
+
+def _control() -> Callable[..., int]:
+    from tanren.evaluate.control import control_command
+
+    return control_command
+
+
+_COMMANDS: dict[str, Callable[[], Callable[..., int]]] = {
+    "score": lambda: score_command,
+    "submit": lambda: submit_command,
+    "control": _control,
+}
 
 
 def main() -> None:
@@ -42,8 +56,9 @@ def main() -> None:
 
 
 def _main(arguments: Sequence[str]) -> int:
-    if arguments and arguments[0] in _COMMANDS:
-        return tyro.cli(_COMMANDS[arguments[0]], args=list(arguments[1:]), prog=f"evaluate {arguments[0]}")
+    command = _COMMANDS.get(arguments[0]) if arguments else None
+    if command is not None:
+        return tyro.cli(command(), args=list(arguments[1:]), prog=f"evaluate {arguments[0]}")
     request = read_arguments(COMMAND, arguments)
     if request is None:
         return 0

@@ -1,9 +1,10 @@
-"""Batched greedy generation with transformers."""
+"""Batched generation with transformers: greedy, or drawn."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,6 +22,14 @@ from tanren.evaluate.predictions import Prediction
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn: logits are divided by `temperature`; of the likeliest, as many as reach `top_p` take part."""
+
+    temperature: float
+    top_p: float = 1.0
 
 
 class _Tick(StoppingCriteria):
@@ -43,8 +52,9 @@ def generate(
     *,
     on_token: Callable[[], None],
     on_batch: Callable[[int, int], None],
+    sampling: Sampling | None = None,
 ) -> list[Prediction]:
-    """Return one greedy prediction per row, in the order of `rows`.
+    """Return one prediction per row, in the order of `rows`: greedy, or drawn with torch's generator if `sampling` is given.
 
     Prompts of like length share a batch (padded on the left, the padding masked). `on_token` is called for every
     decoding step, `on_batch` with the number of rows and of generated tokens after each batch.
@@ -71,7 +81,9 @@ def generate(
     ):
         for first in range(0, len(order), settings.batch_size):
             batch = order[first : first + settings.batch_size]
-            completions = _decode_batch(model, tokenizer, [ids[index] for index in batch], settings, eos, on_token)
+            completions = _decode_batch(
+                model, tokenizer, [ids[index] for index in batch], settings, eos, on_token, sampling
+            )
             for index, new in zip(batch, completions, strict=True):
                 stopped = bool(new) and new[-1] in eos
                 done[index] = Prediction(
@@ -109,16 +121,20 @@ def _decode_batch(
     settings: GenerationConfig,
     eos: list[int],
     on_token: Callable[[], None],
+    sampling: Sampling | None,
 ) -> list[list[int]]:
     width = max(len(prompt) for prompt in prompts)
     padding = tokenizer.pad_token_id
     inputs = torch.tensor([[padding] * (width - len(prompt)) + prompt for prompt in prompts], device=model.device)
+    # top_k: transformers would keep the 50 likeliest where nothing is said
+    drawn = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0} if sampling else {}
     mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=model.device)
     output = model.generate(  # type: ignore[operator]
         input_ids=inputs,
         attention_mask=mask,
         generation_config=HfGenerationConfig(
-            do_sample=False,
+            do_sample=sampling is not None,
+            **drawn,
             max_new_tokens=settings.max_new_tokens,
             eos_token_id=eos,
             pad_token_id=padding,

@@ -12,6 +12,7 @@ from jinja2 import Environment, StrictUndefined
 
 from tanren.common.run import RunDirectory, read_events, read_steps, read_validations, write_atomically
 from tanren.common.task_packs import load_pack
+from tanren.evaluate.control import control_section
 from tanren.evaluate.evaluator import PREDICTIONS, TASKS
 from tanren.evaluate.predictions import read_predictions, read_tasks
 from tanren.evaluate.scoring import Judged, judge
@@ -38,6 +39,7 @@ def write_report(run: RunDirectory) -> Any:
         seconds=_seconds_of_steps(steps, summary.get("seconds_of_steps", {})),
         bars=_bars(comparison),
         examples=_examples(run, comparison),
+        control=control_section(run, summary),
         config=run.config.read_text(encoding="utf-8"),
         environment=json.loads(run.environment.read_text(encoding="utf-8")),
         phases=_phases(read_events(run.metrics)),

@@ -1,0 +1,17 @@
+"""`evaluate control`: a policy or a model decides hour by hour what a plant does, and is compared with the optimum."""
+
+from ._bootstrap import LEAST_WEEKS, Interval, interval_of_mean, interval_of_share
+from ._command import control_command
+from ._section import control_section
+from ._vote import Vote, majority
+
+__all__ = [
+    "LEAST_WEEKS",
+    "Interval",
+    "Vote",
+    "control_command",
+    "control_section",
+    "interval_of_mean",
+    "interval_of_share",
+    "majority",
+]
