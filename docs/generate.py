@@ -21,8 +21,8 @@ from pydantic.fields import FieldInfo
 from tanren.common.recipe_command import RecipeCommand
 from tanren.common.task_packs import load_pack
 from tanren.evaluate.cli import COMMAND as EVALUATE
-from tanren.grpo.cli import COMMAND as TRAIN_GRPO
-from tanren.sft.cli import COMMAND as TRAIN_SFT
+from tanren.grpo.command import COMMAND as TRAIN_GRPO
+from tanren.sft.command import COMMAND as TRAIN_SFT
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "docs" / "reference"

@@ -15,7 +15,7 @@ from tanren.common.chain import read_adapter
 from tanren.common.config import Loaded
 from tanren.common.errors import UserError
 from tanren.common.recipe_command import read_arguments
-from tanren.sft.cli import COMMAND
+from tanren.sft.command import COMMAND
 from tanren.sft.config import SftConfig
 from tanren.sft.stages import run_stages
 

@@ -14,7 +14,7 @@ from tanren.common.attention._proof import LLAMA_LIKE
 from tanren.common.config import load_config
 from tanren.common.errors import UserError
 from tanren.evaluate.cli import COMMAND as EVALUATE
-from tanren.sft.cli import COMMAND as TRAIN_SFT
+from tanren.sft.command import COMMAND as TRAIN_SFT
 from tanren.sft.config import SftConfig
 
 T4 = GpuFacts("Tesla T4", (7, 5))

@@ -13,7 +13,8 @@ import pytest
 from tanren.common.config import Stage, dump_toml, load_config, load_stages
 from tanren.common.errors import UserError
 from tanren.common.recipe_command import read_arguments
-from tanren.sft.cli import COMMAND, _main
+from tanren.sft.cli import _main
+from tanren.sft.command import COMMAND
 from tanren.sft.config import SftConfig, StageConfig
 
 RECIPE = """

@@ -11,11 +11,11 @@ import torch
 from transformers import GenerationConfig as HfGenerationConfig
 from transformers import StoppingCriteria, StoppingCriteriaList
 
+from tanren.common.adapted import base_of
 from tanren.common.attention.packed import inference_attention
 from tanren.common.chat import prompt_hash, render_prompt
 from tanren.common.config import GenerationConfig
 from tanren.common.errors import UserError
-from tanren.common.lora import base_of
 from tanren.common.models.decoding import contiguous_head, stop_token_ids
 from tanren.common.task_contract import Row
 from tanren.evaluate.predictions import Prediction

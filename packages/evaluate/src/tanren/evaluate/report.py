@@ -12,7 +12,7 @@ from jinja2 import Environment, StrictUndefined
 
 from tanren.common.run import RunDirectory, read_events, read_steps, read_validations, write_atomically
 from tanren.common.task_packs import load_pack
-from tanren.evaluate.control import control_section
+from tanren.evaluate.control._section import control_section
 from tanren.evaluate.evaluator import PREDICTIONS, TASKS
 from tanren.evaluate.predictions import read_predictions, read_tasks
 from tanren.evaluate.scoring import Judged, judge

@@ -8,21 +8,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from tanren.common.attention import ATTENTION_VARIABLE
 from tanren.common.command import run_command
 from tanren.common.errors import UserError
-from tanren.common.recipe_command import RecipeCommand, read_arguments
-from tanren.grpo.config import GrpoConfig
-
-COMMAND = RecipeCommand(
-    prog="train-grpo",
-    model=GrpoConfig,
-    prefix="TANREN_GRPO__",
-    description="GRPO with LoRA: generates, judges and learns, evaluates before and after, writes a report.",
-    default_recipe="tasks/structured/recipes/quickstart-grpo.toml",
-    resumable=True,
-    variables={ATTENTION_VARIABLE: "train.attention"},
-)
+from tanren.common.recipe_command import read_arguments
+from tanren.grpo.command import COMMAND
 
 
 def main() -> None:

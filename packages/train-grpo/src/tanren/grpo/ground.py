@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from tanren.common.run import describe_environment
-from tanren.grpo.cli import COMMAND
+from tanren.grpo.command import COMMAND
 from tanren.grpo.prompts import Prompt, prompts_sha256
 
 if TYPE_CHECKING:

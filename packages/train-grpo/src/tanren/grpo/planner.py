@@ -14,7 +14,7 @@ from tanren.common.lora import attach_adapter
 from tanren.common.plan import GIB, LOSS, RESIDENT, Change, Choice, Layout, Load, Target, margin
 from tanren.common.plan.packed import PackedJob, attention_of, choice_of, open_settings_of, precision
 from tanren.common.recipe_command import RecipeCommand
-from tanren.grpo.cli import COMMAND
+from tanren.grpo.command import COMMAND
 from tanren.grpo.config import GrpoConfig
 from tanren.grpo.engine_memory import ASLEEP, Engine
 

@@ -8,21 +8,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from tanren.common.attention import ATTENTION_VARIABLE
 from tanren.common.command import run_command
-from tanren.common.recipe_command import RecipeCommand, read_arguments
-from tanren.sft.config import SftConfig
-
-COMMAND = RecipeCommand(
-    prog="train-sft",
-    model=SftConfig,
-    prefix="TANREN_SFT__",
-    description="Supervised fine-tuning with LoRA: trains, evaluates before and after, writes a report.",
-    default_recipe="tasks/structured/recipes/quickstart.toml",
-    resumable=True,
-    runs_stages=True,
-    variables={ATTENTION_VARIABLE: "train.attention"},
-)
+from tanren.common.recipe_command import read_arguments
+from tanren.sft.command import COMMAND
 
 
 def main() -> None:

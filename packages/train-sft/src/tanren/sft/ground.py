@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from tanren.common.run import describe_environment
-from tanren.sft.cli import COMMAND
+from tanren.sft.command import COMMAND
 from tanren.sft.plan import Plan
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from tanren.common.config import Loaded
 from tanren.common.plan import Change, Choice, Layout, Load, Target
 from tanren.common.plan.packed import PackedJob, attention_of, choice_of, open_settings_of, precision
 from tanren.common.recipe_command import RecipeCommand
-from tanren.sft.cli import COMMAND
+from tanren.sft.command import COMMAND
 from tanren.sft.config import SftConfig
 
 if TYPE_CHECKING:

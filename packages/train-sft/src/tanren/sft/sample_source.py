@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from tanren.common.chat import Sample
 from tanren.common.config import Loaded
 from tanren.common.recipe_command import RecipeCommand
-from tanren.sft.cli import COMMAND
+from tanren.sft.command import COMMAND
 from tanren.sft.config import SftConfig
 
 if TYPE_CHECKING:

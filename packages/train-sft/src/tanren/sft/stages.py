@@ -29,7 +29,7 @@ from tanren.common.ground import check_same_config
 from tanren.common.recipe_command import Request, plan_text, plan_values
 from tanren.common.run import RunDirectory, create_run, describe_environment, find_open_run, held, write_atomically
 from tanren.sft.checks import check_takes_parent
-from tanren.sft.cli import COMMAND
+from tanren.sft.command import COMMAND
 from tanren.sft.config import SftConfig
 from tanren.sft.ground import MAY_DIFFER_ON_RESUME
 from tanren.sft.plan import make_plan

@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
+from tanren.common.adapted import base_of
 from tanren.common.config import AUTO, Experts
 from tanren.common.errors import UserError
 from tanren.common.experts._adapter import GROUPED, ParamWrapper
 from tanren.common.experts._forward import grouped_experts  # noqa: F401 (registers them)
 from tanren.common.experts._model import NotGroupableError, check, is_fused, outermost, within
 from tanren.common.experts._proof import prove
-from tanren.common.lora import base_of
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from peft.tuners.lora import layer
 
+from tanren.common.adapted import base_of
 from tanren.common.experts._adapter import PRODUCTS, ParamWrapper
-from tanren.common.lora import base_of
 
 
 class NotGroupableError(Exception):

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
+from tanren.common.adapted import adapters_at_work
 from tanren.common.experts._adapter import GROUPED, PRODUCTS
 from tanren.common.experts._model import NotGroupableError, outermost, within, wrappers
-from tanren.common.lora import adapters_at_work
 
 TOKENS, CHOSEN = 64, 2
 LIMITS = {torch.float32: (1e-4, 1e-4), torch.bfloat16: (3e-2, 5e-2)}

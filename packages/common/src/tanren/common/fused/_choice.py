@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 
+from tanren.common.adapted import base_of
 from tanren.common.attention.packed import is_packed, packing_arguments
 from tanren.common.config import AUTO, Checkpointing, Layers
 from tanren.common.errors import UserError
 from tanren.common.fused._loss import linear_cross_entropy
 from tanren.common.fused._model import FusedModel, NotFusableError, plain_head
 from tanren.common.fused._proof import prove
-from tanren.common.lora import base_of
 from tanren.common.models.checkpointing import enable_checkpointing
 
 _ROUTE = "_tanren_route"

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
+from tanren.common.adapted import base_of
 from tanren.common.attention.packed import is_packed, packing_arguments
 from tanren.common.fused._choice import route_of
 from tanren.common.fused._loss import LOGITS
 from tanren.common.fused._model import FusedModel, plain_head
 from tanren.common.fused._operations import cross_entropy_
-from tanren.common.lora import base_of
 
 CPU_LOGITS = 2**25
 """As LOGITS, on a CPU: its products are as fast on a few hundred tokens, and float32 copies stand beside them there."""

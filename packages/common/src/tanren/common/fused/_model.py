@@ -12,6 +12,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from tanren.common.adapted import base_of
 from tanren.common.attention.packed import is_packed, packing_arguments
 from tanren.common.config import Checkpointing
 from tanren.common.fused._frozen import Scratch, UnknownFormError, form_of
@@ -29,7 +30,6 @@ from tanren.common.fused._layer import (
 )
 from tanren.common.fused._operations import Heads
 from tanren.common.fused._projections import Projections, stacks
-from tanren.common.lora import base_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

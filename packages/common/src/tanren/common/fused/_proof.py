@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
+from tanren.common.adapted import adapters_at_work
 from tanren.common.attention.packed import packing_arguments
 from tanren.common.fp8 import unrounded_inputs
 from tanren.common.fused._model import FusedModel, NotFusableError
-from tanren.common.lora import adapters_at_work
 
 LARGEST_WINDOW = 1024
 """Tokens: the proof reaches beyond smaller sliding windows; beyond larger ones it would not fit beside the weights."""

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
+from tanren.common.adapted import base_of
 from tanren.common.errors import UserError
 from tanren.common.fused import route_of
-from tanren.common.lora import base_of
 from tanren.common.master_weights import MasterWeights
 from tanren.common.plan._account import Account
 from tanren.common.plan._categories import ACTIVATIONS, BACKWARD, GRADIENTS, LOSS, OPTIMIZER, RESIDENT, TRAINED, WEIGHTS

@@ -2,7 +2,6 @@
 
 from ._bootstrap import LEAST_WEEKS, Interval, interval_of_mean, interval_of_share
 from ._command import control_command
-from ._section import control_section
 from ._vote import Vote, majority
 
 __all__ = [
@@ -10,7 +9,6 @@ __all__ = [
     "Interval",
     "Vote",
     "control_command",
-    "control_section",
     "interval_of_mean",
     "interval_of_share",
     "majority",

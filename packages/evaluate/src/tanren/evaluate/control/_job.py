@@ -29,9 +29,9 @@ from ._candidate import Candidate
 from ._flags import ModelFlags
 from ._loop import Controller, NamedPolicy, run_loop
 from ._result import summary_values, week_values
+from ._section import FOLDER, LOG
 from ._table import control_table
 
-FOLDER, LOG = "control", "decisions.jsonl"
 """Where in the run directory the log is; the plots `<week>.svg` are beside it."""
 
 

@@ -11,8 +11,10 @@ from jinja2 import Environment, StrictUndefined
 
 from tanren.common.run import RunDirectory
 
-from ._job import FOLDER, LOG
 from ._table import cells, number, ranking
+
+FOLDER, LOG = "control", "decisions.jsonl"
+"""In a run directory: the folder of a controlled run, and in it the decisions."""
 
 
 def control_section(run: RunDirectory, summary: Mapping[str, Any]) -> str:
