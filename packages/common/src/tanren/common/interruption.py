@@ -12,6 +12,7 @@ from typing import Literal
 
 from tanren.common.console import Console
 from tanren.common.errors import ExitCode
+from tanren.common.run import RunDirectory
 
 # Seconds in which a repeated SIGTERM is the same one: a scheduler tells every process of a job, and the one that runs
 # the stages of a recipe passes it on.
@@ -57,3 +58,13 @@ def watch_for_interruption(console: Console) -> Iterator[Interruption]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def say_stopped(interruption: Interruption, done: int, steps: int, run: RunDirectory, console: Console) -> ExitCode:
+    """Say how to go on after a signal that came when `done` of `steps` steps were done; return the exit code."""
+    status = interruption.status
+    if not run.checkpoint_steps():
+        console.line(f"{status} before step 1: there is no checkpoint, start again")
+        return ExitCode.PREEMPTED if status == "preempted" else ExitCode.INTERRUPTED
+    console.line(f"{status} after step {done} of {steps}; to continue: the same command with --resume {run.path}")
+    return interruption.exit_code

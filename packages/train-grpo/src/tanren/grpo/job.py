@@ -16,7 +16,7 @@ from tanren.common.console import Console
 from tanren.common.errors import ExitCode
 from tanren.common.evaluators import Evaluator, find_evaluator, find_report_writer
 from tanren.common.ground import check_same_config, check_same_ground
-from tanren.common.interruption import Interruption, watch_for_interruption
+from tanren.common.interruption import say_stopped, watch_for_interruption
 from tanren.common.models.device import set_cuda_variables
 from tanren.common.run import (
     RunDirectory,
@@ -136,7 +136,7 @@ def _run(
     if interruption.status is not None:
         tracker.finish({}, "KILLED")
         run.write_json(run.summary, make_summary(plan, run, console, interruption.status, begun, {}))
-        return _stopped(interruption, done, config.train.steps, run, console)
+        return say_stopped(interruption, done, config.train.steps, run, console)
 
     with console.phase("save adapter", str(run.adapter)):
         save_adapter(
@@ -185,14 +185,3 @@ def _tell(run: RunDirectory, console: Console, summary: Mapping[str, Any], table
         console.line(line)
     console.line(f"adapter: {run.adapter}")
     console.line(f"report: {page}")
-
-
-def _stopped(interruption: Interruption, done: int, steps: int, run: RunDirectory, console: Console) -> ExitCode:
-    """Say how to go on after a signal; return the exit code."""
-    if not run.checkpoint_steps():
-        console.line(f"{interruption.status} before step 1: there is no checkpoint, start again")
-        return ExitCode.PREEMPTED if interruption.status == "preempted" else ExitCode.INTERRUPTED
-    console.line(
-        f"{interruption.status} after step {done} of {steps}; to continue: the same command with --resume {run.path}"
-    )
-    return interruption.exit_code

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tanren.common.config import dump_toml
 from tanren.common.console import Console
 from tanren.common.errors import ExitCode
 from tanren.common.evaluators import Evaluator, find_evaluator, find_report_writer
 from tanren.common.ground import check_same_config, check_same_ground
-from tanren.common.interruption import Interruption, watch_for_interruption
+from tanren.common.interruption import say_stopped, watch_for_interruption
 from tanren.common.run import (
     RunDirectory,
     create_run,
@@ -34,9 +34,6 @@ from tanren.sft.memory import Settled, settle_memory, take_recorded
 from tanren.sft.plan import Plan
 from tanren.sft.prepare import Prepared, prepare
 from tanren.sft.summary import final_numbers, make_summary, verdict_line
-
-if TYPE_CHECKING:
-    from tanren.sft.trainer import SftTrainer
 
 BASE, TRAINED = "base", "trained"
 
@@ -127,7 +124,7 @@ def _run(
     if interruption.status is not None:
         tracker.finish({}, "KILLED")
         run.write_json(run.summary, make_summary(plan, run, console, interruption.status, begun, {}, memory))
-        return _stopped(interruption, trainer, run, console)
+        return say_stopped(interruption, trainer.state.global_step, trainer.args.max_steps, run, console)
 
     validated = finish_validation(trainer, run, console)
     saved = save_trained(model, prepared.tokenizer, run, plan, loaded, template, prepared.device, console)
@@ -145,13 +142,3 @@ def _run(
     console.line(f"{saved.name}: {saved}")
     console.line(f"report: {page}")
     return ExitCode.DONE
-
-
-def _stopped(interruption: Interruption, trainer: SftTrainer, run: RunDirectory, console: Console) -> ExitCode:
-    """Say how to go on after a signal; return the exit code."""
-    status, done, steps = interruption.status, trainer.state.global_step, trainer.args.max_steps
-    if not run.checkpoint_steps():
-        console.line(f"{status} before step 1: there is no checkpoint, start again")
-        return ExitCode.PREEMPTED if status == "preempted" else ExitCode.INTERRUPTED
-    console.line(f"{status} after step {done} of {steps}; to continue: the same command with --resume {run.path}")
-    return interruption.exit_code

@@ -83,22 +83,37 @@ def next_token_loss(
     computed only where the next token is learned.
     """
     route = route_of(model)
-    if route.fused is not None:
-        hidden = route.fused.hidden(tokens, positions, lengths)
-    else:
-        packed = is_packed(model)
-        assert packed or len(lengths) == 1, "another attention would attend across packed samples"
-        extra = packing_arguments(lengths, tokens.device) if packed else {}
-        if not route.in_parts:
-            logits = model(
-                input_ids=tokens, position_ids=positions, logits_to_keep=predicting, use_cache=False, **extra
-            ).logits[0]
-            return torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
-        hidden = (
-            base_of(model)
-            .base_model(input_ids=tokens, position_ids=positions, use_cache=False, **extra)
-            .last_hidden_state[0]
-        )
+    if route.fused is None and not route.in_parts:
+        logits = library_logits(model, tokens, positions, lengths, predicting)
+        return torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
     head = plain_head(model)
     assert head is not None, "a loss in parts needs a plain output head"
+    hidden = last_hidden(model, route.fused, tokens, positions, lengths)
     return linear_cross_entropy(hidden, head.weight, predicting, targets)
+
+
+def last_hidden(
+    model: Any, fused: FusedModel | None, tokens: torch.Tensor, positions: torch.Tensor, lengths: Sequence[int]
+) -> torch.Tensor:
+    """Return the hidden states before the output head, (tokens, width), by fused layers or (None) the library's."""
+    if fused is not None:
+        return fused.hidden(tokens, positions, lengths)
+    made = base_of(model).base_model(**_inputs(model, tokens, positions, lengths))
+    hidden: torch.Tensor = made.last_hidden_state[0]
+    return hidden
+
+
+def library_logits(
+    model: Any, tokens: torch.Tensor, positions: torch.Tensor, lengths: Sequence[int], predicting: torch.Tensor
+) -> torch.Tensor:
+    """Return the logits of the tokens `predicting`, (predicting, words), all at once, by the library's layers and head."""
+    logits: torch.Tensor = model(**_inputs(model, tokens, positions, lengths), logits_to_keep=predicting).logits[0]
+    return logits
+
+
+def _inputs(model: Any, tokens: torch.Tensor, positions: torch.Tensor, lengths: Sequence[int]) -> dict[str, Any]:
+    """What the library's layers are called with for packed samples."""
+    packed = is_packed(model)
+    assert packed or len(lengths) == 1, "another attention would attend across packed samples"
+    extra = packing_arguments(lengths, tokens.device) if packed else {}
+    return {"input_ids": tokens, "position_ids": positions, "use_cache": False, **extra}

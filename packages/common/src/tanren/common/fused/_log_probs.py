@@ -8,9 +8,7 @@ from typing import Any
 
 import torch
 
-from tanren.common.adapted import base_of
-from tanren.common.attention.packed import is_packed, packing_arguments
-from tanren.common.fused._choice import route_of
+from tanren.common.fused._choice import last_hidden, library_logits, route_of
 from tanren.common.fused._loss import LOGITS
 from tanren.common.fused._model import FusedModel, plain_head
 from tanren.common.fused._operations import cross_entropy_
@@ -109,18 +107,12 @@ def _log_probs(
     targets: torch.Tensor,
 ) -> TokenLogProbs:
     head = plain_head(model)
-    if fused is not None:
-        assert head is not None, "what is fused has a plain output head"
-        return linear_log_probs(fused.hidden(tokens, positions, lengths), head.weight, predicting, targets)
-    packed = is_packed(model)
-    assert packed or len(lengths) == 1, "another attention would attend across packed samples"
-    extra = packing_arguments(lengths, tokens.device) if packed else {}
-    read = {"input_ids": tokens, "position_ids": positions, "use_cache": False, **extra}
     if head is not None:
-        hidden = base_of(model).base_model(**read).last_hidden_state[0]
+        hidden = last_hidden(model, fused, tokens, positions, lengths)
         return linear_log_probs(hidden, head.weight, predicting, targets)
+    assert fused is None, "what is fused has a plain output head"
     # A head with more to it than a product goes the library's way, with all logits of the predicted tokens at once.
-    logits = model(**read, logits_to_keep=predicting).logits[0]
+    logits = library_logits(model, tokens, positions, lengths, predicting)
     log_probs = logits.float().log_softmax(dim=-1).gather(1, targets[:, None])[:, 0]
     return TokenLogProbs(log_probs, _entropies(logits.detach()))
 
