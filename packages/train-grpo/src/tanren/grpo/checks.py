@@ -38,7 +38,8 @@ def check_effects(loaded: Loaded[GrpoConfig]) -> tuple[str, ...]:
     idle += [
         (name, False, f"rollout.engine = {rollout.engine}")
         for name in sorted(origins)
-        if name.startswith("vllm.") and rollout.engine in ("transformers", AUTO)
+        if (name.startswith("vllm.") and rollout.engine == "transformers")
+        or (name == "rollout.batch_size" and rollout.engine == "vllm")
     ]
     for name, used, told in idle:
         if name in origins and not used:

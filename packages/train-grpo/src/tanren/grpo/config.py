@@ -155,17 +155,14 @@ class VllmConfig(ConfigModel):
     """The generation engine on the same GPU."""
 
     gpu_memory_utilization: Annotated[float, Field(gt=0, lt=1)] | Literal["auto"] = "auto"
-    """Share of the GPU's memory that vLLM may use. auto: what holds all completions of a step at once, if there is room."""
+    """Share of the GPU's memory that vLLM may use, weights included. auto: what holds all completions of a step at once, if there is room."""
 
-    sleep_level: Annotated[int, Field(ge=0, le=2)] = 1
-    """What vLLM gives back while the model is trained: nothing (0); the KV cache, with its weights in the host's memory (1);
-    both, with its weights read again (2)."""
+    sleep_level: Literal[0, 1, 2] = 2
+    """What vLLM gives back while the model is trained. 0: nothing, the fastest where both fit. 1: the KV cache; its weights wait in
+    the host's memory. 2: both; its weights are taken from the trained model anew, which is faster than from the host."""
 
     enforce_eager: bool = False
-    """Without CUDA graphs: a little memory less, slower generation."""
-
-    max_model_len: Positive | None = None
-    """Longest sequence; not set means prompt and completion together."""
+    """Without CUDA graphs: it starts sooner, takes a little less memory, and generates slower."""
 
 
 class GrpoEvaluationConfig(GenerationConfig):

@@ -1,7 +1,7 @@
 """What vLLM takes on the GPU that it shares with the trainer, by what it is for.
 
-vLLM claims `gpu_memory_utilization` of all memory: weights, the peak of a trial pass, CUDA graphs; the rest becomes KV
-cache (vllm/v1/worker/gpu_worker.py, determine_available_memory, 0.25.1).
+Its share of the memory is weights, the peak of a trial pass, CUDA graphs; the rest becomes KV cache. Completions of one prompt
+share the keys and values of that prompt.
 """
 
 from __future__ import annotations
@@ -10,11 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tanren.common.vllm_settings import BATCHED_TOKENS, BLOCK
+
 GIB = 2**30
 BYTES = 2  # of a value in bfloat16
-# vllm/engine/arg_utils.py, get_batch_defaults: with 70 GiB and more (an A100 apart), and with less.
-LARGE_GPU = 70 * GIB
-BATCHED_TOKENS, SEQUENCES = {True: 16384, False: 8192}, {True: 1024, False: 256}
 # Of a model of a few billion parameters with vLLM's default sizes; not measured by us yet.
 CUDA_GRAPHS = GIB
 # Asleep, what CUDA graphs and the engine's own buffers hold stays.
@@ -42,19 +41,24 @@ class Engine:
     """Bytes."""
     total: int
     """Bytes of the device."""
-    sequence_tokens: int
-    """Tokens of the longest sequence."""
+    prompt_tokens: int
+    """Of the longest prompt."""
+    new_tokens: int
+    """Of the longest completion."""
+    prompts: int
+    """Of a step."""
+    sequences: int
+    """Completions of a step."""
     graphs: bool
 
     @property
     def trial_pass(self) -> int:
         """Bytes of the largest activations: the widest layer of the largest batch, and the logits of all sequences in float32, twice."""
         text = self.config.get_text_config()
-        large = self.total >= LARGE_GPU
         experts = getattr(text, "num_experts_per_tok", None) or 1
         inner = getattr(text, "moe_intermediate_size", None) or text.intermediate_size
         widest = experts * (3 * inner + 2 * text.hidden_size) + 4 * text.hidden_size
-        return int(BYTES * BATCHED_TOKENS[large] * widest + 2 * 4 * SEQUENCES[large] * text.vocab_size)
+        return int(BYTES * BATCHED_TOKENS * widest + 2 * 4 * self.sequences * text.vocab_size)
 
     @property
     def fixed(self) -> Mapping[str, int]:
@@ -67,13 +71,36 @@ class Engine:
 
     @property
     def sequence(self) -> int:
-        """Bytes of the KV cache of the longest sequence."""
-        return kv_bytes(self.config, self.sequence_tokens)
+        """Bytes of the KV cache of the longest sequence alone."""
+        return kv_bytes(self.config, _in_blocks(self.prompt_tokens + self.new_tokens))
 
-    def share_for(self, sequences: int) -> float:
-        """Return the least share of the device's memory that holds so many of the longest sequences at once."""
-        return (sum(self.fixed.values()) + sequences * self.sequence) / self.total
+    @property
+    def step(self) -> int:
+        """Bytes of the KV cache of all completions of a step, each as long as it may be: a prompt counts once."""
+        own = kv_bytes(
+            self.config, _in_blocks(self.new_tokens) + BLOCK
+        )  # the prompt's last block is each completion's own
+        return self.prompts * kv_bytes(self.config, _in_blocks(self.prompt_tokens)) + self.sequences * own
+
+    @property
+    def least(self) -> float:
+        """The least share of the device's memory that vLLM can work with: one sequence."""
+        return (sum(self.fixed.values()) + self.sequence) / self.total
+
+    @property
+    def most(self) -> float:
+        """The share that holds all completions of a step at once; more is of no use."""
+        return (sum(self.fixed.values()) + max(self.sequence, self.step)) / self.total
 
     def cache(self, share: float) -> int:
         """Return the bytes of the KV cache with a share of the device's memory; 0 where not even the rest fits into it."""
         return max(0, int(share * self.total) - sum(self.fixed.values()))
+
+    def held(self, cache: int) -> float:
+        """Return how many completions of a step a KV cache of so many bytes holds at once."""
+        return cache * self.sequences / self.step
+
+
+def _in_blocks(tokens: int) -> int:
+    """Return the tokens that are kept for so many: whole blocks."""
+    return -(-tokens // BLOCK) * BLOCK

@@ -107,7 +107,7 @@ def _run(
         loaded,
         plan.parents(prepared.device.dtype),
         template,
-        config.rollout.engine,
+        prepared.engine,
     )
     if resumed:
         check_same_ground(run, environment, console, SAME_ON_RESUME)
