@@ -83,7 +83,7 @@ def test_an_engine_that_does_not_sleep_is_there_in_training(grpo: Callable[..., 
 def test_the_share_holds_a_whole_step_where_there_is_room_and_less_where_there_is_not(
     grpo: Callable[..., GrpoJob], h100: MakeTarget
 ) -> None:
-    for gib, whole in ((79, True), (3, False)):
+    for gib, whole in ((79, True), (2.4, False)):
         job = grpo(h100(gib))
         prediction = predict(job, Choice(2048, "full"), h100(gib))
         held = job.engine.held(job.engine.cache(job.share(prediction.components, h100(gib))))

@@ -30,6 +30,7 @@ LossKind = Literal["grpo", "dr_grpo", "dapo", "bnpo", "gspo", "cispo"]
 Scale = Literal["none", "group", "batch"]
 Correction = Literal["none", "token", "sequence"]
 Truncated = Literal["keep", "mask", "penalise"]
+SharePrompts = Literal["auto", "on", "off"]
 
 
 class DataConfig(ConfigModel):
@@ -146,6 +147,10 @@ class TrainConfig(ConfigModel):
     gradient_checkpointing: Literal[Checkpointing, "auto"] = "none"
     """Recompute activations in the backward pass: of no layer, of every second one (selective), of all (full). auto: as for
     micro_batch_tokens."""
+
+    share_prompts: SharePrompts = "auto"
+    """Read a prompt once for all completions of its group in one pass, in training, too (docs/train-grpo.md). auto: where the
+    attention kernel can, and it proves right on the model."""
 
     ema: Annotated[float, Field(gt=0, le=1)] = 0.1
     """Weight of the newest step in the running means that metrics.csv has beside the raw numbers."""

@@ -95,11 +95,12 @@ def make_loop(
     interruption: Interruption,
     *,
     packs: bool,
+    shared: bool,
 ) -> Loop:
-    """Return the loop of a run; `packs` says whether completions may share a pass."""
+    """Return the loop of a run; `packs` says whether completions may share a pass, `shared` whether also their prompt."""
     config, tokenizer = plan.config, prepared.tokenizer
     engine = open_engine(prepared.engine, config, model, tokenizer, prepared.prompts, console)
     sampling = sampling_of(config.rollout, stop_token_ids(model.get_base_model(), tokenizer))
     collector = Collector(config, prepared.prompts, engine, sampling, rewards, tokenizer)
-    trainer = GrpoTrainer(model, config, make_optimizer(model, config), packs=packs)
+    trainer = GrpoTrainer(model, config, make_optimizer(model, config), packs=packs, shared=shared)
     return Loop(config, model, collector, engine, trainer, run, console, tracker, interruption)
