@@ -45,14 +45,16 @@ def require_engine(config: GrpoConfig) -> None:
         )
 
 
-def choose_engine(config: GrpoConfig, device: str) -> EngineChoice:
-    """Choose what generates on a kind of device. Raises UserError where vLLM was named and cannot run here."""
+def choose_engine(config: GrpoConfig, device: str, dtype: str) -> EngineChoice:
+    """Choose what generates on a kind of device, in a precision. Raises UserError where vLLM was named and cannot run here."""
     named = config.rollout.engine
     if named == "transformers":
         return EngineChoice("transformers", "rollout.engine = transformers")
     refusal = None
     if device != "cuda":
         refusal = "vLLM generates on a GPU, and this run's device is the CPU"
+    elif dtype == "float32":
+        refusal = "vLLM's attention computes in 16 bits, and the model is in float32"
     elif find_spec("vllm") is None:
         refusal = "vLLM is not installed in this environment; those for GPUs have it (docs/environments.md)"
     elif config.model.quantisation not in ("none", "nf4"):

@@ -50,7 +50,7 @@ def prepare(plan: Plan, console: Console) -> Prepared:
     config = plan.config
     device = plan_device(config.model)
     console.line(f"device: {device.device}, {device.dtype} ({device.reason}), {device.threads} CPU threads")
-    engine = choose_engine(config, device.device)
+    engine = choose_engine(config, device.device, device.dtype)
     check_optimizer(config.optim, device.device)
     require_bitsandbytes(config.model.quantisation)
     with console.phase("check what the adapter reaches", "without weights"):

@@ -11,12 +11,13 @@ with what is trained, wherever that came from, and nothing is read twice. Asleep
 from __future__ import annotations
 
 import gc
+import hashlib
 import logging
 import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from tempfile import TemporaryDirectory
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -24,6 +25,7 @@ import torch
 from tanren.common.adapted import base_of
 from tanren.common.completions import Completion, Sampling, Tokens
 from tanren.common.errors import MachineError
+from tanren.common.run import folder_written_aside
 from tanren.common.vllm._weights import checkpoint_weights, head_stands_apart
 from tanren.common.vllm_settings import BATCHED_TOKENS
 from tanren.common.workspace import cache_folder
@@ -62,16 +64,16 @@ class Vllm:
         """
         self._settings = settings
         self._asleep = self._empty = True
-        self._folder = TemporaryDirectory(prefix="tanren-vllm-")
         base = base_of(model)
-        _write_config(base, self._folder.name, apart=head_stands_apart(model))
+        self._experts = any(".experts." in name for name, _ in base.named_parameters())
+        folder = _write_config(base, apart=head_stands_apart(model))
         _set_variables()
         gc.collect()
         torch.cuda.empty_cache()
         # vLLM seeds the random states of its process when it starts; those of this one are the run's.
         states = torch.get_rng_state(), torch.cuda.get_rng_state()
         try:
-            self._llm = _start(self._folder.name, base.dtype, settings)
+            self._llm = _start(folder, base.dtype, settings)
         except (RuntimeError, ValueError, torch.OutOfMemoryError) as error:
             raise MachineError(f"vLLM did not start: {_first_line(error)}") from error
         finally:
@@ -156,7 +158,6 @@ class Vllm:
         self._llm.llm_engine.engine_core.shutdown()
         del self._llm
         cleanup_dist_env_and_memory()
-        self._folder.cleanup()
 
     def _wait_for_memory(self) -> None:
         """Return when there is memory to wake. Raises MachineError where it is not there in time: nothing has been taken by then."""
@@ -180,9 +181,7 @@ class Vllm:
 
     def _load(self, own: Any, weights: Any) -> None:
         """Load weights in the form of a checkpoint."""
-        from vllm.model_executor.layers.fused_moe import FusedMoE
-
-        if not any(isinstance(part, FusedMoE) for part in own.modules()):
+        if not self._experts:
             own.load_weights(weights)
             return
         # The kernels of experts may want their weights in another order than the checkpoint's.
@@ -196,15 +195,20 @@ def _set_variables() -> None:
         "VLLM_USE_FLASHINFER_SAMPLER": "0",  # it is compiled when it is first used, and wants nvcc for that
         "VLLM_LOGGING_LEVEL": "WARNING",
         "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_HOST_IP": "127.0.0.1",  # its one worker is this process
         "VLLM_CACHE_ROOT": str(cache_folder() / "vllm"),
     }
     for name, value in wanted.items():
         os.environ.setdefault(name, value)
-    logging.getLogger("vllm").propagate = False
+    for name in ("vllm", "flashinfer"):  # what they say of themselves while they start is no news of this run
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def _write_config(base: Any, folder: str, *, apart: bool) -> None:
-    """Write what vLLM reads of a model: its configuration, as the model is now; `apart`: head and embeddings differ."""
+def _write_config(base: Any, *, apart: bool) -> Path:
+    """Write what vLLM reads of a model, its configuration as it is now; `apart`: head and embeddings differ.
+
+    The folder is named by what it holds: what vLLM has compiled belongs to a folder's name, and is found again.
+    """
     config = type(base.config).from_dict(base.config.to_dict())
     config.architectures = [type(base).__name__]
     config.dtype = base.dtype
@@ -212,22 +216,28 @@ def _write_config(base: Any, folder: str, *, apart: bool) -> None:
         del config.quantization_config
     if apart:
         config.tie_word_embeddings = False
-    config.save_pretrained(folder)
+    name = hashlib.sha256(config.to_json_string().encode()).hexdigest()[:16]
+    folder = cache_folder() / "vllm" / "configs" / name
+    if not folder.is_dir():
+        with folder_written_aside(folder) as aside:
+            config.save_pretrained(aside)
+    return folder
 
 
-def _start(folder: str, dtype: torch.dtype, settings: Settings) -> LLM:
+def _start(folder: Path, dtype: torch.dtype, settings: Settings) -> LLM:
     from vllm import LLM
 
     return LLM(
-        model=folder,
+        model=str(folder),
         skip_tokenizer_init=True,
         load_format="dummy",
+        use_tqdm_on_load=False,
         generation_config="vllm",
         dtype=str(dtype).removeprefix("torch."),
         seed=settings.seed,
         max_model_len=settings.longest,
         max_num_seqs=settings.sequences,
-        max_num_batched_tokens=max(BATCHED_TOKENS, settings.sequences),
+        max_num_batched_tokens=max(min(BATCHED_TOKENS, settings.sequences * settings.longest), settings.sequences),
         kv_cache_memory_bytes=settings.cache_bytes,
         gpu_memory_utilization=0.01,  # only checked against what is free: the cache is given in bytes
         enable_sleep_mode=settings.sleep_level > 0,
