@@ -182,7 +182,8 @@ def test_samples_that_go_on_from_another_attend_to_it(kernel: str, traits: str) 
         tensors = [one.bfloat16().to(device, dtype).requires_grad_() for one in exact]
         torch.use_deterministic_algorithms(True)
         try:
-            out = attend(name, *tensors, packing, Scores(model.head_dim**-0.5))
+            query, key, value = tensors
+            out = attend(name, query, key, value, packing, Scores(model.head_dim**-0.5))
             gradients = torch.autograd.grad(out, tensors, above.to(device, dtype))
         finally:
             torch.use_deterministic_algorithms(False)
