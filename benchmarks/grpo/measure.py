@@ -41,19 +41,21 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--shape", default="qwen3-4b")
     parser.add_argument("--micro-batch-tokens", default="16384")
+    parser.add_argument("--model", type=Path, help="a folder for the model: used if it is there, else written and kept")
     arguments = parser.parse_args()
     results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
-        folder, prompts = scratch / "model", scratch / "prompts.jsonl"
+        prompts, folder = scratch / "prompts.jsonl", (arguments.model or scratch / "model").resolve()
         write_prompts(prompts, PROMPTS_PER_STEP * (arguments.steps + 1))
         (scratch / "reward.py").write_text(REWARD, encoding="utf-8")
         written = f"from pathlib import Path; from benchmarks.grpo.work import write_model; write_model(Path({str(folder)!r}), {arguments.shape!r})"
-        run([sys.executable, "-c", written])
+        if not folder.is_dir():
+            run([sys.executable, "-c", written])
         for contender in arguments.only:
             begun = time.time()
             try:
-                found = measure(contender, scratch, arguments.steps, arguments.micro_batch_tokens)
+                found = measure(contender, scratch, folder, arguments.steps, arguments.micro_batch_tokens)
             except subprocess.CalledProcessError as error:
                 found = {"fault": ((error.stderr or "") + (error.stdout or "")).strip()[-1500:]}
             results[contender] = found | {"process_seconds": round(time.time() - begun, 1)}
@@ -64,9 +66,9 @@ def main() -> int:
     return 0
 
 
-def measure(name: str, scratch: Path, steps: int, tokens: str) -> dict[str, Any]:
-    """Run one contender; return its seconds per step."""
-    folder, prompts = scratch / "model", scratch / "prompts.jsonl"
+def measure(name: str, scratch: Path, folder: Path, steps: int, tokens: str) -> dict[str, Any]:
+    """Run one contender on the model in `folder`; return its seconds per step."""
+    prompts = scratch / "prompts.jsonl"
     if name in PEERS:
         done = run([sys.executable, "-m", "benchmarks.grpo.peers", name, str(folder), str(prompts), str(steps)])
         line = next(line for line in done.splitlines() if line.startswith("RESULT "))

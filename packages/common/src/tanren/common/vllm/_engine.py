@@ -15,6 +15,7 @@ import hashlib
 import logging
 import os
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,7 +74,9 @@ class Vllm:
         # vLLM seeds the random states of its process when it starts; those of this one are the run's.
         states = torch.get_rng_state(), torch.cuda.get_rng_state()
         try:
-            self._llm = _start(folder, base.dtype, settings)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of its own calls of torch
+                self._llm = _start(folder, base.dtype, settings)
         except (RuntimeError, ValueError, torch.OutOfMemoryError) as error:
             raise MachineError(f"vLLM did not start: {_first_line(error)}") from error
         finally:
@@ -243,6 +246,7 @@ def _start(folder: Path, dtype: torch.dtype, settings: Settings) -> LLM:
         enable_sleep_mode=settings.sleep_level > 0,
         enforce_eager=not settings.graphs,
         enable_prefix_caching=True,
+        enable_flashinfer_autotune=False,  # none of its kernels is used here
     )
 
 
