@@ -27,7 +27,7 @@ from tanren.common.adapted import base_of
 from tanren.common.completions import Completion, Sampling, Tokens
 from tanren.common.errors import MachineError
 from tanren.common.run import folder_written_aside
-from tanren.common.vllm._weights import checkpoint_weights, head_stands_apart
+from tanren.common.vllm._weights import adapted_names, checkpoint_weights, head_stands_apart
 from tanren.common.vllm_settings import BATCHED_TOKENS
 from tanren.common.workspace import cache_folder
 
@@ -65,6 +65,7 @@ class Vllm:
         """
         self._settings = settings
         self._asleep = self._empty = True
+        self._changed: set[str] = set()
         base = base_of(model)
         self._experts = any(".experts." in name for name, _ in base.named_parameters())
         folder = _write_config(base, apart=head_stands_apart(model))
@@ -106,11 +107,15 @@ class Vllm:
         self._empty |= level == 2
 
     def sync(self, model: Any) -> None:
-        """Take over a model's weights: all of them where vLLM has none, else those that the adapter changes."""
-        own = self._model()
+        """Take over a model's weights: all of them where vLLM has none, else those that its adapter changes, or the last one did.
+
+        Another model than the last one must stand on the same base.
+        """
+        changed = adapted_names(model)
+        only = None if self._empty else changed | self._changed
         with torch.no_grad():
-            self._load(own, checkpoint_weights(model, changed_only=not self._empty))
-        self._empty = False
+            self._load(self._model(), checkpoint_weights(model, only=only))
+        self._empty, self._changed = False, changed
         # What was read with other weights is no part of this model's cache.
         self._llm.reset_prefix_cache()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import torch
@@ -12,11 +12,11 @@ from tanren.common.adapted import base_of
 ADAPTER = "default"
 
 
-def checkpoint_weights(model: Any, *, changed_only: bool = False) -> Iterator[tuple[str, torch.Tensor]]:
+def checkpoint_weights(model: Any, *, only: Collection[str] | None = None) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield name and tensor of each weight, on the model's device, in the model's precision.
 
     What an adapter changes is merged in float32 and rounded once, as `tanren merge` does it; the model is not touched.
-    `changed_only`: only what an adapter changes. A tensor may be overwritten when the next one is asked for.
+    `only`: these, as `adapted_names` names them. A tensor may be overwritten when the next one is asked for.
     """
     adapted, seen = _adapted(model), set()
     for name, weight in base_of(model).named_parameters(remove_duplicate=False):
@@ -24,13 +24,20 @@ def checkpoint_weights(model: Any, *, changed_only: bool = False) -> Iterator[tu
             continue
         plain = name.replace(".base_layer", "")
         layers = adapted.get(plain, [])
-        if not layers and (changed_only or id(weight) in seen):  # one tensor for head and embeddings is written once
+        if only is not None and plain not in only:
+            continue
+        if not layers and id(weight) in seen:  # one tensor for head and embeddings is written once
             continue
         seen.add(id(weight))
         values = _written_out(weight) if hasattr(weight, "quant_state") else weight.detach()
         if layers:
             values = _merged(layers, values)
         yield from _as_in_checkpoint(base_of(model), plain, values)
+
+
+def adapted_names(model: Any) -> set[str]:
+    """Return the names of the weights that an adapter changes; none for a model without one."""
+    return set(_adapted(model))
 
 
 def head_stands_apart(model: Any) -> bool:
@@ -43,6 +50,8 @@ def head_stands_apart(model: Any) -> bool:
 
 def _adapted(model: Any) -> dict[str, list[Any]]:
     """Return the layers that adapt each weight, by its name."""
+    if base_of(model) is model:
+        return {}
     from peft.tuners.lora import LoraLayer, ParamWrapper
 
     found: dict[str, list[Any]] = {}
@@ -55,7 +64,7 @@ def _adapted(model: Any) -> dict[str, list[Any]]:
 
 def _merged(layers: list[Any], weight: torch.Tensor) -> torch.Tensor:
     """Return a weight with the updates of its layers, added in float32."""
-    total = weight.float()
+    total = weight.to(torch.float32, copy=True)
     for layer in layers:
         if ADAPTER in layer.lora_variant:  # DoRA scales the weight itself
             total = layer.lora_variant[ADAPTER].merge_safe(layer, ADAPTER, total)
