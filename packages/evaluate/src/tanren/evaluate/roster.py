@@ -25,7 +25,7 @@ class Candidate:
     """One model that is evaluated."""
 
     name: str
-    kind: Literal["base", "adapter", "model"]
+    kind: Literal["base", "adapter", "model", "served"]
     source: ModelSource
     """Of the whole weights: an adapter's are those of the base model."""
     served: str
@@ -77,6 +77,9 @@ def add_named(loaded: Loaded[EvaluateConfig], named: Sequence[str]) -> Loaded[Ev
         found = find_named(what if equals else text, loaded.config.output.runs, FLAG)
         if not equals:
             name = _NOT_IN_A_NAME.sub("-", _own_name(found.run, found.adapter, found.model or "")).strip("-.")
+        if loaded.config.generation.engine == "server" and found.model is not None and not Path(found.model).is_dir():
+            tables.append({"name": name, "served": found.model})
+            continue
         tables.append(
             {"name": name, "adapter": str(found.adapter)} if found.adapter else {"name": name, "model": found.model}
         )
@@ -122,7 +125,9 @@ def _candidate(one: CandidateConfig, config: EvaluateConfig, base: ModelSource) 
         assert named.model is not None
         source = resolve_source(named.model, one.revision)
         return Candidate(one.name, "model", source, one.served or one.model, template=template_of(source))
-    assert one.adapter is not None
+    if one.adapter is None:
+        assert one.served is not None
+        return Candidate(one.name, "served", base, one.served)
     named = find_named(one.adapter, config.output.runs, key)
     if named.adapter is None or not (named.adapter / SETTINGS).is_file():
         raise UserError(

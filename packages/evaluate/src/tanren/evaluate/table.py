@@ -92,10 +92,10 @@ def samples_table(scores: Mapping[str, Any]) -> str:
     samples = next(iter(scores.values()))["samples"]
     table = Table(title=f"{samples} samples of each of {first['correct']['n']} items: percent correct [95 % interval]")
     table.add_column("candidate")
-    for column in ("mean", *(f"pass@{k}" for k in first["pass_at"]), "majority"):
+    for column in (*(f"pass@{k}" for k in first["pass_at"]), "majority"):
         table.add_column(column, justify="right")
     for name, one in pooled.items():
-        shares = [one["correct"], *one["pass_at"].values(), one["majority"]["correct"]]
+        shares = [*one["pass_at"].values(), one["majority"]["correct"]]
         table.add_row(name, *map(percent, shares))
     return render(table)
 
