@@ -125,11 +125,11 @@ def test_what_cannot_be_evaluated_is_refused_before_there_is_a_run_directory(
     flags: list[str],
     told: str,
 ) -> None:
-    if "--candidate" in flags:
-        make_adapter("one", 1)
-        make_adapter("other", 1, template="0123")
-        make_adapter("moe", 1, model="tiny-qwen3-moe")
-        (work / "empty").mkdir()
+    named = flags[-1].rpartition("=")[2]
+    if named in ("one", "other", "moe"):
+        model = "tiny-qwen3-moe" if named == "moe" else "tiny-qwen3"
+        make_adapter(named, 1, model=model, template="0123" * (named == "other"))
+    (work / "empty").mkdir()
     try:
         code = evaluate("quick.toml", *flags)
     except SystemExit as end:  # an unknown flag ends in the parser

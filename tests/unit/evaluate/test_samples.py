@@ -51,7 +51,8 @@ def _parsed(value: object) -> Parsed:
         ([2, 1, 1, 2], 2),  # a tie: what came first
         ([None, None, 1], 1),  # what does not parse does not vote
         ([None, None], None),
-        ([{"a": 1, "b": 2}, {"b": 2, "a": 1}, 3], {"a": 1, "b": 2}),  # the order of keys is no difference
+        ([3, {"a": 1, "b": 2}, {"b": 2.0, "a": 1}], {"a": 1, "b": 2}),  # the order of keys is no difference
+        ([{1: "x", "1": None}, [True], [1], {"1": None, 1: "x"}], {1: "x", "1": None}),  # keys as YAML has them
     ],
 )
 def test_the_majority_is_of_parsed_values(rows: list[Row], values: list[object], expected: object) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from tanren.common.chain import PROVENANCE, SETTINGS, Link, TrainedAdapter, read_adapter
+from tanren.common.chain import LATEST, PROVENANCE, SETTINGS, Link, TrainedAdapter, read_adapter
 from tanren.common.config import Loaded
 from tanren.common.errors import UserError
 from tanren.common.models.source import ModelSource, resolve_source
@@ -84,6 +84,18 @@ def add_named(loaded: Loaded[EvaluateConfig], named: Sequence[str]) -> Loaded[Ev
             {"name": name, "adapter": str(found.adapter)} if found.adapter else {"name": name, "model": found.model}
         )
     return loaded.with_values({"candidates": tables}, f"flag {FLAG}")
+
+
+def settle_latest(loaded: Loaded[EvaluateConfig]) -> Loaded[EvaluateConfig]:
+    """Return the configuration with each `latest:NAME` as the run directory that it means today, so that the run records that."""
+    tables = [one.model_dump(mode="json") for one in loaded.config.candidates]
+    for table in tables:
+        named = table["adapter"]
+        if named is not None and named.startswith(LATEST):
+            table["adapter"] = str(find_named(named, loaded.config.output.runs, f"candidate {table['name']}:").run)
+    if tables == [one.model_dump(mode="json") for one in loaded.config.candidates]:
+        return loaded
+    return loaded.with_values({"candidates": tables}, loaded.origins["candidates"])
 
 
 def _own_name(run: Path | None, adapter: Path | None, model: str) -> str:

@@ -135,10 +135,12 @@ class ServerEngine:
                 f"row {prompt.row.id}: the answer of {self._client.address} lacks {error}: expected choices[0] with text and finish_reason, "
                 "and usage with prompt_tokens and completion_tokens"
             ) from None
-        if self._settings.api == "completions" and found.prompt_tokens != len(prompt.token_ids):
+        sent = len(prompt.token_ids)
+        other = {"completions": found.prompt_tokens != sent, "text": found.prompt_tokens < sent, "chat": False}
+        if other[self._settings.api]:
             raise UserError(
-                f"row {prompt.row.id}: {len(prompt.token_ids)} prompt tokens were sent, and the server at {self._client.address} read "
-                f"{found.prompt_tokens}: it cuts prompts, adds to them, or does not take tokens; try requests.api = 'text', or another server"
+                f"row {prompt.row.id}: {sent} prompt tokens were sent, and the server at {self._client.address} read "
+                f"{found.prompt_tokens}: it cuts prompts, has another tokenizer, or does not take tokens (then: requests.api = 'text')"
             )
         return found
 

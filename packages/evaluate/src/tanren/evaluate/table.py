@@ -82,7 +82,8 @@ def ranking_table(ranking: Mapping[str, Any], scores: Mapping[str, Any], differe
         cells = [percent(pooled[metric]) for metric in METRICS]
         difference = points(differences[name][POOLED]["correct"]) if name in differences else ""
         table.add_row(name, str(one["n"]), *cells, difference, letters(ranking["groups"], name))
-    return render(table)
+    counting = sum(pair["p_holm"] < ranking["level"] for pair in ranking["pairs"])
+    return f"{render(table)}\n{counting} of {pairs} differences are more than noise (p below {ranking['level']:g} after the correction)"
 
 
 def samples_table(scores: Mapping[str, Any]) -> str:
