@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tanren.common.config import AUTO
 from tanren.common.console import Console
 from tanren.common.errors import MachineError, UserError
+from tanren.common.run import RunDirectory
 from tanren.grpo.config import GrpoConfig
 from tanren.grpo.engine import Engine
 from tanren.grpo.engine_memory import GIB
@@ -29,7 +30,7 @@ LEFT_FREE = GIB
 class EngineChoice:
     """The engine of a run."""
 
-    name: Literal["transformers", "vllm"]
+    name: Literal["transformers", "vllm", "vllm-server"]
     why: str
 
     def line(self) -> str:
@@ -37,19 +38,27 @@ class EngineChoice:
         return f"engine: {self.name} ({self.why})"
 
 
-def require_engine(config: GrpoConfig) -> None:
-    """Raise UserError for an engine that this version does not have: before anything is loaded."""
-    if config.rollout.engine == "vllm-server":
+def check_server(config: GrpoConfig) -> None:
+    """Raise UserError for a server that is not named rightly, or that cannot be given this adapter: before anything is loaded."""
+    if config.rollout.engine != "vllm-server":
+        return
+    address = config.server.address
+    if address is None or not address.startswith(("http://", "https://")):
         raise UserError(
-            "rollout.engine = vllm-server is not part of this version; write vllm (on the same GPU) or transformers, or leave it at auto"
+            f'rollout.engine = vllm-server needs its address, found server.address = {address!r}: expected is "http://127.0.0.1:8000/v1"'
         )
+    for name, said in (("dora", config.lora.dora), ("target_parameters", bool(config.lora.target_parameters))):
+        if said:
+            raise UserError(
+                f"lora.{name}: a vLLM server takes no such adapter; leave it out, or set rollout.engine = vllm: there the merged weights are taken"
+            )
 
 
 def choose_engine(config: GrpoConfig, device: str, dtype: str) -> EngineChoice:
     """Choose what generates on a kind of device, in a precision. Raises UserError where vLLM was named and cannot run here."""
     named = config.rollout.engine
-    if named == "transformers":
-        return EngineChoice("transformers", "rollout.engine = transformers")
+    if named in ("transformers", "vllm-server"):
+        return EngineChoice(named, f"rollout.engine = {named}")
     refusal = None
     if device != "cuda":
         refusal = "vLLM generates on a GPU, and this run's device is the CPU"
@@ -72,16 +81,26 @@ def open_engine(
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Prompt],
+    run: RunDirectory,
     console: Console,
 ) -> Engine:
     """Return the engine that was chosen, ready to take over the weights of `model`."""
     console.line(choice.line())
+    longest = max(prompts, key=lambda one: len(one.token_ids)).token_ids
+    if choice.name == "vllm-server":
+        from tanren.grpo.server_engine import ServerEngine
+
+        folder = (config.server.adapters or run.path) / f"adapters-of-{run.label}"
+        with console.phase("give the server the adapter", str(config.server.address)):
+            served = ServerEngine(model, config.server, folder, longest, config.seed, console)
+        console.line(f"the server follows the trainer: {served.proof}")
+        return served
     if choice.name == "vllm":
         from tanren.grpo.vllm_engine import VllmEngine
 
         settings = vllm_settings(config, model, prompts, console)
         with console.phase("start vLLM", "with empty weights; they come from the trained model"):
-            engine = VllmEngine(model, settings, max(prompts, key=lambda one: len(one.token_ids)).token_ids)
+            engine = VllmEngine(model, settings, longest)
         console.line(f"vLLM follows the trainer: {engine.proof}")
         return engine
     from tanren.grpo.transformers_engine import TransformersEngine
