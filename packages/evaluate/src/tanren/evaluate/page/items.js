@@ -68,13 +68,13 @@ function difference(expected, found) {
 }
 
 function rawText(text) {
-  return text === "" ? element("p", { class: "empty" }, "nothing was written") : element("pre", { tabindex: "0" }, text);
+  return text === "" ? element("p", { class: "empty" }, "nothing was written") : element("pre", {}, text);
 }
 
 function differingText(expected, found) {
   const parts = difference(expected, found);
   if (parts === null) return element("div", {}, element("p", { class: "why" }, "too long to mark the differences"), rawText(found));
-  return element("pre", { tabindex: "0" }, ...parts.map(([kind, text]) => (kind === "same" ? text : element(kind, {}, text))));
+  return element("pre", {}, ...parts.map(([kind, text]) => (kind === "same" ? text : element(kind, {}, text))));
 }
 
 // Show `data`. `hooks.answer(pane, item, candidate, sample)` and `hooks.gold(pane, item)` may add to a pane that is opened.
@@ -166,14 +166,14 @@ function showItems(data, hooks) {
   function panes(item) {
     const prompt = element("section", { class: "pane" }, element("h3", {}, "prompt"));
     for (const [role, text] of item.prompt) prompt.append(element("div", { class: "role" }, role), rawText(text));
-    const gold = element("section", { class: "pane" }, element("h3", {}, "expected"), rawText(item.gold));
+    const gold = element("section", { class: "pane" }, element("h3", {}, "expected"), element("div", { class: "body" }, rawText(item.gold)));
     if (hooks.gold) hooks.gold(gold, item);
     const all = [prompt, gold];
     data.candidates.forEach((name, candidate) => item.answers[candidate].forEach((answer, sample) => {
       const number = item.answers[candidate].length > 1 ? `, sample ${sample + 1}` : "";
       const text = form.elements.diff.checked && item.gold ? differingText(item.gold, answer.text) : rawText(answer.text);
       const pane = element("section", { class: "pane", "data-candidate": name },
-        element("h3", {}, `${name}${number} `, verdictTag([answer])), text);
+        element("h3", {}, `${name}${number} `, verdictTag([answer])), element("div", { class: "body" }, text));
       const why = [answer.error, ...answer.kinds.filter((kind) => kind.startsWith("cut"))].filter(Boolean).join("; ");
       if (why) pane.append(element("p", { class: "why" }, why));
       if (hooks.answer) hooks.answer(pane, item, candidate, sample);
