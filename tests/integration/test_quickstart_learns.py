@@ -135,7 +135,7 @@ def test_the_report_is_self_contained_and_says_how_many_items(run: Path) -> None
 
 def test_the_adapter_evaluated_by_itself_answers_as_it_did_after_training(run: Path, tmp_path: Path) -> None:
     command = [
-        str(SCRIPTS / "evaluate"), "--adapter", str(run / "adapter"), "--task.options.heldout_rows", "20", "--generation.max-new-tokens", "56",
+        str(SCRIPTS / "evaluate"), "--candidate", f"adapter={run}", "--task.options.heldout_rows", "20", "--generation.max-new-tokens", "56",
         "--output.run-dir", str(tmp_path / "again"),
     ]  # fmt: skip
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
