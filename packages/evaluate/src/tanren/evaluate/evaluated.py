@@ -13,6 +13,7 @@ from tanren.common.run import RunDirectory
 from tanren.common.task_contract import Row
 from tanren.common.task_packs import TaskPack, load_pack
 from tanren.evaluate.evaluator import PREDICTIONS, TASKS
+from tanren.evaluate.listing import candidate_names
 from tanren.evaluate.predictions import read_predictions, read_tasks
 from tanren.evaluate.scoring import Judged, judge
 
@@ -25,11 +26,8 @@ class Evaluated:
     rows: Sequence[Row]
     candidates: Mapping[str, Sequence[Judged]]
 
-    @property
-    def pair(self) -> tuple[str, str] | None:
-        """The candidates that are compared first: the first and the last one; None where there are not two."""
-        names = list(self.candidates)
-        return (names[0], names[-1]) if len(names) > 1 else None
+    pair: tuple[str, str]
+    """The two that are compared first: the first one and, if the summary does not name another, the last."""
 
 
 def predictions_of(run: RunDirectory, candidate: str) -> Path:
@@ -39,14 +37,12 @@ def predictions_of(run: RunDirectory, candidate: str) -> Path:
 
 def is_evaluated(run: RunDirectory) -> bool:
     """Whether the run has answers that can be shown."""
-    return (run.evaluation / TASKS).is_file() and bool(candidate_names(run))
+    return run.config.is_file() and (run.evaluation / TASKS).is_file() and bool(names_of(run))
 
 
-def candidate_names(run: RunDirectory) -> list[str]:
-    """Return the candidates that have answers: in the order of the summary, then by name those that it does not know."""
-    found = sorted(path.parent.name for path in run.evaluation.glob(f"*/{PREDICTIONS}"))
-    known = list(_summary(run).get("evaluation", {}).get("candidates", {}))
-    return [name for name in known if name in found] + [name for name in found if name not in known]
+def names_of(run: RunDirectory) -> list[str]:
+    """Return the candidates that have answers, in the order of tables."""
+    return [name for name in candidate_names(run.evaluation) if predictions_of(run, name).is_file()]
 
 
 def read_evaluated(run: RunDirectory) -> Evaluated:
@@ -57,10 +53,13 @@ def read_evaluated(run: RunDirectory) -> Evaluated:
     pack = load_pack(task["name"], task.get("options"))
     rows = read_tasks(run.evaluation / TASKS)
     candidates = {}
-    for name in candidate_names(run):
+    for name in names_of(run):
         path = predictions_of(run, name)
         candidates[name] = judge(rows, read_predictions(path), pack.parse, str(path))
-    return Evaluated(pack, rows, candidates)
+    names = list(candidates)
+    told = _summary(run).get("evaluation", {})
+    second = told["second"] if told.get("second") in names else names[-1]
+    return Evaluated(pack, rows, candidates, (names[0], second))
 
 
 def _instead(run: RunDirectory) -> str:
@@ -76,7 +75,7 @@ def _instead(run: RunDirectory) -> str:
         return (
             f"it is a run of `evaluate control`; its decisions are in {run.path / 'control'}, the page is {run.report}"
         )
-    return f"no tasks and predictions in {run.evaluation}; evaluate it first: evaluate --adapter {run.adapter}"
+    return f"no tasks and predictions in {run.evaluation}; evaluate it first: evaluate --candidate {run.path}"
 
 
 def _summary(run: RunDirectory) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from tanren.common.task_contract import Parsed, Row, Verdict
 from tanren.evaluate.evaluated import Evaluated
+from tanren.evaluate.predictions import Prediction
 from tanren.evaluate.scoring import Judged
 
 CUT = "cut at the token limit"
@@ -29,9 +30,9 @@ def page_data(run: str, evaluated: Evaluated) -> dict[str, Any]:
         "run": run,
         "group": evaluated.pack.description.group,
         "candidates": names,
-        "pair": list(evaluated.pair or (names[0], names[0])),
+        "pair": list(evaluated.pair),
         "items": [
-            item_record(row) | {"answers": [[answer_record(one)] for one in answers]}
+            item_record(row) | {"answers": [answer_records(one) for one in answers]}
             for row, *answers in zip(evaluated.rows, *columns, strict=True)
         ],
     }
@@ -43,24 +44,26 @@ def item_record(row: Row) -> dict[str, Any]:
     return {"id": row.id, "group": row.group, "prompt": prompt, "gold": row.reference}
 
 
-def answer_record(judged: Judged) -> dict[str, Any]:
-    """Return an answer with what it is worth."""
-    return {
-        "text": judged.prediction.completion,
-        "verdict": judged.parsed.verdict.value,
-        "error": judged.parsed.error,
-        "kinds": failure_kinds(judged),
-        "tokens": judged.prediction.completion_tokens,
-    }
+def answer_records(judged: Judged) -> list[dict[str, Any]]:
+    """Return what was written for an item, each of its samples with what it is worth."""
+    return [
+        {
+            "text": prediction.completion,
+            "verdict": parsed.verdict.value,
+            "error": parsed.error,
+            "kinds": failure_kinds(prediction, parsed),
+        }
+        for prediction, parsed in judged.samples
+    ]
 
 
-def failure_kinds(judged: Judged) -> list[str]:
+def failure_kinds(prediction: Prediction, parsed: Parsed) -> list[str]:
     """Return what is wrong with an answer, in words that other answers share: its verdict with the reason, and whether it was cut."""
     kinds = []
-    if judged.parsed.verdict is not Verdict.CORRECT:
-        reason = _shared(judged.parsed)
-        kinds.append(f"{judged.parsed.verdict.value}: {reason}" if reason else judged.parsed.verdict.value)
-    if judged.prediction.finish_reason == "length":
+    if parsed.verdict is not Verdict.CORRECT:
+        reason = _shared(parsed)
+        kinds.append(f"{parsed.verdict.value}: {reason}" if reason else parsed.verdict.value)
+    if prediction.finish_reason == "length":
         kinds.append(CUT)
     return kinds
 
@@ -68,7 +71,7 @@ def failure_kinds(judged: Judged) -> list[str]:
 def failures(evaluated: Evaluated) -> list[tuple[str, Mapping[str, int]]]:
     """Return every kind of failure with how often each candidate has it, the most frequent of all first."""
     counts = {
-        name: Counter(kind for one in judged for kind in failure_kinds(one))
+        name: Counter(kind for one in judged for sample in one.samples for kind in failure_kinds(*sample))
         for name, judged in evaluated.candidates.items()
     }
     total: Counter[str] = sum(counts.values(), Counter())

@@ -14,10 +14,12 @@ from jinja2 import DictLoader, Environment, StrictUndefined
 from tanren.common.run import RunDirectory, read_events, read_steps, read_validations, write_atomically
 from tanren.evaluate.control._section import control_section
 from tanren.evaluate.evaluated import Evaluated, is_evaluated, read_evaluated
+from tanren.evaluate.evaluator import vote_key_of
 from tanren.evaluate.items import embedded, failures, page_data
 from tanren.evaluate.plots import curve, legend, seconds_of_steps, share_plot
+from tanren.evaluate.ranking import letters, rank
 from tanren.evaluate.scoring import compare, score
-from tanren.evaluate.table import percent, points
+from tanren.evaluate.table import percent, points, selection_line
 
 METRICS = {"correct": "content correct", "valid": "syntactically valid"}
 """What is counted of the answers, and how it is called on the page."""
@@ -45,7 +47,7 @@ def write_report(run: RunDirectory) -> Any:
         config=run.config.read_text(encoding="utf-8"),
         environment=json.loads(run.environment.read_text(encoding="utf-8")),
         phases=_phases(read_events(run.metrics)),
-        **(_of_items(run.path.name, evaluated) if evaluated is not None else {"scores": {}, "differences": []}),
+        **(_of_items(run.path.name, evaluated) if evaluated is not None else {"scores": {}, "differences": {}}),
     )
     write_atomically(run.report, text)
     return run.report
@@ -63,6 +65,7 @@ def page_templates() -> Environment:
         loader=DictLoader(sources), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     templates.filters |= {"percent": percent, "points": points, "seconds": _seconds, "trend": _trend}
+    templates.globals |= {"letters": letters, "selection_line": selection_line}
     return templates
 
 
@@ -78,13 +81,15 @@ def script_hash(script: str) -> str:
 
 def _of_items(run: str, evaluated: Evaluated) -> dict[str, Any]:
     """Return what the page says of answers: scores, differences from the first candidate, plots, failures, the items."""
-    scores = {name: score(judged) for name, judged in evaluated.candidates.items()}
-    first, *others = evaluated.candidates
+    judged = evaluated.candidates
+    scores = {name: score(items, vote_key_of(evaluated.pack)) for name, items in judged.items()}
+    first, *others = judged
     return {
         "scores": scores,
-        "differences": [
-            (first, name, compare(evaluated.candidates[first], evaluated.candidates[name])) for name in others
-        ],
+        "reference": first,
+        "differences": {name: compare(judged[first], judged[name]) for name in others},
+        "chosen": evaluated.pair[1],
+        "ranking": rank(judged) if len(others) > 1 else None,
         "metrics": METRICS,
         "plots": {metric: share_plot(title, scores, metric) for metric, title in METRICS.items()},
         "legend": legend(list(scores)),

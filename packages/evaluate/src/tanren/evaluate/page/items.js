@@ -88,7 +88,8 @@ function showItems(data, hooks) {
 
   function options(name, values, chosen) {
     const select = form.elements[name];
-    select.replaceChildren(...values.map(([value, text]) => element("option", { value, selected: value === chosen }, text)));
+    select.replaceChildren(...values.map(([value, text]) => element("option", { value }, text)));
+    select.value = chosen; // not the attribute: a reset would come back to it
   }
 
   function fillNames(from, to) {

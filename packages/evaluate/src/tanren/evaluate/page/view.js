@@ -59,8 +59,8 @@ function structure(shown) {
 }
 
 // Put the structured view into a pane, with buttons between it and the raw text.
-async function offerStructure(pane, tools, candidate, id) {
-  const { status, value } = await ask(`/api/shown?${new URLSearchParams({ candidate, id })}`);
+async function offerStructure(pane, tools, candidate, id, sample) {
+  const { status, value } = await ask(`/api/shown?${new URLSearchParams({ candidate, id, sample })}`);
   if (status !== 200 || value === null || !pane.isConnected) return;
   const body = pane.querySelector(".body"), raw = [...body.childNodes];
   const buttons = [];
@@ -96,7 +96,7 @@ async function start() {
   if (status !== 200) return;
   fillScores(data.scores);
 
-  function edit(pane, item, source, seen) {
+  function edit(pane, item, source, sample, seen) {
     const area = element("textarea", { "aria-label": `edited answer of ${source} to ${item.id}`, spellcheck: "false" });
     area.value = seen;
     const unchanged = area.value; // a text area makes every line end the same
@@ -111,7 +111,7 @@ async function start() {
     const store = async () => {
       if (area.value === unchanged) { leave(); return; }
       save.disabled = true;
-      const answer = await keep(item, source, area.value, seen);
+      const answer = await keep(item, source, sample, area.value, seen);
       save.disabled = false;
       if (answer.status === 409) {
         const theirs = element("button", { type: "button" }, "Take that text"), mine = element("button", { type: "button" }, "Save mine all the same");
@@ -128,8 +128,8 @@ async function start() {
     });
   }
 
-  async function keep(item, source, text, seen) {
-    const answer = await ask("/api/answer", { candidate: source, identity: item.id, text, seen });
+  async function keep(item, source, sample, text, seen) {
+    const answer = await ask("/api/answer", { candidate: source, identity: item.id, sample, text, seen });
     if (answer.status !== 200) return answer;
     const { candidates, edited, answers, scores } = answer.value;
     const other = candidates.join("\n") !== data.candidates.join("\n");
@@ -141,34 +141,35 @@ async function start() {
     return answer;
   }
 
-  function answer(pane, item, candidate) {
+  function answer(pane, item, candidate, sample) {
     const name = data.candidates[candidate], source = data.edited[name];
     const tools = element("div", { class: "tools" });
     pane.querySelector("h3").after(tools);
     const edits = element("span", { class: "edits" });
-    const text = item.answers[candidate][0].text;
+    const text = item.answers[candidate][sample].text;
+    const made = source === undefined ? text : item.answers[data.candidates.indexOf(source)][sample].text;
     // One place to edit: where edits are, they are edited on.
     if (source !== undefined || !Object.values(data.edited).includes(name)) {
       const button = element("button", { type: "button", class: "edit" }, "Edit");
-      button.addEventListener("click", () => edit(pane, item, source || name, text));
+      button.addEventListener("click", () => edit(pane, item, source || name, sample, text));
       edits.append(button);
     }
-    if (source !== undefined && text !== item.answers[data.candidates.indexOf(source)][0].text) {
+    if (text !== made) {
       const undo = element("button", { type: "button" }, "Take the edit back");
       undo.addEventListener("click", async () => {
-        const done = await keep(item, source, item.answers[data.candidates.indexOf(source)][0].text, text);
+        const done = await keep(item, source, sample, made, text);
         if (done.status !== 200 && done.value) document.getElementById("trouble").textContent = done.value.error;
       });
       edits.append(undo);
     } else if (source !== undefined) pane.querySelector("h3").append(element("span", { class: "tag" }, "not edited"));
     tools.append(edits);
-    offerStructure(pane, tools, name, item.id);
+    offerStructure(pane, tools, name, item.id, sample);
   }
 
   function gold(pane, item) {
     const tools = element("div", { class: "tools" });
     pane.querySelector("h3").after(tools);
-    offerStructure(pane, tools, "", item.id);
+    offerStructure(pane, tools, "", item.id, 0);
   }
 
   const view = showItems(data, { answer, gold });

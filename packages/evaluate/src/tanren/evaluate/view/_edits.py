@@ -35,24 +35,26 @@ def read_edited(predictions: Path, made: Sequence[Prediction]) -> list[Predictio
     path = predictions.with_name(EDITED)
     if not path.is_file():
         return None
-    by_id = {prediction.id: prediction for prediction in read_predictions(path)}
-    if {one.id: one.prompt_hash for one in by_id.values()} != {one.id: one.prompt_hash for one in made}:
+    edited = {_place(one): one for one in read_predictions(path)}
+    if {_place(one): one.prompt_hash for one in edited.values()} != {_place(one): one.prompt_hash for one in made}:
         raise UserError(
             f"{path} answers other items or prompts than {predictions.name} beside it, which was made anew since; "
             f"move {path.name} away"
         )
-    return [by_id[one.id] for one in made]
+    return [edited[_place(one)] for one in made]
 
 
-def save_answer(predictions: Path, made: Sequence[Prediction], identity: str, text: str, seen: str) -> None:
-    """Store `text` as the edited answer of an item; the answer as it was made takes the edit back.
+def save_answer(
+    predictions: Path, made: Sequence[Prediction], identity: str, sample: int, text: str, seen: str
+) -> None:
+    """Store `text` as the edited answer of an item (one of its samples); the answer as it was made takes the edit back.
 
     Whole or not at all, and one process at a time. Raises ConflictError unless the answer is still `seen`.
     """
     path = predictions.with_name(EDITED)
     with _held(path.with_name(_LOCK)):
         current = read_edited(predictions, made) or list(made)
-        index = next(number for number, one in enumerate(made) if one.id == identity)
+        index = [_place(one) for one in made].index((identity, sample))
         if current[index].completion != seen:
             raise ConflictError(current[index].completion)
         # Nobody generated it: it ends where its writer ended it, and no token was spent on it.
@@ -62,6 +64,10 @@ def save_answer(predictions: Path, made: Sequence[Prediction], identity: str, te
             path.unlink(missing_ok=True)
         else:
             write_predictions(path, current)
+
+
+def _place(prediction: Prediction) -> tuple[str, int]:
+    return prediction.id, prediction.sample
 
 
 @contextmanager

@@ -8,7 +8,7 @@ site whose name is made to point to this machine, DNS rebinding (so: the names i
 from __future__ import annotations
 
 import hmac
-from collections.abc import Mapping
+from email.message import Message
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import urlsplit
 
@@ -33,7 +33,7 @@ def cookie_name(port: int) -> str:
     return f"tanren_view_{port}"
 
 
-def refusal(headers: Mapping[str, str], *, writes: bool) -> str | None:
+def refusal(headers: Message, *, writes: bool) -> str | None:
     """Return why a request is refused by where it comes from, None where it may go on."""
     host = headers.get("Host", "")
     if _name(host) not in NAMES:
@@ -45,7 +45,7 @@ def refusal(headers: Mapping[str, str], *, writes: bool) -> str | None:
     return None
 
 
-def knows_token(headers: Mapping[str, str], token: str, port: int) -> bool:
+def knows_token(headers: Message, token: str, port: int) -> bool:
     """Whether a request brings the token, in its cookie or in the header X-Tanren-Token."""
     try:
         cookie = SimpleCookie(headers.get("Cookie", "")).get(cookie_name(port))

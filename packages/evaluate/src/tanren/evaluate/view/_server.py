@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import operator
 import sys
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -109,9 +110,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _shown(self, values: Mapping[str, str]) -> None:
         try:
-            found = self.server.workbench.shown(values.get("candidate", ""), values.get("id", ""))
-        except KeyError as error:
-            self._json(HTTPStatus.NOT_FOUND, {"error": f"no such candidate or item: {error}"})
+            sample = int(values.get("sample", "0"))
+            found = self.server.workbench.shown(values.get("candidate", ""), values.get("id", ""), sample)
+        except (LookupError, ValueError) as error:
+            self._json(HTTPStatus.NOT_FOUND, {"error": f"no such candidate, item or sample: {error}"})
         else:
             self._json(HTTPStatus.OK, found)
 
@@ -130,8 +132,8 @@ class _Handler(BaseHTTPRequestHandler):
         except ConflictError as conflict:
             told = "this answer was edited meanwhile, in another window or process"
             self._json(HTTPStatus.CONFLICT, {"error": told, "now": conflict.text})
-        except KeyError as error:
-            self._json(HTTPStatus.NOT_FOUND, {"error": f"no such candidate or item: {error}"})
+        except LookupError as error:
+            self._json(HTTPStatus.NOT_FOUND, {"error": f"no such candidate, item or sample: {error}"})
         except (TanrenError, OSError) as error:
             self._json(HTTPStatus.INTERNAL_SERVER_ERROR, {"error": f"not saved: {error}"})
         else:
@@ -156,17 +158,17 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
-def _edit(body: bytes) -> dict[str, str] | str:
+def _edit(body: bytes) -> dict[str, Any] | str:
     """Return what to save, or what is wrong with the request."""
-    keys = ("candidate", "identity", "text", "seen")
+    texts = ("candidate", "identity", "text", "seen")
     try:
         values = json.loads(body)
-        "".join(values[key] for key in keys).encode()
+        "".join(values[key] for key in texts).encode()
+        return {key: values[key] for key in texts} | {"sample": operator.index(values["sample"])}
     except (
         ValueError,
         KeyError,
         TypeError,
         RecursionError,
     ) as error:  # also for a lone surrogate, which no file can hold
-        return f"expected JSON with the texts {', '.join(keys)}: {error!r}"
-    return {key: values[key] for key in keys}
+        return f"expected JSON with the texts {', '.join(texts)} and the number sample: {error!r}"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from tanren.common.run import RunDirectory
 from tanren.evaluate.evaluated import Evaluated, predictions_of, read_evaluated
-from tanren.evaluate.items import answer_record, page_data
+from tanren.evaluate.items import answer_records, page_data
+from tanren.evaluate.predictions import Prediction
 from tanren.evaluate.scoring import POOLED, Judged, score
 from tanren.evaluate.table import percent
 
@@ -50,50 +52,59 @@ class Workbench:
         """Return everything the page shows of the items."""
         with self._lock:
             everything = self._everything()
-        pair = {"pair": list(self._made.pair)} if self._made.pair else {}
-        return page_data(self._run.label, everything) | pair | self._candidates(everything)
+        return page_data(self._run.label, everything) | self._candidates(everything)
 
-    def save(self, candidate: str, identity: str, text: str, seen: str) -> dict[str, Any]:
+    def save(self, candidate: str, identity: str, sample: int, text: str, seen: str) -> dict[str, Any]:
         """Store an edited answer and return it judged, with the scores that follow.
 
-        Raises KeyError for an unknown candidate or item, ConflictError where another text than `seen` is there by now.
+        Raises LookupError for an unknown candidate, item or sample, ConflictError where another text than `seen` is there by now.
         """
-        made = self._made.candidates[candidate]
-        index = self._index[identity]
+        index, made = self._index[identity], self._predictions(candidate)
+        _ = self._made.candidates[candidate][index].samples[sample]
         with self._lock:
-            save_answer(predictions_of(self._run, candidate), [one.prediction for one in made], identity, text, seen)
+            save_answer(predictions_of(self._run, candidate), made, identity, sample, text, seen)
             everything = self._everything()
-        answers = {name: [answer_record(judged[index])] for name, judged in everything.candidates.items()}
+        answers = {name: answer_records(judged[index]) for name, judged in everything.candidates.items()}
         return {"answers": answers} | self._candidates(everything)
 
-    def shown(self, candidate: str, identity: str) -> Any:
+    def shown(self, candidate: str, identity: str, sample: int) -> Any:
         """Return an answer as a table or tree; of the candidate "" the expected one. None where it has no such form.
 
-        Raises KeyError for an unknown candidate or item.
+        Raises LookupError for an unknown candidate, item or sample.
         """
-        row = self._made.rows[self._index[identity]]
+        index = self._index[identity]
+        row = self._made.rows[index]
         if not candidate:
             return shown(row.reference, row.expected, row.group)
         with self._lock:
-            judged = self._everything().candidates[candidate][self._index[identity]]
-        return shown(judged.prediction.completion, judged.parsed.value, row.group)
+            prediction, parsed = self._everything().candidates[candidate][index].samples[sample]
+        return shown(prediction.completion, parsed.value, row.group)
+
+    def _predictions(self, candidate: str) -> list[Prediction]:
+        return [prediction for one in self._made.candidates[candidate] for prediction, _ in one.samples]
 
     def _everything(self) -> Evaluated:
         """Return the run's candidates, each with edits followed by itself with them."""
         candidates: dict[str, Sequence[Judged]] = {}
         for name, made in self._made.candidates.items():
             candidates[name] = made
-            edited = read_edited(predictions_of(self._run, name), [one.prediction for one in made])
+            edited = read_edited(predictions_of(self._run, name), self._predictions(name))
             if edited is not None:
+                left = iter(edited)
                 candidates[f"{name}{SUFFIX}"] = [
-                    one
-                    if prediction == one.prediction
-                    else Judged(one.row, prediction, self._made.pack.parse(prediction.completion, one.row))
-                    for one, prediction in zip(made, edited, strict=True)
+                    self._judged(one, list(itertools.islice(left, len(one.samples)))) for one in made
                 ]
         return replace(self._made, candidates=candidates)
 
-    def _candidates(self, everything: Evaluated) -> Mapping[str, Any]:
+    def _judged(self, made: Judged, edited: Sequence[Prediction]) -> Judged:
+        """Return an item with its edited answers; those that are as they were made need no judging."""
+        (first, parsed), *others = [
+            before if one == before[0] else (one, self._made.pack.parse(one.completion, made.row))
+            for one, before in zip(edited, made.samples, strict=True)
+        ]
+        return Judged(made.row, first, parsed, tuple(others))
+
+    def _candidates(self, everything: Evaluated) -> dict[str, Any]:
         scores = []
         for name, judged in everything.candidates.items():
             pooled = score(judged)["by_group"][POOLED]
