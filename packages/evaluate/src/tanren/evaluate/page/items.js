@@ -175,7 +175,7 @@ function showItems(data, hooks) {
       const text = form.elements.diff.checked && item.gold ? differingText(item.gold, answer.text) : rawText(answer.text);
       const pane = element("section", { class: "pane", "data-candidate": name },
         element("h3", {}, `${name}${number} `, verdictTag([answer])), element("div", { class: "body" }, text));
-      const why = [answer.error, ...answer.kinds.filter((kind) => kind.startsWith("cut"))].filter(Boolean).join("; ");
+      const why = [answer.error, ...answer.kinds.filter((kind) => /^(cut|ended by) /.test(kind))].filter(Boolean).join("; ");
       if (why) pane.append(element("p", { class: "why" }, why));
       if (hooks.answer) hooks.answer(pane, item, candidate, sample);
       all.push(pane);
