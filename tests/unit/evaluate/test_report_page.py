@@ -139,6 +139,16 @@ def test_thousands_of_items_are_drawn_a_part_at_a_time(browser: Browser, made: C
     assert browser.run("document.querySelectorAll('.item').length") >= 80
 
 
+def test_a_packs_other_readings_stand_beside_its_own(browser: Browser, made: Callable[..., RunDirectory]) -> None:
+    browser.open(write_report(made({"base": [["fenced", "right"]]})).as_uri())
+    found = browser.run(
+        "[...document.querySelectorAll('.card')].find((one) => one.textContent.includes('other readings')).textContent"
+    )
+    assert "lenient" in found
+    assert "100 [84-100]" in found  # a fence is lenient
+    assert "50 [30-70]" in found  # and not strict
+
+
 def test_one_candidate_needs_no_comparison(browser: Browser, made: Callable[..., RunDirectory]) -> None:
     browser.open(write_report(made({"base": [["right", "cut"]]})).as_uri())
     assert browser.run(
