@@ -47,6 +47,7 @@ class GenerationEvaluator:
         self._sampling = sampling or Sampling(settings.max_new_tokens)
         self.judged: dict[str, list[Judged]] = {}
         """Of every candidate that was evaluated, in the order of that."""
+        self._scores: dict[str, Mapping[str, Any]] = {}
 
     def evaluate(
         self, candidate: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path
@@ -88,7 +89,9 @@ class GenerationEvaluator:
 
     def scores(self, candidate: str) -> Mapping[str, Any]:
         """Return the scores of a candidate that was evaluated."""
-        return score(self.judged[candidate], vote_key_of(self._pack))
+        if candidate not in self._scores:
+            self._scores[candidate] = score(self.judged[candidate], vote_key_of(self._pack))
+        return self._scores[candidate]
 
     def compare(self, first: str, second: str) -> Mapping[str, Any]:
         """Return the scores of two candidates and their paired difference."""
@@ -127,8 +130,7 @@ class GenerationEvaluator:
 
             def done(completions: Sequence[tuple[Slot, Completion]]) -> None:
                 nonlocal items, tokens, told
-                journal.append(completions)
-                items = len(wanted) - len(journal.wanted)
+                items += journal.append(completions)
                 tokens += sum(completion.completion_tokens for _, completion in completions)
                 told = _tell(bar, items, told, tokens, time.perf_counter() - begun)
 
@@ -136,6 +138,7 @@ class GenerationEvaluator:
 
     def _judge(self, candidate: str, predictions: Sequence[Prediction], folder: Path) -> None:
         where = str(folder / candidate / PREDICTIONS)
+        self._scores.pop(candidate, None)
         self.judged[candidate] = judge(self._rows, predictions, self._pack.parse, where)
         write_atomically(folder / candidate / SCORES, json.dumps(self.scores(candidate), indent=2) + "\n")
 
