@@ -29,7 +29,7 @@ MAX_BODY = 4 * 1024 * 1024
 """Bytes of a request: an answer before and after."""
 SILENCE = 60.0
 """Seconds after which a connection that says nothing is closed."""
-_SCRIPT, _STYLE, _JSON, _TEXT = "text/javascript", "text/css", "application/json", "text/plain"
+_HTML, _SCRIPT, _STYLE, _JSON, _TEXT = "text/html", "text/javascript", "text/css", "application/json", "text/plain"
 
 
 class ViewServer(ThreadingHTTPServer):
@@ -44,7 +44,7 @@ class ViewServer(ThreadingHTTPServer):
         self.home = f"/{secrets.token_urlsafe(12)}/"
         page = page_templates().get_template("view.html.j2").render(group=workbench.group, run=workbench.name)
         self.files = {
-            "/": (page, "text/html"),
+            "/": (page, _HTML),
             "/page.css": (page_file("page.css") + page_file("view.css"), _STYLE),
             "/items.js": (page_file("items.js"), _SCRIPT),
             "/view.js": (page_file("view.js"), _SCRIPT),
@@ -67,13 +67,16 @@ class _Handler(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         path = self._inner(url.path)
         values = {name: given[0] for name, given in parse_qs(url.query).items()}
-        if self._refused(writes=False):
+        opens = url.path == "/" and same_token(values.get("token", ""), self.server.token)
+        if self._refused(refusal(self.headers, opens=opens)):
             return
-        if url.path == "/" and same_token(values.get("token", ""), self.server.token):
-            # Out of the address bar and of the history; what was asked for is then asked with the cookie.
+        if opens:
+            # A page that goes on, not a redirect: behind a link of another site, a redirect would come without the cookie.
+            # The address with the token is then neither in the address bar nor in the history.
             home = self.server.home
             kept = f"{cookie_name(self._port)}={self.server.token}; HttpOnly; SameSite=Strict; Path={home}"
-            self._answer(HTTPStatus.SEE_OTHER, "", _TEXT, {"Location": home, "Set-Cookie": kept})
+            onward = f'<!doctype html><title>Tanren view</title><meta http-equiv="refresh" content="0;url={home}">\n'
+            self._answer(HTTPStatus.OK, onward, _HTML, {"Set-Cookie": kept})
         elif not knows_token(self.headers, self.server.token, self._port):
             self._forbid("the token is missing or wrong; open the address that `tanren view` printed")
         elif path in self.server.files:
@@ -86,7 +89,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._json(HTTPStatus.NOT_FOUND, {"error": f"there is nothing at {url.path}"})
 
     def do_POST(self) -> None:
-        if self._refused(writes=True):
+        if self._refused(refusal(self.headers, writes=True)):
             return
         if not knows_token(self.headers, self.server.token, self._port):
             self._forbid("the token is missing or wrong; open the address that `tanren view` printed")
@@ -108,8 +111,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Return a path without the folder that the page stands in; a program with the header needs none."""
         return path.replace(self.server.home, "/", 1) if path.startswith(self.server.home) else path
 
-    def _refused(self, *, writes: bool) -> bool:
-        reason = refusal(self.headers, writes=writes)
+    def _refused(self, reason: str | None) -> bool:
         if reason is not None:
             self._forbid(reason)
         return reason is not None
