@@ -143,12 +143,10 @@ def _evaluation(evaluator: GenerationEvaluator, config: EvaluateConfig, names: S
 
 
 def _tell(console: Console, evaluation: Mapping[str, Any], how: str, run: RunDirectory) -> None:
-    """Print the tables, and write the report where there is something to compare."""
+    """Print the tables, and write the report."""
     scores, group = evaluation["candidates"], evaluation["group"]
-    page = None
-    if len(scores) > 1:
-        with console.phase("write report"):
-            page = write_report(run)
+    with console.phase("write report"):
+        page = write_report(run)
     if len(scores) == 1:
         [(name, one)] = scores.items()
         console.text(score_table(group, one, name))
@@ -174,5 +172,4 @@ def _tell(console: Console, evaluation: Mapping[str, Any], how: str, run: RunDir
     elif warning := choice_warning(len(scores)):
         console.warn(f"{warning} (--generation.selection 0.3)")
     console.line(f"predictions and scores: {run.evaluation}")
-    if page is not None:
-        console.line(f"report: {page}")
+    console.line(f"report: {page}")
