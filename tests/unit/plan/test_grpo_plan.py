@@ -11,8 +11,8 @@ import pytest
 from tanren.common.config import Loaded
 from tanren.common.plan import GIB, Choice, Target, fit, predict, verdict_of
 from tanren.common.plan.trace import shape_of
+from tanren.common.vllm_memory import VllmMemory, kv_bytes
 from tanren.grpo.config import GrpoConfig
-from tanren.grpo.engine_memory import Engine, kv_bytes
 from tanren.grpo.planner import PLANNER, GrpoJob
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -50,7 +50,9 @@ def test_sliding_layers_hold_no_more_than_their_window() -> None:
 
 def test_the_cache_is_what_the_share_leaves() -> None:
     config = shape_of("4b", {"model_type": "qwen3", "hidden_size": 2560, **QWEN3_4B}).config
-    engine = Engine(config, 8 * GIB, 80 * GIB, prompt_tokens=800, new_tokens=512, prompts=4, sequences=64, graphs=True)
+    engine = VllmMemory(
+        config, 8 * GIB, 80 * GIB, prompt_tokens=800, new_tokens=512, prompts=4, sequences=64, graphs=True
+    )
     # Four prompts once each; every completion with one more block, for the prompt's last tokens are its own.
     step = 4 * kv_bytes(config, 800) + 64 * kv_bytes(config, 512 + 16)
     assert engine.cache(engine.most) == pytest.approx(step, abs=1)

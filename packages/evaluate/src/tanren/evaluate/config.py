@@ -49,8 +49,9 @@ class CandidateConfig(ConfigModel):
 class EvaluationGenerationConfig(GenerationConfig):
     """How completions are generated: greedy unless `temperature` is set."""
 
-    engine: Literal["transformers", "server"] = "transformers"
-    """What generates: transformers in this process, or a server with OpenAI's interface."""
+    engine: Literal["transformers", "vllm", "server"] = "transformers"
+    """What generates: transformers in this process, vLLM in this process (on a GPU; its weights stand beside the model's), or a server with
+    OpenAI's interface."""
 
     server: str | None = None
     """The server's address, with the path before /completions: `http://127.0.0.1:8000/v1`."""

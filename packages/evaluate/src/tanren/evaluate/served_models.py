@@ -93,6 +93,9 @@ class ServedModels:
             self._console,
         )
 
+    def close(self) -> None:
+        """Do nothing: the server is not ours."""
+
     def environment(self) -> Mapping[str, Any]:
         """Return where was asked, and for what."""
         first = self._candidates[0]

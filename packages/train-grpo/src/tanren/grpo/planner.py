@@ -14,9 +14,9 @@ from tanren.common.lora import attach_adapter
 from tanren.common.plan import GIB, LOSS, RESIDENT, Change, Choice, Layout, Load, Target, margin
 from tanren.common.plan.packed import PackedJob, attention_of, choice_of, open_settings_of, precision
 from tanren.common.recipe_command import RecipeCommand
+from tanren.common.vllm_memory import ASLEEP, VllmMemory, kv_bytes
 from tanren.grpo.command import COMMAND
 from tanren.grpo.config import GrpoConfig
-from tanren.grpo.engine_memory import ASLEEP, Engine, kv_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -143,7 +143,7 @@ class GrpoJob(PackedJob):
         return compute
 
     @cached_property
-    def engine(self) -> Engine:
+    def engine(self) -> VllmMemory:
         """The generation engine."""
         from tanren.common.plan.trace import empty_model
 
@@ -151,7 +151,7 @@ class GrpoJob(PackedJob):
         model = empty_model(self.shape, self.dtype)
         weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
         rollout = config.rollout
-        return Engine(
+        return VllmMemory(
             self.shape.config,
             weights,
             self.target.total,
