@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tanren.common.config import AUTO, Loaded
+from tanren.common.config import Loaded
 from tanren.common.errors import UserError
 from tanren.grpo.config import GrpoConfig
 from tanren.grpo.engines import check_server
@@ -14,11 +14,6 @@ def check_effects(loaded: Loaded[GrpoConfig]) -> tuple[str, ...]:
     check_server(config)
     _check_division(config)
     train, rollout, loss = config.train, config.rollout, config.loss
-    if AUTO in (train.micro_batch_tokens, train.gradient_checkpointing):
-        raise UserError(
-            "train.micro_batch_tokens and train.gradient_checkpointing = auto: train-grpo does not choose them itself; `tanren "
-            "plan --for train-grpo --fit` tells values for a GPU: write them"
-        )
     if config.model.quantisation == "fp8":
         raise UserError(
             "model.quantisation = fp8 has not been tried with generation from the trained model; take nf4 or int8, or leave it at none"

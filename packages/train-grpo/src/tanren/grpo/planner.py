@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+    from tanren.common.models.source import ModelSource
     from tanren.common.plan.trace import Loss
     from tanren.grpo.rollout import Rated
 
@@ -36,27 +37,34 @@ class GrpoPlanner:
     def job(self, loaded: Loaded[GrpoConfig], target: Target) -> GrpoJob:
         """Read the model's configuration; no weights, and no rows: completions are not there yet."""
         from tanren.common.models.source import resolve_source
-        from tanren.common.plan.trace import read_shape
 
         if target.device == "cpu":
             raise UserError(
                 "the plan is of a GPU that the trainer shares with vLLM: name the one to plan for with --gpu (H100, ...); on a CPU train-grpo needs no plan"
             )
-        config = loaded.config
-        shape = read_shape(resolve_source(config.model.name, config.model.revision))
-        dtype = precision(config.model, target)
-        kernel = attention_of(config.train.attention, shape, dtype, target)
-        return GrpoJob(
-            shape,
-            dtype,
-            kernel,
-            loaded,
-            target,
-            quantisation=config.model.quantisation,
-            layers=config.train.layers,
-            experts=config.train.experts,
-            device=target.device,
-        )
+        model = loaded.config.model
+        return job_for(loaded, resolve_source(model.name, model.revision), target, colocated=True)
+
+
+def job_for(loaded: Loaded[GrpoConfig], source: ModelSource, target: Target, *, colocated: bool) -> GrpoJob:
+    """Return what the planner needs of a recipe: no weights, no rows. `colocated`: vLLM is on the same GPU."""
+    from tanren.common.plan.trace import read_shape
+
+    config = loaded.config
+    shape = read_shape(source)
+    dtype = precision(config.model, target)
+    return GrpoJob(
+        shape,
+        dtype,
+        attention_of(config.train.attention, shape, dtype, target),
+        loaded,
+        target,
+        colocated=colocated,
+        quantisation=config.model.quantisation,
+        layers=config.train.layers,
+        experts=config.train.experts,
+        device=target.device,
+    )
 
 
 PLANNER = GrpoPlanner()
@@ -68,6 +76,8 @@ class GrpoJob(PackedJob):
 
     loaded: Loaded[GrpoConfig]
     target: Target
+    colocated: bool = field(default=True, kw_only=True)
+    """Whether vLLM is on the same GPU."""
 
     @property
     def title(self) -> str:
@@ -228,6 +238,8 @@ class GrpoJob(PackedJob):
 
     def phases(self, train: Mapping[str, int], target: Target) -> Mapping[str, Mapping[str, int]]:
         """Return what is in memory while completions are generated, while the engine wakes and gets the adapter, and in training."""
+        if not self.colocated:
+            return {"train": train}
         level = self.loaded.config.vllm.sleep_level
         engine = self.engine
         share = self.share(train, target)
@@ -253,6 +265,8 @@ class GrpoJob(PackedJob):
 
     def facts(self, train: Mapping[str, int], target: Target) -> list[str]:
         """Say how many completions vLLM holds at once."""
+        if not self.colocated:
+            return []
         share = self.share(train, target)
         held = self.engine.held(self.engine.cache(share))
         at_once = min(held, self.sequences)
@@ -273,6 +287,8 @@ class GrpoJob(PackedJob):
 
     def frozen(self, choice: Choice, train: Mapping[str, int], target: Target) -> Mapping[str, Any]:
         """Return the settings that freeze a choice in the recipe, vLLM's share with it."""
+        if not self.colocated:
+            return self.flags(choice)
         return {**self.flags(choice), "vllm.gpu_memory_utilization": round(self.share(train, target), 3)}
 
     def changes(self) -> list[Change]:
