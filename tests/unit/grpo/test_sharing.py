@@ -39,7 +39,7 @@ def test_a_model_that_gives_other_numbers_reads_prompts_alone(
     found = choose_sharing(model, "auto", SDPA)
     assert not found.shared
     assert "it gives other numbers on this model: log-probabilities within 2.0e-01 nats" in found.why
-    with pytest.raises(UserError, match="train.share_prompts = on: it gives other numbers"):
+    with pytest.raises(UserError, match=r"train\.share_prompts = on: it gives other numbers"):
         choose_sharing(model, "on", SDPA)
 
 
