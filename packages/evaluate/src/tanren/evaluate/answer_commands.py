@@ -31,6 +31,7 @@ def score_command(
             tasks.jsonl beside the candidate's folder.
         as_json: Print one JSON object instead of the tables.
     """
+    from tanren.evaluate.measures import pack_scores, pack_tables
     from tanren.evaluate.predictions import Prediction, join
     from tanren.evaluate.scoring import judge, score
     from tanren.evaluate.submission import read_answers
@@ -52,6 +53,9 @@ def score_command(
             )
         values |= score(judge(rows, made, loaded.parse, str(predictions)))
         tables.append(score_table(loaded.description.group, values, str(predictions)))
+    own = pack_scores(loaded, [(row, answer.completion) for row, answer in pairs])
+    values |= own
+    tables += pack_tables(loaded, {str(predictions): own})
     score_modes = getattr(loaded.module, "score_modes", None)
     if score_modes is not None:
         modes = score_modes([answer.completion for _, answer in pairs], rows)

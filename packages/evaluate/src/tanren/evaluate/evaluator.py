@@ -14,8 +14,9 @@ from tanren.common.console import Console
 from tanren.common.run import write_atomically
 from tanren.common.task_contract import Row
 from tanren.common.task_packs import TaskPack
+from tanren.evaluate.measures import pack_differences, pack_scores, pack_tables
 from tanren.evaluate.predictions import Prediction, read_predictions, write_predictions, write_tasks
-from tanren.evaluate.scoring import Judged, compare, judge, score
+from tanren.evaluate.scoring import Judged, answers_of, compare, judge, score
 from tanren.evaluate.table import comparison_table
 
 if TYPE_CHECKING:
@@ -51,12 +52,13 @@ class GenerationEvaluator:
         else:
             self._console.line(f"evaluate {candidate}: {len(predictions)} predictions of this run are there already")
         self._judged[candidate] = judge(self._rows, predictions, self._pack.parse, str(path))
-        scores = score(self._judged[candidate])
+        scores = self.scores(candidate)
         write_atomically(folder / candidate / SCORES, json.dumps(scores, indent=2) + "\n")
 
     def scores(self, candidate: str) -> Mapping[str, Any]:
         """Return the scores of a candidate that was evaluated."""
-        return score(self._judged[candidate])
+        judged = self._judged[candidate]
+        return score(judged) | pack_scores(self._pack, answers_of(judged))
 
     def compare(self, first: str, second: str) -> Mapping[str, Any]:
         """Return the scores of two candidates and their paired difference."""
@@ -65,16 +67,18 @@ class GenerationEvaluator:
             "task": self._pack.description.name,
             "group": self._pack.description.group,
             "heldout": self._pack.description.heldout,
-            "candidates": {first: score(one), second: score(two)},
+            "candidates": {first: self.scores(first), second: self.scores(second)},
             "first": first,
             "second": second,
             "difference": compare(one, two),
+            "measures_difference": pack_differences(self._pack, answers_of(one), answers_of(two)),
         }
 
     def table(self, first: str, second: str) -> str:
         """Return the comparison as a table to print."""
         values = self.compare(first, second)
-        return comparison_table(values["group"], values["candidates"], values["difference"], first, second)
+        table = comparison_table(values["group"], values["candidates"], values["difference"], first, second)
+        return "\n".join([table, *pack_tables(self._pack, values["candidates"], values["measures_difference"])])
 
     def _generate(self, candidate: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[Prediction]:
         from tanren.evaluate.generation import generate

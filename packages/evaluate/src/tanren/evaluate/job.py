@@ -27,6 +27,7 @@ from tanren.common.task_packs import TaskPack
 from tanren.evaluate.candidate import check_provenance, quantisation_of, with_adapter
 from tanren.evaluate.config import EvaluateConfig
 from tanren.evaluate.evaluator import GenerationEvaluator
+from tanren.evaluate.measures import pack_tables
 from tanren.evaluate.report import write_report
 from tanren.evaluate.table import score_table
 
@@ -109,7 +110,7 @@ def _tell(
 ) -> None:
     if not compared:
         scores = json.loads((run.evaluation / BASE / "scores.json").read_text(encoding="utf-8"))
-        console.text(score_table(pack.description.group, scores, BASE))
+        console.text("\n".join([score_table(pack.description.group, scores, BASE), *pack_tables(pack, {BASE: scores})]))
         console.line(f"predictions and scores: {run.evaluation / BASE}")
         return
     with console.phase("write report"):

@@ -37,6 +37,11 @@ def judge(
     ]
 
 
+def answers_of(judged: Sequence[Judged]) -> list[tuple[Row, str]]:
+    """Return the rows with the completions that answer them."""
+    return [(item.row, item.prediction.completion) for item in judged]
+
+
 def groups_of(judged: Sequence[Judged]) -> list[str]:
     """Return the groups in the order of their first item, and the pooled one last."""
     return [*dict.fromkeys(item.row.group for item in judged), POOLED]

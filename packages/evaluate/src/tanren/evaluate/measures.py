@@ -1,0 +1,167 @@
+"""Metrics that a task pack adds, with intervals, their paired differences, and its mistakes by kind.
+
+A pack says what each answer adds to a metric's numerator and denominator (`measures`); the metric is the quotient of the sums.
+So whatever it is (a rate, a precision, a mean, an F1), its interval follows from drawing the items again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.table import Table
+
+from tanren.common.task_contract import Mistake, Ratio, Row
+from tanren.common.task_packs import TaskPack
+from tanren.evaluate.statistics import wilson
+from tanren.evaluate.table import render
+
+MEASURES, MISTAKES = "measures", "mistakes"
+DRAWS = 2000
+"""Of the bootstrap: bounds at 2.5 % are then known to about a hundredth of the interval's width."""
+EXAMPLES = 20
+"""Mistakes of each kind that are kept with the scores."""
+_BLOCK = 100  # draws at a time: 20,000 items take 16 MB then
+
+Floats = NDArray[np.float64]
+Answers = Sequence[tuple[Row, str]]
+"""Rows, each with the completion that answers it."""
+
+Sums = dict[str, tuple[Floats, Floats]]
+"""By metric, the numerators and the denominators of the items, in their order; each (items,)."""
+
+
+def pack_scores(pack: TaskPack, answers: Answers) -> dict[str, Any]:
+    """Return the pack's own metrics with 95 % intervals and its mistakes by kind; {} where it has neither."""
+    values: dict[str, Any] = {}
+    sums = _sums(pack, answers)
+    if sums:
+        values[MEASURES] = _with_intervals(sums)
+    if hasattr(pack.module, "mistakes"):
+        values[MISTAKES] = _by_kind(pack, answers)
+    return values
+
+
+def pack_differences(pack: TaskPack, first: Answers, second: Answers) -> dict[str, Any]:
+    """Return the differences of the pack's metrics (second minus first) over the same items, with 95 % bootstrap intervals."""
+    one, two = _sums(pack, first), _sums(pack, second)
+    differences = {}
+    for name in one:
+        value = _quotient(*two[name]) - _quotient(*one[name])
+        low, high = _bounds(_drawn(*two[name]) - _drawn(*one[name]))
+        differences[name] = {"value": _number(value), "low": low, "high": high, "n": len(first)}
+    return differences
+
+
+def pack_tables(
+    pack: TaskPack, candidates: Mapping[str, Any], differences: Mapping[str, Any] | None = None
+) -> list[str]:
+    """Return the metrics of candidates' scores as a text table, and their mistakes in a line each; [] for a pack without."""
+    columns = {name: scores[MEASURES] for name, scores in candidates.items() if MEASURES in scores}
+    found = [] if not columns else [_table(columns | ({"difference": differences} if differences else {}), pack)]
+    return found + [f"{name}: {_mistakes(one[MISTAKES])}" for name, one in candidates.items() if MISTAKES in one]
+
+
+def _table(columns: Mapping[str, Mapping[str, Any]], pack: TaskPack) -> str:
+    table = Table(title=f"Metrics of the pack {pack.description.name}: value [95 % interval]")
+    table.add_column("metric")
+    for name in columns:
+        table.add_column(name, justify="right")
+    for metric in next(iter(columns.values())):
+        table.add_row(metric, *(_cell(found[metric]) for found in columns.values()))
+    return render(table)
+
+
+def _mistakes(kinds: Mapping[str, Mapping[str, Any]]) -> str:
+    return "mistakes: " + (", ".join(f"{found['count']} {kind}" for kind, found in kinds.items()) or "none")
+
+
+def _cell(found: Mapping[str, Any]) -> str:
+    if found["value"] is None:
+        return "- (nothing to count)"
+    if found["low"] is None:
+        return f"{found['value']:.3f}"
+    return f"{found['value']:.3f} [{found['low']:.3f} to {found['high']:.3f}]"
+
+
+def _sums(pack: TaskPack, answers: Answers) -> Sums:
+    measures = getattr(pack.module, "measures", None)
+    if measures is None or not answers:
+        return {}
+    found: list[dict[str, Ratio]] = [measures(completion, row) for row, completion in answers]
+    names = dict.fromkeys(name for one in found for name in one)
+    none = Ratio(0, 0)  # a metric that an item says nothing about
+    return {
+        name: (
+            np.array([one.get(name, none).numerator for one in found], dtype=float),
+            np.array([one.get(name, none).denominator for one in found], dtype=float),
+        )
+        for name in names
+    }
+
+
+def _with_intervals(sums: Sums) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, (above, below) in sums.items():
+        total, n = float(above.sum()), float(below.sum())
+        if _is_share(
+            above, below
+        ):  # Wilson's interval keeps its width where all items agree; a bootstrap has none then
+            share = wilson(int(total), int(n))
+            values[name] = asdict(share) | {"value": _number(share.value)}
+        else:
+            low, high = _bounds(_drawn(above, below))
+            values[name] = {"count": total, "n": n, "low": low, "high": high, "value": _number(_quotient(above, below))}
+    return values
+
+
+def _is_share(above: Floats, below: Floats) -> bool:
+    return bool(np.isin(above, (0, 1)).all() and np.isin(below, (0, 1)).all() and (above <= below).all())
+
+
+def _drawn(above: Floats, below: Floats) -> Floats:
+    """Return the metric of DRAWS samples of the items with replacement; the same draws for the same number of items."""
+    n = len(above)
+    rng = np.random.default_rng(0)
+    drawn = []
+    for _ in range(DRAWS // _BLOCK):
+        times = rng.multinomial(n, np.full(n, 1 / n), size=_BLOCK)  # (draws, items): how often each item is drawn
+        with np.errstate(invalid="ignore", divide="ignore"):
+            drawn.append((times @ above) / (times @ below))
+    return np.concatenate(drawn)
+
+
+def _quotient(above: Floats, below: Floats) -> float:
+    total = float(below.sum())
+    return float(above.sum()) / total if total else math.nan
+
+
+def _bounds(values: Floats) -> tuple[float | None, float | None]:
+    """Return the 2.5 and 97.5 % points; None where a draw has nothing to count more often than one in forty."""
+    known = values[np.isfinite(values)]
+    if len(known) < 0.975 * len(values):
+        return None, None
+    low, high = np.quantile(known, (0.025, 0.975))
+    return float(low), float(high)
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _by_kind(pack: TaskPack, answers: Answers) -> dict[str, Any]:
+    counts: Counter[str] = Counter()
+    examples: dict[str, list[dict[str, str]]] = {}
+    judge: Callable[[str, Row], list[Mistake]] = getattr(pack.module, MISTAKES)
+    for row, completion in answers:
+        for mistake in judge(completion, row):
+            counts[mistake.kind] += 1
+            kept = examples.setdefault(mistake.kind, [])
+            if len(kept) < EXAMPLES:
+                kept.append({"id": row.id} | asdict(mistake))
+    return {kind: {"count": count, "examples": examples[kind]} for kind, count in counts.most_common()}
