@@ -12,7 +12,9 @@ ARTICLE = (
     "Norfield Police arrested Ana Reyes, 34, a clerk at Alder Foods, of Ashwick, and Ben Crane, 51, over theft in Mill Road, "
     "Norfield. Mayor Ivo Lang thanked the officers."
 )
-ARTICLE_JA = "霧里署は3日、霧里市での窃盗の疑いで、アルダー食品の会社員、青柳明容疑者(34)を逮捕した。泉谷さんが通報した。"
+ARTICLE_JA = (
+    "霧里署は3日、霧里市での窃盗の疑いで、アルダー食品の会社員、青柳明容疑者(34)を逮捕した。泉谷さんが通報した。"
+)
 NOTHING: dict[str, Any] = {"persons": [], "occured_locations": [], "police_departments": []}
 
 

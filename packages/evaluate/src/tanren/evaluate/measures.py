@@ -18,7 +18,7 @@ from rich.table import Table
 
 from tanren.common.task_contract import Mistake, Ratio, Row
 from tanren.common.task_packs import TaskPack
-from tanren.evaluate.statistics import wilson
+from tanren.evaluate.statistics import paired_difference, wilson
 from tanren.evaluate.table import render
 
 MEASURES, MISTAKES = "measures", "mistakes"
@@ -32,8 +32,8 @@ Floats = NDArray[np.float64]
 Answers = Sequence[tuple[Row, str]]
 """Rows, each with the completion that answers it."""
 
-Sums = dict[str, tuple[Floats, Floats]]
-"""By metric, the numerators and the denominators of the items, in their order; each (items,)."""
+Sums = tuple[Floats, Floats]
+"""Of one metric, the numerators and the denominators of the items, in their order; each (items,)."""
 
 
 def pack_scores(pack: TaskPack, answers: Answers) -> dict[str, Any]:
@@ -48,14 +48,19 @@ def pack_scores(pack: TaskPack, answers: Answers) -> dict[str, Any]:
 
 
 def pack_differences(pack: TaskPack, first: Answers, second: Answers) -> dict[str, Any]:
-    """Return the differences of the pack's metrics (second minus first) over the same items, with 95 % bootstrap intervals."""
+    """Return the differences of the pack's metrics (second minus first) over the same items, with 95 % intervals."""
     one, two = _sums(pack, first), _sums(pack, second)
-    differences = {}
-    for name in one:
-        value = _quotient(*two[name]) - _quotient(*one[name])
-        low, high = _bounds(_drawn(*two[name]) - _drawn(*one[name]))
-        differences[name] = {"value": _number(value), "low": low, "high": high, "n": len(first)}
-    return differences
+    return {name: _difference(one[name], two[name]) for name in one}
+
+
+def _difference(one: Sums, two: Sums) -> dict[str, Any]:
+    n = len(one[0])
+    if all(_is_share(*sums) and sums[1].all() for sums in (one, two)):  # of the same items
+        hits = [[bool(hit) for hit in above] for above, _ in (one, two)]
+        found = paired_difference(*hits)
+        return {"value": found.value, "low": found.low, "high": found.high, "n": n}
+    low, high = _bounds(_drawn(*two) - _drawn(*one))
+    return {"value": _number(_quotient(*two) - _quotient(*one)), "low": low, "high": high, "n": n}
 
 
 def pack_tables(
@@ -69,7 +74,7 @@ def pack_tables(
 
 def _table(columns: Mapping[str, Mapping[str, Any]], pack: TaskPack) -> str:
     table = Table(title=f"Metrics of the pack {pack.description.name}: value [95 % interval]")
-    table.add_column("metric")
+    table.add_column("metric", overflow="fold")
     for name in columns:
         table.add_column(name, justify="right")
     for metric in next(iter(columns.values())):
@@ -89,7 +94,7 @@ def _cell(found: Mapping[str, Any]) -> str:
     return f"{found['value']:.3f} [{found['low']:.3f} to {found['high']:.3f}]"
 
 
-def _sums(pack: TaskPack, answers: Answers) -> Sums:
+def _sums(pack: TaskPack, answers: Answers) -> dict[str, Sums]:
     measures = getattr(pack.module, "measures", None)
     if measures is None or not answers:
         return {}
@@ -105,7 +110,7 @@ def _sums(pack: TaskPack, answers: Answers) -> Sums:
     }
 
 
-def _with_intervals(sums: Sums) -> dict[str, Any]:
+def _with_intervals(sums: Mapping[str, Sums]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name, (above, below) in sums.items():
         total, n = float(above.sum()), float(below.sum())
@@ -142,12 +147,12 @@ def _quotient(above: Floats, below: Floats) -> float:
 
 
 def _bounds(values: Floats) -> tuple[float | None, float | None]:
-    """Return the 2.5 and 97.5 % points; None where a draw has nothing to count more often than one in forty."""
+    """Return the 2.5 and 97.5 % points; None where draws often have nothing to count, or all agree: they say nothing then."""
     known = values[np.isfinite(values)]
     if len(known) < 0.975 * len(values):
         return None, None
-    low, high = np.quantile(known, (0.025, 0.975))
-    return float(low), float(high)
+    low, high = (float(bound) for bound in np.quantile(known, (0.025, 0.975)))
+    return (low, high) if low < high else (None, None)
 
 
 def _number(value: float) -> float | None:

@@ -15,9 +15,6 @@ from tanren.common.task_contract import Message, Row, Split
 from tanren.common.task_packs import TaskPack
 
 POOLED = "all"  # the pooled row of every table (tanren.evaluate.scoring)
-TEMPLATES_OF = "builtin:tiny-qwen3"
-"""Whose chat template renders the prompts: a usual one, and no download."""
-
 # The digest of another process with another order of sets, in which nothing of this one's state is left.
 _CHILD = """
 import sys
@@ -127,13 +124,12 @@ def check_json(pack: TaskPack, splits: Mapping[Split, Sequence[Row]]) -> str:
 def check_prompts(rows: Sequence[Row]) -> str:
     """Raise UserError or Broken unless a chat template renders the rows and keeps each prompt as the beginning."""
     from tanren.common.chat import WHOLE_LAST_TURN, render_conversation
-    from tanren.common.models.load import load_tokenizer
-    from tanren.common.models.source import resolve_source
+    from tanren.common.models.tiny import tiny_tokenizer
 
-    tokenizer = load_tokenizer(resolve_source(TEMPLATES_OF, None), None)
+    tokenizer = tiny_tokenizer()
     longest = 0
     for row in rows:
         if not row.segments:
             rendered = render_conversation(tokenizer, row.messages, WHOLE_LAST_TURN, f"row {row.id!r}")
             longest = max(longest, len(rendered.text))
-    return f"{len(rows)} rows by the template of {TEMPLATES_OF}; the longest has {longest} characters"
+    return f"{len(rows)} rows by a chat template; the longest has {longest} characters"
