@@ -86,7 +86,9 @@ def parse(completion: str, row: Row) -> Parsed:
     if judgement.correct:
         return Parsed(Verdict.CORRECT, value)
     first = next(_mistakes(judgement, row))
-    return Parsed(Verdict.WRONG, value, f"{first.kind}: {first.where}: found {first.found}, expected {first.expected}")
+    return Parsed(
+        Verdict.WRONG, value, f'{first.kind}: {first.where}: found "{first.found}", expected "{first.expected}"'
+    )
 
 
 def reward_of(completion: str, row: Row) -> float:

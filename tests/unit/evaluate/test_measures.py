@@ -16,7 +16,7 @@ from tanren.common.task_packs import TaskPack, load_pack
 from tanren.evaluate.measures import pack_differences, pack_scores, pack_tables
 
 # Of each answer, the words right and the words written: "3 of 4".
-CODE = '''
+CODE = """
 
 def measures(completion, row):
     from tanren.common.task_contract import Ratio
@@ -34,7 +34,7 @@ def mistakes(completion, row):
 
     right, _, written = completion.partition(" of ")
     return [Mistake("word", row.id, "one", "another")] * (int(written) - int(right))
-'''
+"""
 FIRST = ["3 of 4", "0 of 2", "2 of 2", "1 of 4", "5 of 5", "0 of 3", "2 of 4", "4 of 4", "1 of 2", "0 of 0"]
 SECOND = ["4 of 4", "1 of 2", "2 of 2", "1 of 4", "5 of 5", "2 of 3", "2 of 4", "4 of 4", "1 of 2", "1 of 1"]
 
@@ -46,9 +46,9 @@ def pack(pack_folder: Path) -> TaskPack:
     return load_pack(str(pack_folder))
 
 
-def _answers(pack: TaskPack, completions: Sequence[str]) -> list[tuple[Row, str]]:
+def _answers(pack: TaskPack, completions: Sequence[str]) -> list[tuple[Row, list[str]]]:
     row = pack.rows("train")[0]
-    return [(replace(row, id=f"r{number}"), text) for number, text in enumerate(completions)]
+    return [(replace(row, id=f"r{number}"), [text]) for number, text in enumerate(completions)]
 
 
 def _bootstrap(value: Callable[[list[int]], float], n: int, draws: int = 20_000) -> tuple[float, float]:
@@ -98,6 +98,23 @@ def test_differences_are_paired_over_the_same_items(pack: TaskPack) -> None:
     }  # fmt: skip
 
 
+def test_several_samples_of_an_item_are_drawn_together(pack: TaskPack) -> None:
+    row = pack.rows("train")[0]
+    twice = [(replace(row, id=f"r{n}"), [one, two]) for n, (one, two) in enumerate(zip(FIRST, SECOND, strict=True))]
+    found = pack_scores(pack, twice)["measures"]["precision"]
+    assert found["value"] == pytest.approx((18 + 23) / (30 + 31))
+    low, high = _bootstrap(
+        lambda drawn: _precision([*FIRST, *SECOND], [*drawn, *(n + len(FIRST) for n in drawn)]), len(FIRST)
+    )
+    assert found["low"] == pytest.approx(low, abs=0.02)
+    assert found["high"] == pytest.approx(high, abs=0.02)
+
+
+def test_of_a_handful_of_items_no_interval_is_told(pack: TaskPack) -> None:
+    found = pack_scores(pack, _answers(pack, FIRST[:4]))["measures"]["precision"]
+    assert (found["low"], found["high"]) == (None, None)
+
+
 def test_the_same_answers_give_the_same_intervals(pack: TaskPack) -> None:
     assert pack_scores(pack, _answers(pack, FIRST)) == pack_scores(pack, _answers(pack, FIRST))
 
@@ -106,7 +123,13 @@ def test_mistakes_are_counted_by_kind_with_twenty_examples(pack: TaskPack) -> No
     found = pack_scores(pack, _answers(pack, ["0 of 30", "1 of 2"]))["mistakes"]
     assert found["word"]["count"] == 31
     assert len(found["word"]["examples"]) == 20
-    assert found["word"]["examples"][0] == {"id": "r0", "kind": "word", "where": "r0", "found": "one", "expected": "another"}
+    assert found["word"]["examples"][0] == {
+        "id": "r0",
+        "kind": "word",
+        "where": "r0",
+        "found": "one",
+        "expected": "another",
+    }
 
 
 def test_tables_name_every_metric_and_candidate(pack: TaskPack) -> None:
@@ -115,7 +138,14 @@ def test_tables_name_every_metric_and_candidate(pack: TaskPack) -> None:
     }
     differences = pack_differences(pack, _answers(pack, FIRST), _answers(pack, SECOND))
     text = "\n".join(pack_tables(pack, scores, differences))
-    for part in ("precision", "0.600 [", "difference", "- (nothing to count)", "base: mistakes: 12 word", "new: mistakes: 8 word"):
+    for part in (
+        "precision",
+        "0.600 [",
+        "difference",
+        "- (nothing to count)",
+        "base: mistakes: 12 word",
+        "new: mistakes: 8 word",
+    ):
         assert part in text
 
 

@@ -181,7 +181,7 @@ def test_only_fields_that_were_asked_for_are_compared() -> None:
 def test_the_first_mistake_is_told_with_its_kind() -> None:
     parsed = task.parse(answer(gold(ANA | {"name": "Ivo Lang"})), row(gold(ANA)))
     assert parsed.verdict is Verdict.WRONG
-    assert parsed.error == "span_mismatch: person_name: found Ivo Lang, expected Ana Reyes"
+    assert parsed.error == 'span_mismatch: person_name: found "Ivo Lang", expected "Ana Reyes"'
 
 
 def test_a_row_that_cannot_be_judged_is_told() -> None:

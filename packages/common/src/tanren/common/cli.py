@@ -56,6 +56,7 @@ def _main(arguments: Sequence[str]) -> int:
         "reward": reward,
         "bundle": bundle,
         "watch": watch,
+        "view": view,
         "resume": resume,
         "import-env": import_env_files,
         "merge": merge,
@@ -193,6 +194,26 @@ def watch(
     from tanren.common.watch import run_watch
 
     return run_watch(run, out, every, once=once)
+
+
+def view(
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")],
+    *,
+    port: Annotated[int, tyro.conf.arg(metavar="N")] = 0,
+    open_browser: Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(name="open")] = False,
+) -> int:
+    """Show a run's items in the browser, with every candidate's answer and its verdict; answers can be edited.
+
+    Serves this machine alone, under an address with a token, until Ctrl-C.
+
+    Args:
+        run: A run directory with an evaluation.
+        port: The port to listen on; 0: a free one.
+        open_browser: Open the address in a browser of this machine.
+    """
+    from tanren.common.evaluators import find_viewer
+
+    return find_viewer()(run, port=port, open_browser=open_browser)
 
 
 def plan() -> int:

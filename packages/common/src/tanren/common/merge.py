@@ -60,7 +60,7 @@ def merge_run(named: str, out: Path, dtype: str | None, model: str | None, chat_
     if quantisation:
         console.warn(
             f"the adapter was trained on weights in {quantisation}, and is merged into 16- or 32-bit ones: its answers may differ from "
-            "those that `evaluate --adapter` judges; evaluate the merged model"
+            "those that `evaluate` judges; evaluate the merged model"
         )
     differing = same_base(adapter.base, loaded.provenance)
     if differing:

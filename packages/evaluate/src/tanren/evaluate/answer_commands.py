@@ -31,11 +31,12 @@ def score_command(
             tasks.jsonl beside the candidate's folder.
         as_json: Print one JSON object instead of the tables.
     """
-    from tanren.evaluate.measures import pack_scores, pack_tables
+    from tanren.evaluate.evaluator import vote_key_of
+    from tanren.evaluate.measures import answers_to, pack_scores, pack_tables
     from tanren.evaluate.predictions import Prediction, join
     from tanren.evaluate.scoring import judge, score
     from tanren.evaluate.submission import read_answers
-    from tanren.evaluate.table import modes_table, score_table
+    from tanren.evaluate.table import modes_table, samples_table, score_table
 
     loaded = load_pack(pack)
     answers = read_answers(predictions)
@@ -51,14 +52,17 @@ def score_command(
                 f"{predictions}: a submission, and {path} are rows of the pack {loaded.description.name}; score the "
                 "predictions.jsonl, which also says what was cut"
             )
-        values |= score(judge(rows, made, loaded.parse, str(predictions)))
+        values |= score(judge(rows, made, loaded.parse, str(predictions)), vote_key_of(loaded))
         tables.append(score_table(loaded.description.group, values, str(predictions)))
-    own = pack_scores(loaded, [(row, answer.completion) for row, answer in pairs])
+        if "samples" in values:
+            tables.append(samples_table({predictions.parent.name: values}))
+    own = pack_scores(loaded, answers_to([(row, answer.completion) for row, answer in pairs]))
     values |= own
     tables += pack_tables(loaded, {str(predictions): own})
     score_modes = getattr(loaded.module, "score_modes", None)
     if score_modes is not None:
-        modes = score_modes([answer.completion for _, answer in pairs], rows)
+        first = [answer.completion for _, answer in pairs if getattr(answer, "sample", 0) == 0]
+        modes = score_modes(first, rows)  # of several samples the first: a mode knows no others
         values |= modes
         tables.append(modes_table(loaded.description.group, modes, str(predictions)))
     if as_json:
@@ -89,6 +93,10 @@ def submit_command(
     rows, _ = _read_tasks(load_pack(pack), tasks)
     answers = read_answers(predictions)
     pairs = join(rows, answers, str(predictions))
+    if len(pairs) > len(rows):
+        raise UserError(
+            f"{predictions}: {len(pairs) // len(rows)} samples of each task, and a submission has one answer; generate with samples = 1"
+        )
     if out is None:
         if not isinstance(answers[0], Entry):
             raise UserError(f"{predictions}: predictions, not a submission; name the file to write with --out FILE")

@@ -1,34 +1,41 @@
 """The command evaluate: `evaluate RECIPE` generates and scores, `evaluate score PACK PREDICTIONS` scores what is there,
-`evaluate submit PACK PREDICTIONS` writes or checks a submission file.
+`evaluate compare RUN RUN ...` ranks what several runs left, `evaluate submit PACK PREDICTIONS` writes or checks a submission file.
 
 `evaluate control` runs a plant in closed loop.
 
-`--help`, `--dry-run`, `schema`, `score` and `submit` import neither torch nor transformers.
+`--help`, `--dry-run`, `schema`, `score`, `compare` and `submit` import neither torch nor transformers.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import tyro
 
 from tanren.common.attention import ATTENTION_VARIABLE
 from tanren.common.command import run_command
 from tanren.common.errors import UserError
-from tanren.common.models.source import resolve_source
-from tanren.common.recipe_command import RecipeCommand, read_arguments
+from tanren.common.recipe_command import RecipeCommand, read_arguments, take_value
 from tanren.common.task_packs import load_pack
 from tanren.evaluate.answer_commands import score_command, submit_command
+from tanren.evaluate.checks import check_settings
 from tanren.evaluate.config import EvaluateConfig
+from tanren.evaluate.roster import FLAG, add_named, settle_candidates
 
+RESUME = "--resume"
 COMMAND = RecipeCommand(
     prog="evaluate",
     model=EvaluateConfig,
     prefix="TANREN_EVALUATE__",
     description=(
-        "Evaluates a model, and an adapter on it, on a task pack's held-out rows: greedy decoding, scores with 95 % intervals. "
+        "Evaluates a model, and adapters and other models beside it, on a task pack's held-out rows: greedy or several samples, scores "
+        "with 95 % intervals, paired differences, a ranking. "
+        f"'{FLAG} [NAME=]WHAT', once for each, adds a candidate: an adapter's folder, a finished run directory, latest:NAME, a model. "
+        f"'{RESUME} latest|RUN_DIRECTORY' goes on with what an interrupted evaluation has generated. "
         "'evaluate score PACK PREDICTIONS' scores predictions again without generating; "
+        "'evaluate compare RUN RUN ...' compares what several runs left, item by item; "
         "'evaluate submit PACK PREDICTIONS' writes or checks a submission file; "
         "'evaluate control WEATHER.csv ... --policy MODEL' lets a policy or a model run a plant in closed loop."
     ),
@@ -43,8 +50,15 @@ def _control() -> Callable[..., int]:
     return control_command
 
 
+def _compare() -> Callable[..., int]:
+    from tanren.evaluate.compare_command import compare_command
+
+    return compare_command
+
+
 _COMMANDS: dict[str, Callable[[], Callable[..., int]]] = {
     "score": lambda: score_command,
+    "compare": _compare,
     "submit": lambda: submit_command,
     "control": _control,
 }
@@ -59,20 +73,33 @@ def _main(arguments: Sequence[str]) -> int:
     command = _COMMANDS.get(arguments[0]) if arguments else None
     if command is not None:
         return tyro.cli(command(), args=list(arguments[1:]), prog=f"evaluate {arguments[0]}")
-    request = read_arguments(COMMAND, arguments)
+    rest, named = list(arguments), []
+    resume = take_value(rest, RESUME, "latest|RUN_DIRECTORY")
+    while (what := take_value(rest, FLAG, "[NAME=]WHAT")) is not None:
+        named.append(what)
+    request = read_arguments(COMMAND, rest)
     if request is None:
         return 0
-    config: EvaluateConfig = request.loaded.config
-    source = resolve_source(config.model.name, config.model.revision)
+    loaded = add_named(request.loaded, named)
+    config: EvaluateConfig = loaded.config
+    candidates = settle_candidates(config)
     pack = load_pack(config.task.name, config.task.options)
     rows = pack.rows("heldout")
     if not rows:
         raise UserError(f"the task pack {config.task.name} gave no held-out row to evaluate on; raise its option")
-    if config.adapter is not None and not (config.adapter.expanduser() / "adapter_config.json").is_file():
-        raise UserError(f"adapter {config.adapter}: no adapter_config.json there; name the folder of a trained adapter")
+    warnings = check_settings(loaded, len(candidates))
     if request.dry_run:
-        request.print_plan({"model": source.describe(), "task": pack.description.name, "items": len(rows)})
+        facts = {
+            "model": candidates[0].source.describe(),
+            "candidates": [one.line() for one in candidates],
+            "task": pack.description.name,
+            "items": len(rows),
+            "completions": len(rows) * config.generation.samples * len(candidates),
+        }
+        replace(request, loaded=loaded).print_plan(facts, warnings)
         return 0
     from tanren.evaluate.job import run_job
+    from tanren.evaluate.resume import find_resumed
 
-    return run_job(request.loaded, pack, rows)
+    earlier = find_resumed(resume, loaded) if resume is not None else None
+    return run_job(loaded, pack, rows, candidates, warnings, earlier)

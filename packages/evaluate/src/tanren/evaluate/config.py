@@ -2,24 +2,112 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import tyro
+from pydantic import Field, model_validator
 
 from tanren.common.config import ConfigModel, GenerationConfig, ModelConfig, OutputConfig, TaskConfig
 
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+"""Of a candidate: it is the name of its folder, too."""
+
+
+class CandidateConfig(ConfigModel):
+    """One candidate beside the base model: an adapter on it, or a whole model. Either `adapter` or `model` is set."""
+
+    name: Annotated[str, Field(pattern=NAME)]
+    """Its name in tables, and that of its folder: letters, digits, dots, dashes."""
+
+    adapter: str | None = None
+    """A trained adapter on the base model, with all that was merged below it: its folder (PEFT format), a finished run directory, or
+    `latest:NAME`."""
+
+    model: str | None = None
+    """A whole model: a folder (a merged adapter, a run of method full), `builtin:NAME` or a hub id."""
+
+    revision: str | None = None
+    """Branch, tag or commit of a hub model."""
+
+    served: str | None = None
+    """With the engine server: the name under which it is served. Not set: what `model` says, for an adapter `name`."""
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.adapter is None) == (self.model is None):
+            raise ValueError(
+                f"candidate {self.name!r}: set either adapter or model, found {'none' if self.model is None else 'both'}"
+            )
+        if self.revision is not None and self.model is None:
+            raise ValueError(f"candidate {self.name!r}: revision has no effect on an adapter; leave it out")
+        return self
+
+
+class EvaluationGenerationConfig(GenerationConfig):
+    """How completions are generated: greedy unless `temperature` is set."""
+
+    engine: Literal["transformers", "server"] = "transformers"
+    """What generates: transformers in this process, or a server with OpenAI's interface."""
+
+    server: str | None = None
+    """The server's address, with the path before /completions: `http://127.0.0.1:8000/v1`."""
+
+    samples: Annotated[int, Field(ge=1)] = 1
+    """Completions of each prompt. Of several, pass@k and the majority vote are scored too; they need a temperature."""
+
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+    """0: greedy. Above: tokens are drawn from logits divided by it."""
+
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Of the likeliest tokens, as many as reach this share take part, where tokens are drawn."""
+
+    seed: int = 0
+    """Of what is drawn, and of the split of `selection`."""
+
+    selection: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the items on which the best candidate is chosen; it is reported on the others. 0: nothing is chosen."""
+
+
+class RequestsConfig(ConfigModel):
+    """How the engine server is asked."""
+
+    model: str | None = None
+    """The name under which the base model is served. Not set: `model.name`."""
+
+    api: Literal["completions", "text", "chat"] = "completions"
+    """completions: the rendered prompt as tokens, so that the model reads exactly what it read in training; text: the same as text, for
+    servers that take no tokens; chat: the turns, and the server renders them with a template of its own."""
+
+    parallel: Annotated[int, Field(ge=1)] = 16
+    """Requests under way at once."""
+
+    timeout_s: Annotated[float, Field(gt=0)] = 300.0
+    """Seconds that one attempt may take."""
+
+    total_s: Annotated[float, Field(gt=0)] = 1200.0
+    """Seconds that one request may take with all its attempts; after that the run stops, and keeps what it has."""
+
+    key_variable: str | None = None
+    """The environment variable that holds the server's key. Not set: none is sent. The key itself is never logged or recorded."""
+
 
 class EvaluateConfig(ConfigModel):
-    """Evaluation of a base model, and of an adapter on it, on a task pack's held-out rows."""
+    """Evaluation of a base model and of other candidates, on the same held-out rows of a task pack."""
 
     name: str = "evaluate"
     """The recipe's name; run directories begin with it."""
 
-    adapter: Path | None = None
-    """A trained adapter (PEFT format) to compare with the base model; not set means the base model alone."""
+    base: bool = True
+    """Evaluate the base model (`[model]`) itself, as the candidate `base`."""
+
+    candidates: Annotated[list[CandidateConfig], tyro.conf.Suppress] = []
+    """What is evaluated beside it: tables `[[candidates]]`; on the command line `--candidate [NAME=]WHAT`, once for each."""
 
     allow_other_template: bool = False
-    """Evaluate an adapter although it was trained with another chat template than the model's."""
+    """Evaluate a candidate although it was trained with another chat template than its tokenizer's, and compare candidates whose prompts differ."""
 
     model: ModelConfig = ModelConfig()
     task: TaskConfig = TaskConfig()
-    generation: GenerationConfig = GenerationConfig()
+    generation: EvaluationGenerationConfig = EvaluationGenerationConfig()
+    requests: RequestsConfig = RequestsConfig()
     output: OutputConfig = OutputConfig()

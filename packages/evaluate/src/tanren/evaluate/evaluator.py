@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tanren.common.chat import prompt_hash, render_prompt
 from tanren.common.config import GenerationConfig
-from tanren.common.console import Console
+from tanren.common.console import Bar, Console
 from tanren.common.run import write_atomically
 from tanren.common.task_contract import Row
 from tanren.common.task_packs import TaskPack
-from tanren.evaluate.measures import pack_differences, pack_scores, pack_tables
-from tanren.evaluate.predictions import Prediction, read_predictions, write_predictions, write_tasks
-from tanren.evaluate.scoring import Judged, answers_of, compare, judge, score
+from tanren.evaluate.engine import Completion, Engine, Prompt, Sampling, Slot, prompts_of
+from tanren.evaluate.journal import Journal
+from tanren.evaluate.measures import answers_of, pack_differences, pack_scores, pack_tables
+from tanren.evaluate.predictions import Prediction, write_tasks
+from tanren.evaluate.samples import VoteKey, by_value
+from tanren.evaluate.scoring import Judged, compare, judge, score
 from tanren.evaluate.table import comparison_table
 
 if TYPE_CHECKING:
@@ -25,15 +28,26 @@ if TYPE_CHECKING:
 TASKS = "tasks.jsonl"
 PREDICTIONS = "predictions.jsonl"
 SCORES = "scores.json"
+# Lines of progress for each candidate, where no bar is drawn.
+_REPORTS = 20
 
 
 class GenerationEvaluator:
     """Evaluates candidates on the same rows, so that they can be compared item by item."""
 
-    def __init__(self, pack: TaskPack, rows: Sequence[Row], settings: GenerationConfig, console: Console) -> None:
-        """Prepare to evaluate candidates on `rows`."""
+    def __init__(
+        self,
+        pack: TaskPack,
+        rows: Sequence[Row],
+        settings: GenerationConfig,
+        console: Console,
+        sampling: Sampling | None = None,
+    ) -> None:
+        """Prepare to evaluate candidates on `rows`, greedily unless `sampling` is given."""
         self._pack, self._rows, self._settings, self._console = pack, rows, settings, console
-        self._judged: dict[str, list[Judged]] = {}
+        self._sampling = sampling or Sampling(settings.max_new_tokens)
+        self.judged: dict[str, list[Judged]] = {}
+        """Of every candidate that was evaluated, in the order of that."""
 
     def evaluate(
         self, candidate: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path
@@ -42,37 +56,61 @@ class GenerationEvaluator:
 
         Predictions that a resumed run made before are used again if they answer the very same prompts.
         """
+        from tanren.evaluate.generation import TransformersEngine
+
+        engine = TransformersEngine(model, tokenizer, self._settings)
+        self.evaluate_with(candidate, prompts_of(tokenizer, self._rows), lambda: nullcontext(engine), folder)
+
+    def evaluate_with(
+        self,
+        candidate: str,
+        prompts: Sequence[Prompt],
+        serving: Callable[[], AbstractContextManager[Engine]],
+        folder: Path,
+    ) -> None:
+        """Do the same with any engine; `serving` is called only where something is left to generate."""
         write_tasks(folder / TASKS, self._rows)
         path = folder / candidate / PREDICTIONS
-        predictions = self._earlier(path, tokenizer)
-        if predictions is None:
-            with self._console.phase(f"evaluate {candidate}", f"{len(self._rows)} held-out items, greedy"):
-                predictions = self._generate(candidate, model, tokenizer)
-            write_predictions(path, predictions)
-        else:
-            self._console.line(f"evaluate {candidate}: {len(predictions)} predictions of this run are there already")
-        self._judged[candidate] = judge(self._rows, predictions, self._pack.parse, str(path))
-        scores = self.scores(candidate)
-        write_atomically(folder / candidate / SCORES, json.dumps(scores, indent=2) + "\n")
+        journal = Journal(path, prompts, self._sampling.samples, self._console)
+        count, wanted = len(prompts) * self._sampling.samples, journal.wanted
+        if len(wanted) < count:
+            there = count - len(wanted)
+            self._console.line(
+                f"evaluate {candidate}: {there} predictions of this run are there already"
+                + (f", {len(wanted)} are missing" if wanted else "")
+            )
+        if wanted:
+            with (
+                serving() as engine,
+                self._console.phase(f"evaluate {candidate}", f"{len(self._rows)} held-out items, {self.how}"),
+            ):
+                self._generate(candidate, engine, prompts, journal)
+        self._judge(candidate, journal.finish(), folder)
 
     def scores(self, candidate: str) -> Mapping[str, Any]:
         """Return the scores of a candidate that was evaluated."""
-        judged = self._judged[candidate]
-        return score(judged) | pack_scores(self._pack, answers_of(judged))
+        judged = self.judged[candidate]
+        return score(judged, vote_key_of(self._pack)) | pack_scores(self._pack, answers_of(judged))
 
     def compare(self, first: str, second: str) -> Mapping[str, Any]:
         """Return the scores of two candidates and their paired difference."""
-        one, two = self._judged[first], self._judged[second]
         return {
-            "task": self._pack.description.name,
-            "group": self._pack.description.group,
-            "heldout": self._pack.description.heldout,
+            **self.subject(),
             "candidates": {first: self.scores(first), second: self.scores(second)},
             "first": first,
             "second": second,
-            "difference": compare(one, two),
-            "measures_difference": pack_differences(self._pack, answers_of(one), answers_of(two)),
+            "difference": compare(self.judged[first], self.judged[second]),
+            "measures_difference": self.measures_difference(first, second),
         }
+
+    def measures_difference(self, first: str, second: str) -> Mapping[str, Any]:
+        """Return the differences of the pack's own metrics, second minus first; {} for a pack without."""
+        return pack_differences(self._pack, answers_of(self.judged[first]), answers_of(self.judged[second]))
+
+    def subject(self) -> dict[str, Any]:
+        """Return what is evaluated: the task, what its groups are, and what is held out."""
+        description = self._pack.description
+        return {"task": description.name, "group": description.group, "heldout": description.heldout}
 
     def table(self, first: str, second: str) -> str:
         """Return the comparison as a table to print."""
@@ -80,31 +118,46 @@ class GenerationEvaluator:
         table = comparison_table(values["group"], values["candidates"], values["difference"], first, second)
         return "\n".join([table, *pack_tables(self._pack, values["candidates"], values["measures_difference"])])
 
-    def _generate(self, candidate: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[Prediction]:
-        from tanren.evaluate.generation import generate
+    @property
+    def how(self) -> str:
+        """Say in a few words how completions are generated."""
+        sampling = self._sampling
+        if sampling.greedy:
+            return "greedy"
+        samples = f"{sampling.samples} samples each, " if sampling.samples > 1 else ""
+        return f"{samples}temperature {sampling.temperature:g}, top_p {sampling.top_p:g}"
 
+    def _generate(self, candidate: str, engine: Engine, prompts: Sequence[Prompt], journal: Journal) -> None:
         begun = time.perf_counter()
-        items = tokens = 0
-        steps = 0
-        with self._console.bar(f"evaluate {candidate}", len(self._rows), "items") as bar:
+        wanted = journal.wanted
+        items = tokens = told = 0
+        with self._console.bar(f"evaluate {candidate}", len(wanted), "items") as bar:
 
-            def on_token() -> None:
-                nonlocal steps
-                steps += 1
-                bar.advance(items, f"token {steps} of at most {self._settings.max_new_tokens}")
+            def done(completions: Sequence[tuple[Slot, Completion]]) -> None:
+                nonlocal items, tokens, told
+                journal.append(completions)
+                items = len(wanted) - len(journal.wanted)
+                tokens += sum(completion.completion_tokens for _, completion in completions)
+                told = _tell(bar, items, told, tokens, time.perf_counter() - begun)
 
-            def on_batch(batch_items: int, batch_tokens: int) -> None:
-                nonlocal items, tokens, steps
-                items, tokens, steps = items + batch_items, tokens + batch_tokens, 0
-                seconds = time.perf_counter() - begun
-                left = seconds / items * (len(self._rows) - items)
-                bar.report(items, f"{tokens / seconds:.0f} tokens/s  {left:.0f} s left")
+            engine.generate(prompts, wanted, self._sampling, done, lambda facts: bar.advance(items, facts))
 
-            return generate(model, tokenizer, self._rows, self._settings, on_token=on_token, on_batch=on_batch)
+    def _judge(self, candidate: str, predictions: Sequence[Prediction], folder: Path) -> None:
+        where = str(folder / candidate / PREDICTIONS)
+        self.judged[candidate] = judge(self._rows, predictions, self._pack.parse, where)
+        write_atomically(folder / candidate / SCORES, json.dumps(self.scores(candidate), indent=2) + "\n")
 
-    def _earlier(self, path: Path, tokenizer: PreTrainedTokenizerBase) -> list[Prediction] | None:
-        if not path.is_file():
-            return None
-        predictions = read_predictions(path)
-        wanted = {row.id: prompt_hash(render_prompt(tokenizer, row.prompt)) for row in self._rows}
-        return predictions if {item.id: item.prompt_hash for item in predictions} == wanted else None
+
+def vote_key_of(pack: TaskPack) -> VoteKey:
+    """Return how a pack compares answers for the majority vote: its own `vote_key`, else by their parsed value."""
+    key: VoteKey = getattr(pack.module, "vote_key", by_value)
+    return key
+
+
+def _tell(bar: Bar, items: int, told: int, tokens: int, seconds: float) -> int:
+    """Report progress, but not after every single completion of a server; return how many items were reported last."""
+    if items - told < bar.total / _REPORTS and items < bar.total:
+        return told
+    left = seconds / max(items, 1) * (bar.total - items)
+    bar.report(items, f"{tokens / max(seconds, 1e-9):.0f} tokens/s  {left:.0f} s left")
+    return items

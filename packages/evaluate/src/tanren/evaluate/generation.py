@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,23 +12,15 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 
 from tanren.common.adapted import base_of
 from tanren.common.attention.packed import inference_attention
-from tanren.common.chat import prompt_hash, render_prompt
 from tanren.common.config import GenerationConfig
 from tanren.common.errors import UserError
 from tanren.common.models.decoding import contiguous_head, stop_token_ids
 from tanren.common.task_contract import Row
+from tanren.evaluate.engine import Completion, Done, Prompt, Sampling, Slot, prompts_of
 from tanren.evaluate.predictions import Prediction
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How tokens are drawn: logits are divided by `temperature`; of the likeliest, as many as reach `top_p` take part."""
-
-    temperature: float
-    top_p: float = 1.0
 
 
 class _Tick(StoppingCriteria):
@@ -42,6 +33,49 @@ class _Tick(StoppingCriteria):
         del scores, kwargs
         self._callback()
         return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
+
+
+class TransformersEngine:
+    """Generates with a loaded model, in padded batches."""
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: GenerationConfig) -> None:
+        """Generate with `model`, `settings.batch_size` prompts at a time."""
+        self._model, self._tokenizer, self._settings = model, tokenizer, settings
+
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        wanted: frozenset[Slot],
+        sampling: Sampling,
+        done: Done,
+        say: Callable[[str], None],
+    ) -> None:
+        """Generate batch by batch; a batch is always the same slots with draws of its own, whatever of it is wanted.
+
+        So a run that was interrupted goes on to the very completions of one that was not. Raises UserError, naming the row,
+        for a prompt that leaves no room for the completion.
+        """
+        _check_room(self._model, prompts, sampling.max_new_tokens)
+        slots = [Slot(index, sample) for index in range(len(prompts)) for sample in range(sampling.samples)]
+        order = sorted(slots, key=lambda slot: len(prompts[slot.prompt].token_ids))
+        size, steps = self._settings.batch_size, 0
+
+        def on_token() -> None:
+            nonlocal steps
+            steps += 1
+            say(f"token {steps} of at most {sampling.max_new_tokens}")
+
+        with _decoding(self._model, self._tokenizer, self._settings) as eos:
+            for number, first in enumerate(range(0, len(order), size)):
+                batch = order[first : first + size]
+                if wanted.isdisjoint(batch):
+                    continue
+                if not sampling.greedy:
+                    torch.manual_seed(sampling.seed * 1_000_003 + number)
+                steps = 0
+                ids = [prompts[slot.prompt].token_ids for slot in batch]
+                made = _decode_batch(self._model, self._tokenizer, ids, eos, sampling, on_token)
+                done(list(zip(batch, made, strict=True)))
 
 
 def generate(
@@ -59,19 +93,41 @@ def generate(
     Prompts of like length share a batch (padded on the left, the padding masked). `on_token` is called for every
     decoding step, `on_batch` with the number of rows and of generated tokens after each batch.
     """
-    texts = [render_prompt(tokenizer, row.prompt) for row in rows]
-    ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    prompts = prompts_of(tokenizer, rows)
+    sampling = sampling or Sampling(settings.max_new_tokens)
+    _check_room(model, prompts, sampling.max_new_tokens)
+    order = sorted(range(len(rows)), key=lambda index: len(prompts[index].token_ids))
+    found: dict[int, Prediction] = {}
+    with _decoding(model, tokenizer, settings) as eos:
+        for first in range(0, len(order), settings.batch_size):
+            batch = order[first : first + settings.batch_size]
+            ids = [prompts[index].token_ids for index in batch]
+            made = _decode_batch(model, tokenizer, ids, eos, sampling, on_token)
+            found |= {
+                index: Prediction.of(prompts[index].row.id, prompts[index].hash, one)
+                for index, one in zip(batch, made, strict=True)
+            }
+            on_batch(len(batch), sum(one.completion_tokens for one in made))
+    return [found[index] for index in range(len(rows))]
+
+
+def _check_room(model: PreTrainedModel, prompts: Sequence[Prompt], new: int) -> None:
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    for row, tokens in zip(rows, ids, strict=True):
-        if limit and len(tokens) + settings.max_new_tokens > limit:
+    for prompt in prompts:
+        tokens = len(prompt.token_ids)
+        if limit and tokens + new > limit:
             raise UserError(
-                f"row {row.id}: the prompt of {len(tokens)} tokens and {settings.max_new_tokens} new ones exceed the model's "
+                f"row {prompt.row.id}: the prompt of {tokens} tokens and {new} new ones exceed the model's "
                 f"{limit} positions; lower max_new_tokens or shorten the row"
             )
-    order = sorted(range(len(rows)), key=lambda index: len(ids[index]))
-    done: dict[int, Prediction] = {}
-    eos = stop_token_ids(model, tokenizer)
-    was_training = model.training
+
+
+@contextmanager
+def _decoding(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: GenerationConfig
+) -> Iterator[list[int]]:
+    """Make a model ready to decode, give the tokens that end a turn, and give the model back as it was."""
+    was_training, eos = model.training, stop_token_ids(model, tokenizer)
     model.eval()
     with (
         torch.inference_mode(),
@@ -79,24 +135,8 @@ def generate(
         contiguous_head(model),
         _no_checkpoint_settings(model),
     ):
-        for first in range(0, len(order), settings.batch_size):
-            batch = order[first : first + settings.batch_size]
-            completions = _decode_batch(
-                model, tokenizer, [ids[index] for index in batch], settings, eos, on_token, sampling
-            )
-            for index, new in zip(batch, completions, strict=True):
-                stopped = bool(new) and new[-1] in eos
-                done[index] = Prediction(
-                    id=rows[index].id,
-                    completion=str(tokenizer.decode(new, skip_special_tokens=True, clean_up_tokenization_spaces=False)),
-                    prompt_hash=prompt_hash(texts[index]),
-                    finish_reason="stop" if stopped else "length",
-                    prompt_tokens=len(ids[index]),
-                    completion_tokens=len(new),
-                )
-            on_batch(len(batch), sum(len(new) for new in completions))
+        yield eos
     model.train(was_training)
-    return [done[index] for index in range(len(rows))]
 
 
 @contextmanager
@@ -117,32 +157,40 @@ def _no_checkpoint_settings(model: PreTrainedModel) -> Iterator[None]:
 def _decode_batch(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[list[int]],
-    settings: GenerationConfig,
+    prompts: Sequence[Sequence[int]],
     eos: list[int],
+    sampling: Sampling,
     on_token: Callable[[], None],
-    sampling: Sampling | None,
-) -> list[list[int]]:
+) -> list[Completion]:
     width = max(len(prompt) for prompt in prompts)
     padding = tokenizer.pad_token_id
-    inputs = torch.tensor([[padding] * (width - len(prompt)) + prompt for prompt in prompts], device=model.device)
+    inputs = torch.tensor([[padding] * (width - len(prompt)) + [*prompt] for prompt in prompts], device=model.device)
     # top_k: transformers would keep the 50 likeliest where nothing is said
-    drawn = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0} if sampling else {}
+    drawn = {} if sampling.greedy else {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
     mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=model.device)
     output = model.generate(  # type: ignore[operator]
         input_ids=inputs,
         attention_mask=mask,
         generation_config=HfGenerationConfig(
-            do_sample=sampling is not None,
+            do_sample=not sampling.greedy,
             **drawn,
-            max_new_tokens=settings.max_new_tokens,
+            max_new_tokens=sampling.max_new_tokens,
             eos_token_id=eos,
             pad_token_id=padding,
             use_cache=True,
         ),
         stopping_criteria=StoppingCriteriaList([_Tick(on_token)]),
     )
-    return [_until_eos(row, eos) for row in output[:, width:].tolist()]
+    made = [_until_eos(row, eos) for row in output[:, width:].tolist()]
+    return [
+        Completion(
+            text=str(tokenizer.decode(new, skip_special_tokens=True, clean_up_tokenization_spaces=False)),
+            finish_reason="stop" if new and new[-1] in eos else "length",
+            prompt_tokens=len(prompt),
+            completion_tokens=len(new),
+        )
+        for prompt, new in zip(prompts, made, strict=True)
+    ]
 
 
 def _until_eos(tokens: list[int], eos: Sequence[int]) -> list[int]:

@@ -2,118 +2,173 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
-from tanren.common.chain import PROVENANCE, Link, read_adapter
 from tanren.common.config import Loaded, dump_toml
 from tanren.common.console import Console
-from tanren.common.errors import ExitCode
-from tanren.common.models.quantised import require_bitsandbytes
-from tanren.common.models.source import resolve_source
+from tanren.common.errors import ExitCode, TanrenError
 from tanren.common.run import (
     MetricsWriter,
     RunDirectory,
     create_run,
     describe_environment,
+    held,
     refuse_existing,
     write_atomically,
 )
 from tanren.common.task_contract import Row
 from tanren.common.task_packs import TaskPack
-from tanren.evaluate.candidate import check_provenance, quantisation_of, with_adapter
 from tanren.evaluate.config import EvaluateConfig
+from tanren.evaluate.engine import Backend, Sampling
 from tanren.evaluate.evaluator import GenerationEvaluator
+from tanren.evaluate.listing import write_candidates
 from tanren.evaluate.measures import pack_tables
+from tanren.evaluate.ranking import rank, select
 from tanren.evaluate.report import write_report
-from tanren.evaluate.table import score_table
+from tanren.evaluate.roster import Candidate
+from tanren.evaluate.scoring import compare
+from tanren.evaluate.table import (
+    candidates_table,
+    comparison_table,
+    ranking_table,
+    samples_table,
+    score_table,
+    selection_line,
+)
 
-BASE, ADAPTER = "base", "adapter"
+COMMAND = "evaluate"
+CHOICE = 2
+"""Candidates among which there is no choice yet: one trained model beside the one that it was trained from."""
 
 
-def run_job(loaded_config: Loaded[EvaluateConfig], pack: TaskPack, rows: Sequence[Row]) -> int:
-    """Generate with the base model and the adapter, score, compare, report; return the exit code."""
-    console = Console()
-    config = loaded_config.config
-    begun = time.time()
-    source = resolve_source(config.model.name, config.model.revision)
-    adapter = config.adapter.expanduser() if config.adapter else None
-    console.line(
-        f"evaluate {config.name}: {source.name}{f' and {adapter}' if adapter else ''}, {len(rows)} held-out items"
-    )
-    refuse_existing(config.output.run_dir)  # told now, not after a minute of loading
-    trained = read_adapter(adapter) if adapter is not None and (adapter / PROVENANCE).is_file() else None
-    parents: Sequence[Link] = trained.parents if trained is not None else ()
-    with console.phase("import", "torch, transformers"):
-        from tanren.common.chat import template_hash
-        from tanren.common.models.device import plan_device
-        from tanren.common.models.load import load_model, load_tokenizer
-        from tanren.common.models.packaged import loading
-    device = plan_device(config.model)
-    quantisation, why = quantisation_of(loaded_config, trained)
-    if why:
-        console.line(why)
-    require_bitsandbytes(quantisation)
-    with console.phase("load model", loading(source)):
-        tokenizer = load_tokenizer(source, config.model.chat_template)
-        base = load_model(source, device, quantisation)
-    for note in base.notes:
-        console.line(note)
-    if trained is not None:
-        check_provenance(trained, base.provenance, template_hash(tokenizer), config)
-    elif adapter is not None:
-        console.warn(f"adapter {adapter} has no {PROVENANCE}: whether it belongs to {source.name} cannot be checked")
-
-    run = create_run(config.output.run_dir, config.output.runs, config.name)
-    metrics = MetricsWriter(run.metrics)
-    console.attach(metrics)
-    with run.log.open("a", encoding="utf-8") as console.log:
+def run_job(
+    loaded: Loaded[EvaluateConfig],
+    pack: TaskPack,
+    rows: Sequence[Row],
+    candidates: Sequence[Candidate],
+    warnings: Sequence[str],
+    earlier: RunDirectory | None,
+) -> int:
+    """Generate with every candidate, score, compare, report; return the exit code. `earlier` is the run that is resumed."""
+    console, config, begun = Console(), loaded.config, time.time()
+    names = ", ".join(one.name for one in candidates)
+    console.line(f"evaluate {config.name}: {names}; {len(rows)} held-out items")
+    for warning in warnings:
+        console.warn(warning)
+    if earlier is None:
+        refuse_existing(config.output.run_dir)  # told now, not after a minute of loading
+    backend = _backend(loaded, candidates, console)
+    backend.prepare()
+    run = earlier or create_run(config.output.run_dir, config.output.runs, config.name)
+    with held(run), run.log.open("a", encoding="utf-8") as console.log:
+        metrics = MetricsWriter(run.metrics)
+        console.attach(metrics)
         console.line(f"run directory: {run.path}")
-        write_atomically(run.config, dump_toml(loaded_config.values(), loaded_config.origins))
-        run.write_json(
-            run.environment,
-            describe_environment()
-            | {
-                "device": asdict(device),
-                "model": base.provenance,
-                "parents": [link.record(number) for number, link in enumerate(parents, start=1)],
-                "chat_template_hash": template_hash(tokenizer),
-            },
-        )
-        evaluator = GenerationEvaluator(pack, rows, config.generation, console)
-        evaluator.evaluate(BASE, base.model, tokenizer, run.evaluation)
-        comparison: Mapping[str, Any] = {}
-        if adapter is not None:
-            candidate = with_adapter(base, adapter, parents, source, device, quantisation, console)
-            evaluator.evaluate(ADAPTER, candidate, tokenizer, run.evaluation)
-            comparison = evaluator.compare(BASE, ADAPTER)
+        if earlier is None:
+            write_atomically(run.config, dump_toml(loaded.values(), loaded.origins))
+            environment = describe_environment() | {"command": COMMAND, **backend.environment()}
+            run.write_json(run.environment, environment)
+        evaluator = GenerationEvaluator(pack, rows, config.generation, console, sampling_of(config))
+        _generate(evaluator, backend, candidates, rows, run, console)
+        evaluation = _evaluation(evaluator, config, [one.name for one in candidates])
         summary = {
             "status": "done",
             "name": config.name,
             "steps": 0,
             "seconds": round(time.time() - begun, 1),
             "seconds_by_phase": {name: round(value, 2) for name, value in console.seconds.items()},
-            "evaluation": dict(comparison)
-            or {"candidates": {BASE: json.loads((run.evaluation / BASE / "scores.json").read_text())}},
+            "evaluation": evaluation,
         }
         run.write_json(run.summary, summary)
-        _tell(console, evaluator, run, pack, compared=adapter is not None)
-    metrics.close()
+        _tell(console, evaluation, evaluator.how, run)
+        difference = evaluation["measures_difference"] if len(candidates) == 2 else None
+        for table in pack_tables(pack, evaluation["candidates"], difference):
+            console.text(table)
+        metrics.close()
     return ExitCode.DONE
 
 
-def _tell(
-    console: Console, evaluator: GenerationEvaluator, run: RunDirectory, pack: TaskPack, *, compared: bool
+def sampling_of(config: EvaluateConfig) -> Sampling:
+    """Return how a recipe's completions are drawn."""
+    one = config.generation
+    return Sampling(one.max_new_tokens, one.temperature, one.top_p, one.samples, one.seed)
+
+
+def _backend(loaded: Loaded[EvaluateConfig], candidates: Sequence[Candidate], console: Console) -> Backend:
+    from tanren.evaluate.loaded_models import LoadedModels
+
+    return LoadedModels(loaded, candidates, console)
+
+
+def _generate(
+    evaluator: GenerationEvaluator,
+    backend: Backend,
+    candidates: Sequence[Candidate],
+    rows: Sequence[Row],
+    run: RunDirectory,
+    console: Console,
 ) -> None:
-    if not compared:
-        scores = json.loads((run.evaluation / BASE / "scores.json").read_text(encoding="utf-8"))
-        console.text("\n".join([score_table(pack.description.group, scores, BASE), *pack_tables(pack, {BASE: scores})]))
-        console.line(f"predictions and scores: {run.evaluation / BASE}")
-        return
-    with console.phase("write report"):
-        page = write_report(run)
-    console.text(evaluator.table(BASE, ADAPTER))
-    console.line(f"report: {page}")
+    """Let every candidate answer, and leave the list of them beside their predictions."""
+    run.evaluation.mkdir(exist_ok=True)
+    listed = [one.record() | dict(backend.describe(one)) for one in candidates]
+    write_candidates(run.evaluation, listed)
+    try:
+        for one in backend.order():
+            prompts = backend.prompts(one, rows)
+            evaluator.evaluate_with(one.name, prompts, lambda one=one: backend.serving(one), run.evaluation)  # type: ignore[misc]
+    except TanrenError:
+        console.line(f"what was generated is kept; to go on: the same command with --resume {run.path}")
+        raise
+
+
+def _evaluation(evaluator: GenerationEvaluator, config: EvaluateConfig, names: Sequence[str]) -> dict[str, Any]:
+    """Return what `summary.json` records: the scores of all, each beside the first, the ranking, the selection.
+
+    `second`, which stands beside the first in detail, is the best of the others.
+    """
+    judged = {name: evaluator.judged[name] for name in names}
+    first, *others = names
+    if not others:
+        return evaluator.subject() | {"candidates": {first: evaluator.scores(first)}}
+    ranking = rank(judged)
+    second = next(one["name"] for one in ranking["order"] if one["name"] != first)
+    found = dict(evaluator.compare(first, second))
+    found["candidates"] = {name: evaluator.scores(name) for name in names}
+    found["differences"] = {name: compare(judged[first], judged[name]) for name in others}
+    found["measures_differences"] = {name: evaluator.measures_difference(first, name) for name in others}
+    found["ranking"] = ranking
+    if config.generation.selection:
+        found["selection"] = select(judged, config.generation.selection, config.generation.seed, first)
+    return found
+
+
+def _tell(console: Console, evaluation: Mapping[str, Any], how: str, run: RunDirectory) -> None:
+    """Print the tables, and write the report where there is something to compare."""
+    scores, group = evaluation["candidates"], evaluation["group"]
+    page = None
+    if len(scores) > 1:
+        with console.phase("write report"):
+            page = write_report(run)
+    if len(scores) == 1:
+        [(name, one)] = scores.items()
+        console.text(score_table(group, one, name))
+    elif len(scores) == 2:
+        first, second = scores
+        console.text(comparison_table(group, scores, evaluation["difference"], first, second, how))
+    else:
+        console.text(candidates_table(group, scores, how))
+        console.text(ranking_table(evaluation["ranking"], scores, evaluation["differences"]))
+    if "samples" in next(iter(scores.values())):
+        console.text(samples_table(scores))
+    if "selection" in evaluation:
+        console.line(selection_line(evaluation["selection"]))
+    elif len(scores) > CHOICE:
+        console.warn(
+            f"whoever takes the best of these {len(scores)} has chosen it on the items that it is reported on, and reports too much: choose "
+            "on a part of them and report on the rest with --generation.selection 0.3, or judge the chosen one on other items"
+        )
+    console.line(f"predictions and scores: {run.evaluation}")
+    if page is not None:
+        console.line(f"report: {page}")

@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -18,22 +19,34 @@ from rich.table import Table
 
 from tanren.common.task_contract import Mistake, Ratio, Row
 from tanren.common.task_packs import TaskPack
+from tanren.evaluate.bootstrap import LEAST_ITEMS, resampled_sums
+from tanren.evaluate.scoring import Judged
 from tanren.evaluate.statistics import paired_difference, wilson
 from tanren.evaluate.table import render
 
 MEASURES, MISTAKES = "measures", "mistakes"
-DRAWS = 2000
-"""Of the bootstrap: bounds at 2.5 % are then known to about a hundredth of the interval's width."""
 EXAMPLES = 20
 """Mistakes of each kind that are kept with the scores."""
-_BLOCK = 100  # draws at a time: 20,000 items take 16 MB then
 
 Floats = NDArray[np.float64]
-Answers = Sequence[tuple[Row, str]]
-"""Rows, each with the completion that answers it."""
+Answers = Sequence[tuple[Row, Sequence[str]]]
+"""Rows, each with the completions that answer it: one, or several samples."""
 
 Sums = tuple[Floats, Floats]
-"""Of one metric, the numerators and the denominators of the items, in their order; each (items,)."""
+"""Of one metric, the numerators and the denominators of the items, in their order, of several samples their means; each (items,)."""
+
+
+def answers_of(judged: Sequence[Judged]) -> Answers:
+    """Return the rows of judged items with their completions."""
+    return [(item.row, [prediction.completion for prediction, _ in item.samples]) for item in judged]
+
+
+def answers_to(pairs: Sequence[tuple[Row, str]]) -> Answers:
+    """Return rows with their completions from pairs of a row and a completion; samples of a row follow one another."""
+    return [
+        (same[0][0], [completion for _, completion in same])
+        for same in (list(group) for _, group in groupby(pairs, key=lambda pair: pair[0].id))
+    ]
 
 
 def pack_scores(pack: TaskPack, answers: Answers) -> dict[str, Any]:
@@ -50,17 +63,18 @@ def pack_scores(pack: TaskPack, answers: Answers) -> dict[str, Any]:
 def pack_differences(pack: TaskPack, first: Answers, second: Answers) -> dict[str, Any]:
     """Return the differences of the pack's metrics (second minus first) over the same items, with 95 % intervals."""
     one, two = _sums(pack, first), _sums(pack, second)
-    return {name: _difference(one[name], two[name]) for name in one}
-
-
-def _difference(one: Sums, two: Sums) -> dict[str, Any]:
-    n = len(one[0])
-    if all(_is_share(*sums) and sums[1].all() for sums in (one, two)):  # of the same items
-        hits = [[bool(hit) for hit in above] for above, _ in (one, two)]
-        found = paired_difference(*hits)
-        return {"value": found.value, "low": found.low, "high": found.high, "n": n}
-    low, high = _bounds(_drawn(*two) - _drawn(*one))
-    return {"value": _number(_quotient(*two) - _quotient(*one)), "low": low, "high": high, "n": n}
+    drawn = _drawn([*one.values(), *two.values()])
+    found: dict[str, Any] = {}
+    for name, before, after in zip(one, drawn[: len(one)], drawn[len(one) :], strict=True):
+        if all(_is_share(*sums) and sums[1].all() for sums in (one[name], two[name])):
+            hits = [[bool(hit) for hit in above] for above, _ in (one[name], two[name])]
+            shares = paired_difference(*hits)
+            found[name] = {"value": shares.value, "low": shares.low, "high": shares.high, "n": len(first)}
+            continue
+        low, high = _bounds(after - before)
+        value = _number(_quotient(*two[name]) - _quotient(*one[name]))
+        found[name] = {"value": value, "low": low, "high": high, "n": len(first)}
+    return found
 
 
 def pack_tables(
@@ -78,7 +92,7 @@ def _table(columns: Mapping[str, Mapping[str, Any]], pack: TaskPack) -> str:
     for name in columns:
         table.add_column(name, justify="right")
     for metric in next(iter(columns.values())):
-        table.add_row(metric, *(_cell(found[metric]) for found in columns.values()))
+        table.add_row(metric, *(measure_cell(found[metric]) for found in columns.values()))
     return render(table)
 
 
@@ -86,7 +100,8 @@ def _mistakes(kinds: Mapping[str, Mapping[str, Any]]) -> str:
     return "mistakes: " + (", ".join(f"{found['count']} {kind}" for kind, found in kinds.items()) or "none")
 
 
-def _cell(found: Mapping[str, Any]) -> str:
+def measure_cell(found: Mapping[str, Any]) -> str:
+    """Return a metric as text: value and interval, where it has them."""
     if found["value"] is None:
         return "- (nothing to count)"
     if found["low"] is None:
@@ -98,21 +113,21 @@ def _sums(pack: TaskPack, answers: Answers) -> dict[str, Sums]:
     measures = getattr(pack.module, "measures", None)
     if measures is None or not answers:
         return {}
-    found: list[dict[str, Ratio]] = [measures(completion, row) for row, completion in answers]
-    names = dict.fromkeys(name for one in found for name in one)
-    none = Ratio(0, 0)  # a metric that an item says nothing about
-    return {
-        name: (
-            np.array([one.get(name, none).numerator for one in found], dtype=float),
-            np.array([one.get(name, none).denominator for one in found], dtype=float),
-        )
-        for name in names
-    }
+    found: list[list[dict[str, Ratio]]] = [[measures(text, row) for text in texts] for row, texts in answers]
+    names = dict.fromkeys(name for samples in found for one in samples for name in one)
+    none = Ratio(0, 0)  # a metric that an answer says nothing about
+    sums = {}
+    for name in names:
+        ratios = [[one.get(name, none) for one in samples] for samples in found]
+        above = np.array([sum(one.numerator for one in samples) / len(samples) for samples in ratios])
+        below = np.array([sum(one.denominator for one in samples) / len(samples) for samples in ratios])
+        sums[name] = (above, below)
+    return sums
 
 
 def _with_intervals(sums: Mapping[str, Sums]) -> dict[str, Any]:
     values: dict[str, Any] = {}
-    for name, (above, below) in sums.items():
+    for (name, (above, below)), drawn in zip(sums.items(), _drawn(list(sums.values())), strict=True):
         total, n = float(above.sum()), float(below.sum())
         if _is_share(
             above, below
@@ -120,7 +135,7 @@ def _with_intervals(sums: Mapping[str, Sums]) -> dict[str, Any]:
             share = wilson(int(total), int(n))
             values[name] = asdict(share) | {"value": _number(share.value)}
         else:
-            low, high = _bounds(_drawn(above, below))
+            low, high = _bounds(drawn)
             values[name] = {"count": total, "n": n, "low": low, "high": high, "value": _number(_quotient(above, below))}
     return values
 
@@ -129,16 +144,15 @@ def _is_share(above: Floats, below: Floats) -> bool:
     return bool(np.isin(above, (0, 1)).all() and np.isin(below, (0, 1)).all() and (above <= below).all())
 
 
-def _drawn(above: Floats, below: Floats) -> Floats:
-    """Return the metric of DRAWS samples of the items with replacement; the same draws for the same number of items."""
-    n = len(above)
-    rng = np.random.default_rng(0)
-    drawn = []
-    for _ in range(DRAWS // _BLOCK):
-        times = rng.multinomial(n, np.full(n, 1 / n), size=_BLOCK)  # (draws, items): how often each item is drawn
-        with np.errstate(invalid="ignore", divide="ignore"):
-            drawn.append((times @ above) / (times @ below))
-    return np.concatenate(drawn)
+def _drawn(sums: Sequence[Sums]) -> list[Floats]:
+    """Return the metrics of items that are drawn again, each (draws,); the same draws for all of them."""
+    if not sums:
+        return []
+    if len(sums[0][0]) < LEAST_ITEMS:
+        return [np.full(1, math.nan)] * len(sums)
+    drawn = resampled_sums(np.stack([column for pair in sums for column in pair], axis=1))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return list((drawn[:, 0::2] / drawn[:, 1::2]).T)
 
 
 def _quotient(above: Floats, below: Floats) -> float:
@@ -163,8 +177,8 @@ def _by_kind(pack: TaskPack, answers: Answers) -> dict[str, Any]:
     counts: Counter[str] = Counter()
     examples: dict[str, list[dict[str, str]]] = {}
     judge: Callable[[str, Row], list[Mistake]] = getattr(pack.module, MISTAKES)
-    for row, completion in answers:
-        for mistake in judge(completion, row):
+    for row, completions in answers:
+        for mistake in (one for completion in completions for one in judge(completion, row)):
             counts[mistake.kind] += 1
             kept = examples.setdefault(mistake.kind, [])
             if len(kept) < EXAMPLES:

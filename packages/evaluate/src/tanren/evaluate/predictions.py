@@ -6,12 +6,15 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from tanren.common.errors import UserError
 from tanren.common.jsonl import numbered_lines
 from tanren.common.run import write_atomically
 from tanren.common.task_contract import Message, Row, Segment
+
+if TYPE_CHECKING:
+    from tanren.evaluate.engine import Completion
 
 
 class Answer(Protocol):
@@ -38,9 +41,19 @@ class Prediction:
     id: str
     completion: str
     prompt_hash: str
-    finish_reason: Literal["stop", "length"]
+    finish_reason: str
+    """stop, length (cut at max_new_tokens), or what a server said."""
     prompt_tokens: int
     completion_tokens: int
+    sample: int = 0
+    """Which one of the task's samples it is."""
+
+    @classmethod
+    def of(cls, identity: str, prompt_hash: str, made: Completion, sample: int = 0) -> Prediction:
+        """Return a completion as the prediction of a task."""
+        return cls(
+            identity, made.text, prompt_hash, made.finish_reason, made.prompt_tokens, made.completion_tokens, sample
+        )
 
 
 def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
@@ -61,6 +74,8 @@ def read_predictions(path: Path) -> list[Prediction]:
         for name in ("id", "completion", "prompt_hash", "finish_reason"):
             if not isinstance(getattr(prediction, name), str):
                 raise UserError(f"{path}:{number}: {name}: found {getattr(prediction, name)!r}, expected text")
+        if not isinstance(prediction.sample, int):
+            raise UserError(f"{path}:{number}: sample: found {prediction.sample!r}, expected a whole number")
         predictions.append(prediction)
     return predictions
 
@@ -85,21 +100,24 @@ def read_tasks(path: Path) -> list[Row]:
 
 
 def join(rows: Sequence[Row], predictions: Sequence[AnyAnswer], where: str) -> list[tuple[Row, AnyAnswer]]:
-    """Pair tasks with predictions by id, in the order of the tasks.
+    """Pair tasks with predictions by id, in the order of the tasks; of several samples each, also in that of the samples.
 
     Raises UserError if an id is missing, doubled or unknown: a score over other items than the user thinks is worse than none.
     """
-    by_id: dict[str, AnyAnswer] = {}
+    by_key: dict[tuple[str, int], AnyAnswer] = {}
     doubled = []
     for prediction in predictions:
-        if prediction.id in by_id:
-            doubled.append(prediction.id)
-        by_id[prediction.id] = prediction
+        key = (prediction.id, getattr(prediction, "sample", 0))
+        if key in by_key:
+            doubled.append(_named(key))
+        by_key[key] = prediction
     known = {row.id for row in rows}
+    samples = range(max((sample for _, sample in by_key), default=0) + 1)
+    wanted = [(row.id, sample) for row in rows for sample in samples]
     faults = {
-        "missing": [row.id for row in rows if row.id not in by_id],
+        "missing": [_named(key) for key in wanted if key not in by_key],
         "doubled": doubled,
-        "unknown": [identity for identity in by_id if identity not in known],
+        "unknown": list(dict.fromkeys(identity for identity, _ in by_key if identity not in known)),
     }
     told = [
         f"{len(ids)} {kind} ids ({', '.join(ids[:_LISTED])}{', ...' if len(ids) > _LISTED else ''})"
@@ -110,7 +128,12 @@ def join(rows: Sequence[Row], predictions: Sequence[AnyAnswer], where: str) -> l
         raise UserError(
             f"{where}: predictions do not fit the {len(rows)} tasks: {'; '.join(told)}; score them with the tasks they were made for"
         )
-    return [(row, by_id[row.id]) for row in rows]
+    return [(row, by_key[row.id, sample]) for row in rows for sample in samples]
+
+
+def _named(key: tuple[str, int]) -> str:
+    identity, sample = key
+    return f"{identity} sample {sample}" if sample else identity
 
 
 def _write(path: Path, records: Iterable[dict[str, Any]]) -> None:

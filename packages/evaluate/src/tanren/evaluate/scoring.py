@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from typing import Any
 
 from tanren.common.task_contract import Parsed, Row
 from tanren.evaluate.predictions import Prediction, join
-from tanren.evaluate.statistics import paired_difference, wilson
+from tanren.evaluate.samples import VoteKey, by_value, majority, pass_at, sizes
+from tanren.evaluate.statistics import mean_of, paired_difference_of_means, wilson
 
 POOLED = "all"
 METRICS = ("valid", "correct")
@@ -17,29 +19,37 @@ METRICS = ("valid", "correct")
 
 @dataclass(frozen=True)
 class Judged:
-    """One item with what was written and what it is worth."""
+    """One item with what was written and what it is worth. Of several samples: the first, with the others behind it."""
 
     row: Row
     prediction: Prediction
     parsed: Parsed
+    others: tuple[tuple[Prediction, Parsed], ...] = ()
 
-    def hit(self, metric: str) -> bool:
-        """Whether the item counts for `metric`: valid or correct."""
-        return self.parsed.correct if metric == "correct" else self.parsed.valid
+    @property
+    def samples(self) -> list[tuple[Prediction, Parsed]]:
+        """All that was written for the item."""
+        return [(self.prediction, self.parsed), *self.others]
+
+    def hits(self, metric: str) -> int:
+        """How many of its samples count for `metric`: valid or correct."""
+        return sum(_hit(parsed, metric) for _, parsed in self.samples)
+
+    def value(self, metric: str) -> float:
+        """The share of its samples that do: 0 or 1 of a single one."""
+        return self.hits(metric) / len(self.samples)
 
 
 def judge(
     rows: Sequence[Row], predictions: Sequence[Prediction], parse: Callable[[str, Row], Parsed], where: str
 ) -> list[Judged]:
-    """Join predictions to tasks by id and judge each with the pack's own parser."""
-    return [
-        Judged(row, prediction, parse(prediction.completion, row)) for row, prediction in join(rows, predictions, where)
-    ]
-
-
-def answers_of(judged: Sequence[Judged]) -> list[tuple[Row, str]]:
-    """Return the rows with the completions that answer them."""
-    return [(item.row, item.prediction.completion) for item in judged]
+    """Join predictions to tasks by id and judge each with the pack's own parser; one result for each task."""
+    found = []
+    for _, pairs in groupby(join(rows, predictions, where), key=lambda pair: pair[0].id):
+        (row, first), *others = pairs
+        rest = tuple((other, parse(other.completion, row)) for _, other in others)
+        found.append(Judged(row, first, parse(first.completion, row), rest))
+    return found
 
 
 def groups_of(judged: Sequence[Judged]) -> list[str]:
@@ -52,16 +62,25 @@ def in_group(judged: Sequence[Judged], group: str) -> list[Judged]:
     return [item for item in judged if group in (POOLED, item.row.group)]
 
 
-def score(judged: Sequence[Judged]) -> dict[str, Any]:
-    """Return verdict counts, shares with Wilson's 95 % intervals by group and pooled, and how many were cut."""
+def score(judged: Sequence[Judged], vote_key: VoteKey = by_value) -> dict[str, Any]:
+    """Return verdict counts, shares with 95 % intervals by group and pooled, and how many were cut.
+
+    Of several samples `valid` and `correct` are means over the items of their samples' shares; beside them stand pass@k
+    (arXiv:2107.03374) and what the majority's answers are worth, answers being compared by `vote_key`.
+    """
+    samples = len(judged[0].samples) if judged else 1
     by_group = {}
     for group in groups_of(judged):
         items = in_group(judged, group)
-        by_group[group] = {
-            metric: share_values(sum(item.hit(metric) for item in items), len(items)) for metric in METRICS
-        } | {"verdicts": dict(Counter(item.parsed.verdict.value for item in items))}
-    cut = sum(item.prediction.finish_reason == "length" for item in judged)
-    return {"n": len(judged), "cut_at_max_new_tokens": cut, "by_group": by_group}
+        written = [parsed.verdict.value for item in items for _, parsed in item.samples]
+        by_group[group] = {metric: _values(items, metric, samples) for metric in METRICS} | {
+            "verdicts": dict(Counter(written))
+        }
+        if samples > 1:
+            by_group[group] |= _of_samples(items, samples, vote_key)
+    reasons = Counter(prediction.finish_reason for item in judged for prediction, _ in item.samples)
+    scores = {"n": len(judged), "cut_at_max_new_tokens": reasons["length"], "by_group": by_group}
+    return scores if samples == 1 else {"samples": samples} | scores
 
 
 def share_values(count: int, n: int) -> dict[str, Any]:
@@ -75,12 +94,34 @@ def compare(first: Sequence[Judged], second: Sequence[Judged]) -> dict[str, Any]
     return {
         group: {
             metric: asdict(
-                paired_difference(
-                    [item.hit(metric) for item in in_group(first, group)],
-                    [item.hit(metric) for item in in_group(second, group)],
+                paired_difference_of_means(
+                    [item.value(metric) for item in in_group(first, group)],
+                    [item.value(metric) for item in in_group(second, group)],
                 )
             )
             for metric in METRICS
         }
         for group in groups_of(first)
+    }
+
+
+def _hit(parsed: Parsed, metric: str) -> bool:
+    return parsed.correct if metric == "correct" else parsed.valid
+
+
+def _values(items: Sequence[Judged], metric: str, samples: int) -> dict[str, Any]:
+    if samples == 1:
+        return share_values(sum(item.hits(metric) for item in items), len(items))
+    return asdict(mean_of([item.value(metric) for item in items]))
+
+
+def _of_samples(items: Sequence[Judged], samples: int, vote_key: VoteKey) -> dict[str, Any]:
+    """Return what several samples come to together."""
+    votes = [majority([parsed for _, parsed in item.samples], item.row, vote_key) for item in items]
+    return {
+        "pass_at": {
+            str(k): asdict(mean_of([pass_at(k, samples, item.hits("correct")) for item in items]))
+            for k in sizes(samples)
+        },
+        "majority": {metric: share_values(sum(_hit(vote, metric) for vote in votes), len(votes)) for metric in METRICS},
     }

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tanren.evaluate.bootstrap import interval_of_mean
+
 # 97.5 % quantile of the standard normal distribution.
 Z95 = 1.959963984540054
 
@@ -33,9 +35,19 @@ class PairedDifference:
     low: float
     high: float
     n: int
-    gained: int  # wrong in the first, right in the second
-    lost: int  # right in the first, wrong in the second
+    gained: int  # wrong in the first, right in the second; of several samples: fewer right in the first
+    lost: int  # right in the first, wrong in the second; of several samples: more right in the first
     p: float
+
+
+@dataclass(frozen=True)
+class Mean:
+    """The mean over `n` items of values from 0 to 1, with its interval."""
+
+    value: float
+    n: int
+    low: float
+    high: float
 
 
 def wilson(count: int, n: int, z: float = Z95) -> Share:
@@ -47,6 +59,40 @@ def wilson(count: int, n: int, z: float = Z95) -> Share:
     half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     # At 0 and n the bound is exactly 0 and 1; rounding must not say otherwise.
     return Share(count, n, 0.0 if count == 0 else middle - half, 1.0 if count == n else middle + half)
+
+
+def mean_of(values: Sequence[float]) -> Mean:
+    """Return the mean of items' values: Wilson's interval where each is 0 or 1, as of a share, else the bootstrap's."""
+    if all(value in (0, 1) for value in values):
+        share = wilson(int(sum(values)), len(values))
+        return Mean(share.value, share.n, share.low, share.high)
+    return Mean(math.fsum(values) / len(values), len(values), *interval_of_mean(values, 0.0, 1.0))
+
+
+def paired_difference_of_means(first: Sequence[float], second: Sequence[float]) -> PairedDifference:
+    """Return mean(second) - mean(first) over the same items, in order, of values from 0 to 1.
+
+    Where each is 0 or 1 see `paired_difference`. Else a paired bootstrap over items, and the exact sign test over the items
+    that differ.
+    """
+    assert len(first) == len(second)
+    if all(value in (0, 1) for value in (*first, *second)):
+        return paired_difference([bool(value) for value in first], [bool(value) for value in second])
+    differences = [b - a for a, b in zip(first, second, strict=True)]
+    gained, lost = sum(value > 0 for value in differences), sum(value < 0 for value in differences)
+    value, n = math.fsum(differences) / len(differences), len(differences)
+    return PairedDifference(
+        value, *interval_of_mean(differences, -1.0, 1.0), n, gained, lost, mcnemar_exact(gained, lost)
+    )
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Return p adjusted for so many tests, in their order (Holm 1979, Scandinavian Journal of Statistics 6:65)."""
+    adjusted, highest = [0.0] * len(p), 0.0
+    for rank, index in enumerate(sorted(range(len(p)), key=lambda index: p[index])):
+        highest = max(highest, min(1.0, (len(p) - rank) * p[index]))
+        adjusted[index] = highest
+    return adjusted
 
 
 def paired_difference(first: Sequence[bool], second: Sequence[bool]) -> PairedDifference:

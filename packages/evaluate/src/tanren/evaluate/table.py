@@ -1,4 +1,4 @@
-"""The comparison as a table for the terminal."""
+"""Scores and comparisons as tables for the terminal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tanren.evaluate.scoring import POOLED, share_values
+from tanren.evaluate.ranking import letters
+from tanren.evaluate.scoring import METRICS, POOLED, share_values
 
 
 def percent(share: Mapping[str, Any]) -> str:
@@ -23,12 +24,15 @@ def points(difference: Mapping[str, Any]) -> str:
 
 
 def comparison_table(
-    heading: str, scores: Mapping[str, Any], differences: Mapping[str, Any], first: str, second: str
+    heading: str,
+    scores: Mapping[str, Any],
+    differences: Mapping[str, Any],
+    first: str,
+    second: str,
+    how: str = "greedy decoding",
 ) -> str:
-    """Return a text table: one line per group, the pooled one last."""
-    table = Table(
-        title=f"Held-out items, greedy decoding: percent [95 % interval]; {second} minus {first} in points, paired"
-    )
+    """Return a text table: one line per group, the pooled one last. `how`: how the answers were generated."""
+    table = Table(title=f"Held-out items, {how}: percent [95 % interval]; {second} minus {first} in points, paired")
     table.add_column(heading)
     table.add_column("n", justify="right")
     for metric in ("valid", "correct"):
@@ -43,6 +47,70 @@ def comparison_table(
             cells += [percent(one[metric]), percent(two[metric]), points(differences[group][metric])]
         table.add_row(*cells)
     return render(table)
+
+
+def candidates_table(heading: str, scores: Mapping[str, Any], how: str) -> str:
+    """Return a text table of many candidates: the share of correct answers, a line per group, the pooled one last."""
+    table = Table(title=f"Held-out items, {how}: percent correct [95 % interval]")
+    for column in (heading, "n", *scores):
+        table.add_column(column, justify="left" if column == heading else "right")
+    first = next(iter(scores.values()))["by_group"]
+    for group in first:
+        if group == POOLED:
+            table.add_section()
+        shares = [one["by_group"][group]["correct"] for one in scores.values()]
+        table.add_row(group, str(first[group]["correct"]["n"]), *map(percent, shares))
+    return render(table)
+
+
+def ranking_table(ranking: Mapping[str, Any], scores: Mapping[str, Any], differences: Mapping[str, Any]) -> str:
+    """Return a text table: the best candidate first, with letters of those that cannot be told apart.
+
+    `differences`: of each candidate to the first that was evaluated, by name.
+    """
+    pairs = len(ranking["pairs"])
+    table = Table(
+        title=f"Ranking by {ranking['metric']}: percent [95 % interval]; candidates that share a letter cannot be told apart "
+        f"(exact test, Holm's correction for {pairs} pairs)"
+    )
+    reference = next(name for name in scores if name not in differences)
+    for column in ("candidate", "n", "valid", "correct", f"minus {reference}, points", "group"):
+        table.add_column(column, justify="left" if column in ("candidate", "group") else "right")
+    for one in ranking["order"]:
+        name = one["name"]
+        pooled = scores[name]["by_group"][POOLED]
+        cells = [percent(pooled[metric]) for metric in METRICS]
+        difference = points(differences[name][POOLED]["correct"]) if name in differences else ""
+        table.add_row(name, str(one["n"]), *cells, difference, letters(ranking["groups"], name))
+    return render(table)
+
+
+def samples_table(scores: Mapping[str, Any]) -> str:
+    """Return a text table of what several samples come to together, over all groups: pass@k, and the majority's answers."""
+    pooled = {name: one["by_group"][POOLED] for name, one in scores.items()}
+    first = next(iter(pooled.values()))
+    samples = next(iter(scores.values()))["samples"]
+    table = Table(title=f"{samples} samples of each of {first['correct']['n']} items: percent correct [95 % interval]")
+    table.add_column("candidate")
+    for column in ("mean", *(f"pass@{k}" for k in first["pass_at"]), "majority"):
+        table.add_column(column, justify="right")
+    for name, one in pooled.items():
+        shares = [one["correct"], *one["pass_at"].values(), one["majority"]["correct"]]
+        table.add_row(name, *map(percent, shares))
+    return render(table)
+
+
+def selection_line(selection: Mapping[str, Any]) -> str:
+    """Return in one line which candidate was chosen on the selection part, and what it is worth on the rest."""
+    chosen, reference = selection["chosen"], selection["reference"]
+    on, rest = selection["on_selection"][chosen], selection["on_rest"][chosen]
+    line = (
+        f"chosen on {on['n']} items (drawn by seed {selection['seed']}): {chosen}, {percent(on)} % correct there; on the other "
+        f"{rest['n']} items {percent(rest)} %"
+    )
+    if chosen == reference:
+        return line
+    return f"{line}, {points(selection['difference'])} points against {reference}: this is the number to report"
 
 
 def score_table(heading: str, scores: Mapping[str, Any], candidate: str) -> str:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import difflib
-import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from tanren.common.chain import LATEST, PROVENANCE, SETTINGS, TrainedAdapter, find_parent, read_adapter
+from tanren.common.chain import LATEST, PROVENANCE, TrainedAdapter, read_adapter
 from tanren.common.config import Loaded, ModelConfig, TaskConfig
 from tanren.common.errors import UserError
 from tanren.common.models.source import PREFIX, ModelSource, resolve_source
-from tanren.evaluate.config import EvaluateConfig
+from tanren.evaluate.config import EvaluateConfig, EvaluationGenerationConfig
+from tanren.evaluate.named_model import find_named, template_of
 
 from ._flags import ModelFlags
 
@@ -41,7 +41,10 @@ def find_candidate(named: str, flags: ModelFlags, task: str, policies: Sequence[
 
     A run's own configuration says which base, chat template and form of the prompt it was trained with; flags say otherwise.
     """
-    adapter, model, run = _find(named, policies, runs)
+    if not named.startswith(LATEST) and not Path(named).expanduser().is_dir():
+        _refuse_unknown(named, policies)
+    found = find_named(named, runs, "--policy")
+    adapter, run = found.adapter, found.run
     recorded = _recorded(run, task)
     trained = read_adapter(adapter) if adapter is not None and (adapter / PROVENANCE).is_file() else None
     settings = dict(recorded.get("model", {}))
@@ -56,7 +59,7 @@ def find_candidate(named: str, flags: ModelFlags, task: str, policies: Sequence[
     else:
         if flags.base is not None:
             raise UserError(f"--base has no effect: {named} is a whole model; leave it out")
-        settings |= {"name": model, "revision": None}
+        settings |= {"name": found.model, "revision": None}
     known = {key: settings[key] for key in ("name", "revision", "chat_template") if settings.get(key) is not None}
     origins = dict.fromkeys((f"model.{key}" for key in known), f"run {run}" if run else "flag --policy")
     if flags.base is not None:
@@ -71,37 +74,14 @@ def find_candidate(named: str, flags: ModelFlags, task: str, policies: Sequence[
             origins[f"generation.{key}"] = f"flag --{key.replace('_', '-')}"
     config = EvaluateConfig(
         name="control",
-        adapter=adapter,
         allow_other_template=flags.allow_other_template,
         model=ModelConfig.model_validate(known),
         task=TaskConfig(name=task),
-        generation=flags.generation(),
+        generation=EvaluationGenerationConfig.model_validate(flags.generation()),
     )
     source = resolve_source(config.model.name, config.model.revision)
     prompt, notes = _prompt(recorded, flags)
-    return Candidate(Loaded(config, origins, None), source, adapter, trained, _template_of(source), prompt, notes)
-
-
-def _find(named: str, policies: Sequence[str], runs: Path) -> tuple[Path | None, str, Path | None]:
-    """Return adapter, model and run that are meant, each where there is one."""
-    folder = Path(named).expanduser()
-    if not named.startswith(LATEST):
-        if not folder.is_dir():
-            _refuse_unknown(named, policies)
-            return None, named, None
-        if (folder / SETTINGS).is_file():
-            return folder, "", _run_of(folder)
-        if (folder / "config.json").is_file():
-            return None, named, _run_of(folder)
-        if not (folder / "config.toml").is_file():
-            raise UserError(
-                f"--policy {named}: no model in that folder; expected a saved model (config.json), an adapter ({SETTINGS}), or a run "
-                "directory (config.toml)"
-            )
-        if (folder / "model" / "config.json").is_file() and not (folder / "adapter").is_dir():
-            return None, str(folder / "model"), folder
-    run = find_parent(named, runs, "--policy")
-    return run / "adapter", "", run
+    return Candidate(Loaded(config, origins, None), source, adapter, trained, template_of(source), prompt, notes)
 
 
 def _refuse_unknown(named: str, policies: Sequence[str]) -> None:
@@ -114,12 +94,6 @@ def _refuse_unknown(named: str, policies: Sequence[str]) -> None:
         f"--policy {named!r}: no such policy, and no folder of that name; {hint}known policies: {', '.join(policies)}; a model is "
         f"named by folder, run directory, hub id (owner/model) or {PREFIX}NAME"
     )
-
-
-def _run_of(folder: Path) -> Path | None:
-    """Return the run directory that a folder was written by, if it lies in one still."""
-    above = folder.absolute().parent
-    return above if folder.absolute().name in ("adapter", "model") and (above / "config.toml").is_file() else None
 
 
 def _recorded(run: Path | None, task: str) -> Mapping[str, Any]:
@@ -147,15 +121,3 @@ def _prompt(recorded: Mapping[str, Any], flags: ModelFlags) -> tuple[Prompt, tup
         asked = flags.prompt
         return asked, (f"warning: it was trained with prompt = {trained}; it is asked with {asked}, as --prompt says",)
     return trained, (f"prompt = {trained}, as it was trained",)
-
-
-def _template_of(source: ModelSource) -> str | None:
-    """Return the recorded hash of the chat template of a whole model that a run or a merge wrote."""
-    if source.kind != "folder":
-        return None
-    try:
-        record = json.loads((Path(source.location) / PROVENANCE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    found = record.get("chat_template_hash") if isinstance(record, dict) else None
-    return found if isinstance(found, str) else None

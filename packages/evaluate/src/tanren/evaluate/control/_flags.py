@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from tanren.common.config import GenerationConfig, Quantisation
+from tanren.common.config import Quantisation
 from tanren.common.errors import UserError
 
 # Of several samples, where nothing else is asked for: what the controlled runs before this product were drawn with.
@@ -73,9 +73,9 @@ class ModelFlags:
         """Samples for each decision."""
         return 1 if self.samples is None else self.samples
 
-    def generation(self) -> GenerationConfig:
+    def generation(self) -> dict[str, int]:
         """Return the settings of generation."""
-        return GenerationConfig(max_new_tokens=self.max_new_tokens or 512, batch_size=self.batch_size or 32)
+        return {"max_new_tokens": self.max_new_tokens or 512, "batch_size": self.batch_size or 32}
 
     def check(self) -> None:
         """Raise UserError for a value out of range, and for one that has no effect beside the others."""

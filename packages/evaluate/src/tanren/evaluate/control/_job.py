@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tanren.common.config import dump_toml
+from tanren.common.config import GenerationConfig, dump_toml
 from tanren.common.console import Console
 from tanren.common.control_contract import OPTIMAL, Episode, Week
 from tanren.common.errors import ExitCode
@@ -112,7 +112,9 @@ def _recorded(settings: Mapping[str, Any], candidate: Candidate | None, flags: M
     }
     said |= {f"control.{flag.removeprefix('--').replace('-', '_')}": f"flag {flag}" for flag in flags.given()}
     model = candidate.loaded.values()
-    kept = {key: model[key] for key in ("adapter", "allow_other_template", "model", "generation")}
+    kept: dict[str, Any] = {"adapter": None if candidate.adapter is None else str(candidate.adapter)}
+    kept |= {key: model[key] for key in ("allow_other_template", "model")}
+    kept["generation"] = {key: model["generation"][key] for key in GenerationConfig.model_fields}
     return dump_toml(kept | values, said | dict(candidate.loaded.origins))
 
 

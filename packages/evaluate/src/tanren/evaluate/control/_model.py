@@ -36,7 +36,8 @@ class ModelController:
         """Ask for a decision of each episode; one without an action is a failed decision, never another action."""
         import torch
 
-        from tanren.evaluate.generation import Sampling, generate
+        from tanren.evaluate.engine import Sampling
+        from tanren.evaluate.generation import generate
 
         del weeks
         rows = [episode.row() for episode in episodes]
@@ -52,7 +53,7 @@ class ModelController:
             self._settings,
             on_token=lambda: None,
             on_batch=lambda *_: None,
-            sampling=Sampling(*drawn) if drawn is not None else None,
+            sampling=Sampling(self._settings.max_new_tokens, *drawn) if drawn is not None else None,
         )
         decisions = []
         for index, row in enumerate(rows):

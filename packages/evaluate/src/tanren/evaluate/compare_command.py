@@ -1,0 +1,188 @@
+"""`evaluate compare RUN RUN ...`: candidates of several runs on the same items, ranked; without a model."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from tanren.common.errors import UserError
+from tanren.common.run import RunDirectory
+from tanren.common.task_contract import Row
+from tanren.common.task_packs import TaskPack, load_pack
+from tanren.common.workspace import sha256_of
+from tanren.evaluate.evaluator import PREDICTIONS, TASKS, vote_key_of
+from tanren.evaluate.listing import candidate_names
+from tanren.evaluate.predictions import read_predictions, read_tasks
+from tanren.evaluate.ranking import rank
+from tanren.evaluate.scoring import Judged, compare, judge, score
+
+_LISTED = 5
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """The predictions of one candidate of a run."""
+
+    run: RunDirectory
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return f"{self.run.path.name}/{self.path.parent.name}"
+
+
+def compare_command(
+    runs: tyro.conf.Positional[tuple[Path, ...]],
+    *,
+    allow_other_prompts: tyro.conf.FlagCreatePairsOff[bool] = False,
+    as_json: Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(name="json")] = False,
+) -> int:
+    """Compare what several runs have left on the same items, and rank it; nothing is generated.
+
+    All candidates of all runs take part, those with the very same predictions once. Items are joined by their ids.
+
+    Args:
+        runs: Run directories (of evaluate, train-sft or train-grpo), or folders of single candidates in them.
+        allow_other_prompts: Compare all the same where items have the same ids, but the models read other prompts.
+        as_json: Print one JSON object instead of the tables.
+    """
+    stored = [one for named in runs for one in _find(named)]
+    kept, notes = _without_repeats(stored)
+    if len(kept) < 2:
+        raise UserError(f"{len(kept)} candidate to compare; name at least two runs, or one with several candidates")
+    first = kept[0]
+    rows = read_tasks(first.run.evaluation / TASKS)
+    pack = _pack(first.run)
+    for one in kept[1:]:
+        _check_same(first, one, rows)
+    notes += _check_prompts(kept, allowed=allow_other_prompts)
+    judged = {one.name: judge(rows, read_predictions(one.path), pack.parse, str(one.path)) for one in kept}
+    _check_samples(judged)
+    result = _result(judged, pack)
+    for note in notes:
+        sys.stderr.write(f"{note}\n")
+    if as_json:
+        json.dump(result | {"notes": notes}, sys.stdout, indent=2, ensure_ascii=False)
+        sys.stdout.write("\n")
+    else:
+        sys.stdout.write("\n".join(_tables(result)) + "\n")
+    return 0
+
+
+def _find(named: Path) -> list[_Stored]:
+    """Return the candidates that an argument names. Raises UserError where there is none."""
+    path = named.expanduser()
+    if (path / PREDICTIONS).is_file() and (path.parent / TASKS).is_file():
+        return [_Stored(RunDirectory(path.parent.parent), path / PREDICTIONS)]
+    run = RunDirectory(path)
+    if not (run.evaluation / TASKS).is_file() or not run.config.is_file():
+        raise UserError(
+            f"{named}: no evaluation there ({run.evaluation / TASKS} and {run.config.name} are needed); name a run directory that was "
+            "evaluated, or a candidate's folder in one"
+        )
+    found = [_Stored(run, run.evaluation / name / PREDICTIONS) for name in candidate_names(run.evaluation)]
+    missing = [one.name for one in found if not one.path.is_file()]
+    if missing or not found:
+        raise UserError(
+            f"{named}: not all candidates have their {PREDICTIONS} ({', '.join(missing) or 'there is none'}); finish the run with --resume, or "
+            "name the folders of those that have"
+        )
+    return found
+
+
+def _without_repeats(stored: Sequence[_Stored]) -> tuple[list[_Stored], list[str]]:
+    """Leave out candidates with the very predictions of another: the base model of several runs, as a rule."""
+    kept: dict[str, _Stored] = {}
+    notes = []
+    for one in stored:
+        same = kept.setdefault(sha256_of(one.path), one)
+        if same is not one:
+            notes.append(f"{one.name}: the same predictions as {same.name}, taken once")
+    names = [one.name for one in kept.values()]
+    doubled = sorted({name for name in names if names.count(name) > 1})
+    if doubled:
+        raise UserError(
+            f"two candidates are named {', '.join(doubled)}: their run directories have one name; rename one"
+        )
+    return list(kept.values()), notes
+
+
+def _pack(run: RunDirectory) -> TaskPack:
+    task = run.read_config()["task"]
+    return load_pack(task["name"], task.get("options"))
+
+
+def _check_same(first: _Stored, other: _Stored, rows: Sequence[Row]) -> None:
+    """Refuse other items: a difference would be that of the items, not of the candidates."""
+    ours, theirs = first.run.read_config()["task"]["name"], other.run.read_config()["task"]["name"]
+    if ours != theirs:
+        raise UserError(
+            f"{first.name} answers the task pack {ours}, {other.name} the pack {theirs}: they cannot be compared"
+        )
+    mine = {row.id: row for row in rows}
+    others = {row.id: row for row in read_tasks(other.run.evaluation / TASKS)}
+    for what, ids in (
+        ("only in the first", [one for one in mine if one not in others]),
+        ("only in the second", [one for one in others if one not in mine]),
+        ("with another content", [one for one in mine if one in others and mine[one] != others[one]]),
+    ):
+        if ids:
+            raise UserError(
+                f"{first.name} ({len(mine)} items) and {other.name} ({len(others)}) have not answered the same items: {len(ids)} {what} "
+                f"({', '.join(ids[:_LISTED])}{', ...' if len(ids) > _LISTED else ''}); evaluate both with the same task options"
+            )
+
+
+def _check_prompts(kept: Sequence[_Stored], *, allowed: bool) -> list[str]:
+    """Refuse candidates that read other prompts for the same items, unless it is allowed; then say it."""
+    hashes = {one.name: {item.id: item.prompt_hash for item in read_predictions(one.path)} for one in kept}
+    first, *others = hashes
+    told = []
+    for name in others:
+        differing = sum(hashes[first].get(identity) != found for identity, found in hashes[name].items())
+        if differing:
+            told.append(f"{name} read other prompts than {first} for {differing} of {len(hashes[name])} items")
+    if told and not allowed:
+        raise UserError(
+            f"{'; '.join(told)} (another chat template, or a server that renders them): a difference may be that of the prompts; compare "
+            "all the same with --allow-other-prompts"
+        )
+    return told
+
+
+def _check_samples(judged: Mapping[str, Sequence[Judged]]) -> None:
+    samples = {name: len(items[0].samples) for name, items in judged.items()}
+    if len(set(samples.values())) > 1:
+        told = ", ".join(f"{name}: {count}" for name, count in samples.items())
+        raise UserError(f"the candidates have different numbers of samples ({told}); compare those that have the same")
+
+
+def _result(judged: Mapping[str, list[Judged]], pack: TaskPack) -> dict[str, Any]:
+    first, *others = judged
+    return {
+        "task": pack.description.name,
+        "group": pack.description.group,
+        "candidates": {name: score(items, vote_key_of(pack)) for name, items in judged.items()},
+        "reference": first,
+        "differences": {name: compare(judged[first], judged[name]) for name in others},
+        "ranking": rank(judged),
+    }
+
+
+def _tables(result: Mapping[str, Any]) -> list[str]:
+    from tanren.evaluate.table import candidates_table, ranking_table, samples_table
+
+    scores = result["candidates"]
+    tables = [
+        candidates_table(result["group"], scores, "as generated"),
+        ranking_table(result["ranking"], scores, result["differences"]),
+    ]
+    if "samples" in next(iter(scores.values())):
+        tables.append(samples_table(scores))
+    return tables
