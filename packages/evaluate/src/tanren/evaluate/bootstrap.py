@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 RESAMPLES = 10_000
+SUM_RESAMPLES = 2_000
+"""Of sums: a pack has dozens of metrics, and drawing how often each item comes is ten times the work of drawing means."""
 LEAST_ITEMS = 5
 """Below, a bootstrap repeats a handful of numbers, and its interval says nothing."""
 # Items times resamples that are in memory at once (8 bytes each).
@@ -36,14 +38,14 @@ def interval_of_mean(values: Sequence[float], lowest: float, highest: float) -> 
 
 
 def resampled_sums(columns: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the sums (`RESAMPLES`, columns) of items (items, columns) that are drawn again; the same draws for as many items."""
+    """Return the sums (`SUM_RESAMPLES`, columns) of items (items, columns) that are drawn again; the same draws for as many items."""
     import numpy as np
 
     n, generator = len(columns), np.random.default_rng(0)
     sums: list[NDArray[np.float64]] = []
     drawn = 0
-    while drawn < RESAMPLES:
-        count = min(RESAMPLES - drawn, max(1, _AT_ONCE // n))
+    while drawn < SUM_RESAMPLES:
+        count = min(SUM_RESAMPLES - drawn, max(1, _AT_ONCE // n))
         times = generator.multinomial(n, np.full(n, 1 / n), size=count)  # how often each item is drawn
         sums.append(times @ columns)
         drawn += count
