@@ -57,14 +57,19 @@ def _fault_of_turns(row: Row) -> str:
 
 def check_apart(splits: Mapping[Split, Sequence[Row]]) -> str:
     """Raise Broken where a prompt is in both splits."""
-    trained = {row.messages[:-1]: row.id for row in splits["train"]}
+    trained = {_asked(row): row.id for row in splits["train"]}
     for row in splits["heldout"]:
-        if row.messages[:-1] in trained:
+        if _asked(row) in trained:
             raise Broken(
-                f"row {row.id!r} of heldout has the prompt of {trained[row.messages[:-1]]!r} of train; decide the split by a hash "
-                "of the content"
+                f"row {row.id!r} of heldout has the prompt of {trained[_asked(row)]!r} of train; decide the split by a hash of the "
+                "content"
             )
     return "no held-out prompt is trained on"
+
+
+def _asked(row: Row) -> tuple[Message | str, ...]:
+    """Return what a row shows before the answer: its turns, or the text of a row of segments."""
+    return row.prompt or tuple(segment.text for segment in row.segments)
 
 
 def check_repeatable(pack: TaskPack, splits: Mapping[Split, Sequence[Row]]) -> str:
