@@ -5,6 +5,7 @@ All of them are made from one `Judgement`, so training, evaluation and the repor
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -146,7 +147,8 @@ def _mistakes(judgement: Judgement, row: Row) -> Iterator[Mistake]:
             continue
         missing, extra = _apart(field, gold, found)
         if not missing and not extra:
-            yield Mistake("other", field, " / ".join(found), " / ".join(gold) + " (in this order, each once)")
+            as_lists = [json.dumps(values, ensure_ascii=False) for values in (found, gold)]
+            yield Mistake("other", field, as_lists[0], f"{as_lists[1]}, in this order")
         for number, value in enumerate(extra):
             wanted = missing[number] if number < len(missing) else ""
             repeated = any(same_value(field, value, one) for one in gold)
