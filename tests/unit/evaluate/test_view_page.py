@@ -157,6 +157,25 @@ def test_what_was_edited_meanwhile_is_shown_before_it_is_replaced(page: Browser,
     assert saved[identity] == "ours = 2"
 
 
+def test_what_is_being_written_survives_a_save_elsewhere(page: Browser, made_run: RunDirectory) -> None:
+    open_first(page, "toml")
+    open_first(page, "csv")
+    press(page, pane("csv"), "Edit")
+    area = f"{pane('csv')}.querySelector('textarea')"
+    page.run(f"{area}.value = 'draft'; {area}.dispatchEvent(new Event('input'))")
+    press(page, pane("toml"), "Edit")
+    page.run(f"{pane('toml')}.querySelector('textarea').value = 'a = 1'")
+    press(page, pane("toml"), "Save")
+    page.wait("document.querySelectorAll('#scores tr').length === 3")
+    kept = f"{pane('csv', 'trained, edited')}.querySelector('textarea')"
+    page.wait(kept)
+    assert page.run(f"{kept}.value") == "draft"
+    press(page, pane("csv", "trained, edited"), "Save")
+    page.wait(f"{pane('csv', 'trained, edited')}.querySelector('textarea') === null")
+    saved = [one.completion for one in read_predictions(made_run.evaluation / "trained" / "edited.jsonl")]
+    assert {"draft", "a = 1"} <= set(saved)
+
+
 def test_escape_leaves_an_answer_as_it_was(page: Browser, made_run: RunDirectory) -> None:
     open_first(page, "csv")
     page.wait(f"{pane('csv')}.querySelector('table')")

@@ -261,6 +261,15 @@ def test_edits_of_other_predictions_are_refused(made_run: RunDirectory) -> None:
         Workbench(made_run)
 
 
+def test_a_run_that_still_goes_on_shows_the_candidates_that_are_done(made_run: RunDirectory) -> None:
+    made_run.summary.unlink()
+    (made_run.evaluation / "trained" / "predictions.jsonl").rename(
+        made_run.evaluation / "trained" / "predictions.partial.jsonl"
+    )
+    with serving(made_run) as port:
+        assert Client(port).get("/api/items").value["candidates"] == ["base"]
+
+
 def test_samples_are_edited_one_by_one(made: Callable[..., RunDirectory]) -> None:
     run = made({"base": [["right"], ["cut"]]})
     with serving(run) as port:

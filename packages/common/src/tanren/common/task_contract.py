@@ -7,10 +7,11 @@ A pack is a folder `tasks/<name>/` with `task.toml` (what it is) and `task.py` (
     def parse(completion: str, row: Row) -> Parsed                    # one parser for training and for evaluation
     def reward(completions: Sequence[str], rows: Sequence[Row]) -> list[float | None]
 
-and, where a pack has them, for `evaluate score` and `evaluate submit`:
+and, where a pack has them, for `evaluate`, `evaluate score` and `evaluate submit`:
 
     def read_tasks(records: Sequence[Any], where: str) -> list[Row]   # tasks of an outside benchmark, a JSON list
     def score_modes(completions: Sequence[str], rows: Sequence[Row]) -> dict[str, dict]  # other readings, by name
+    def vote_key(parsed: Parsed, row: Row) -> str | None              # answers of one key are the same in a majority vote; None: no vote
 
 and, for metrics of its own beside the shares of valid and correct answers, in every evaluation:
 

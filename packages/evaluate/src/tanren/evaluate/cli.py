@@ -22,7 +22,7 @@ from tanren.common.task_packs import load_pack
 from tanren.evaluate.answer_commands import score_command, submit_command
 from tanren.evaluate.checks import check_settings
 from tanren.evaluate.config import EvaluateConfig
-from tanren.evaluate.roster import FLAG, add_named, settle_candidates
+from tanren.evaluate.roster import FLAG, add_named, settle_candidates, settle_latest
 
 RESUME = "--resume"
 COMMAND = RecipeCommand(
@@ -80,7 +80,7 @@ def _main(arguments: Sequence[str]) -> int:
     request = read_arguments(COMMAND, rest)
     if request is None:
         return 0
-    loaded = add_named(request.loaded, named)
+    loaded = settle_latest(add_named(request.loaded, named))
     config: EvaluateConfig = loaded.config
     candidates = settle_candidates(config)
     pack = load_pack(config.task.name, config.task.options)

@@ -61,9 +61,9 @@ def compare_command(
     pack = _pack(first.run)
     for one in kept[1:]:
         _check_same(first, one, rows)
-    notes += _check_prompts(kept, allowed=allow_other_prompts)
     judged = {one.name: judge(rows, read_predictions(one.path), pack.parse, str(one.path)) for one in kept}
     _check_samples(judged)
+    notes += _check_prompts(judged, allowed=allow_other_prompts)
     result = _result(judged, pack)
     for note in notes:
         sys.stderr.write(f"{note}\n")
@@ -139,13 +139,13 @@ def _check_same(first: _Stored, other: _Stored, rows: Sequence[Row]) -> None:
             )
 
 
-def _check_prompts(kept: Sequence[_Stored], *, allowed: bool) -> list[str]:
+def _check_prompts(judged: Mapping[str, Sequence[Judged]], *, allowed: bool) -> list[str]:
     """Refuse candidates that read other prompts for the same items, unless it is allowed; then say it."""
-    hashes = {one.name: {item.id: item.prompt_hash for item in read_predictions(one.path)} for one in kept}
+    hashes = {name: [item.prediction.prompt_hash for item in items] for name, items in judged.items()}
     first, *others = hashes
     told = []
     for name in others:
-        differing = sum(hashes[first].get(identity) != found for identity, found in hashes[name].items())
+        differing = sum(ours != theirs for ours, theirs in zip(hashes[first], hashes[name], strict=True))
         if differing:
             told.append(f"{name} read other prompts than {first} for {differing} of {len(hashes[name])} items")
     if told and not allowed:

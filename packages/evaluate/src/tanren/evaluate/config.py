@@ -14,7 +14,8 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 
 class CandidateConfig(ConfigModel):
-    """One candidate beside the base model: an adapter on it, or a whole model. Either `adapter` or `model` is set."""
+    """One candidate beside the base model: an adapter on it, or a whole model. Either `adapter` or `model` is set (or, with the engine server,
+    `served` alone)."""
 
     name: Annotated[str, Field(pattern=NAME)]
     """Its name in tables, and that of its folder: letters, digits, dots, dashes."""
@@ -30,16 +31,18 @@ class CandidateConfig(ConfigModel):
     """Branch, tag or commit of a hub model."""
 
     served: str | None = None
-    """With the engine server: the name under which it is served. Not set: what `model` says, for an adapter `name`."""
+    """With the engine server: the name under which it is served. Not set: what `model` says, for an adapter `name`. Set alone: a model
+    that reads the base model's prompts."""
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:
-        if (self.adapter is None) == (self.model is None):
+        given = [name for name in ("adapter", "model") if getattr(self, name) is not None]
+        if len(given) == 2 or (not given and self.served is None):
             raise ValueError(
-                f"candidate {self.name!r}: set either adapter or model, found {'none' if self.model is None else 'both'}"
+                f"candidate {self.name!r}: set either adapter or model; found {' and '.join(given) or 'neither'}"
             )
         if self.revision is not None and self.model is None:
-            raise ValueError(f"candidate {self.name!r}: revision has no effect on an adapter; leave it out")
+            raise ValueError(f"candidate {self.name!r}: revision is of a hub model, and model is not set; leave it out")
         return self
 
 

@@ -43,8 +43,9 @@ class Prompt:
     """The rendered prompt of a row."""
 
     row: Row
+    text: str
     token_ids: tuple[int, ...]
-    """Empty where a server renders the prompt itself."""
+    """Text and tokens are empty where a server renders the prompt itself."""
     hash: str
 
 
@@ -115,6 +116,6 @@ def prompts_of(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row]) -> list[
     """Render and tokenise the rows' prompts, as training does."""
     texts = [render_prompt(tokenizer, row.prompt) for row in rows]
     return [
-        Prompt(row, tuple(tokenizer(text, add_special_tokens=False)["input_ids"]), prompt_hash(text))
+        Prompt(row, text, tuple(tokenizer(text, add_special_tokens=False)["input_ids"]), prompt_hash(text))
         for row, text in zip(rows, texts, strict=True)
     ]

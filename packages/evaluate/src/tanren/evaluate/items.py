@@ -58,13 +58,15 @@ def answer_records(judged: Judged) -> list[dict[str, Any]]:
 
 
 def failure_kinds(prediction: Prediction, parsed: Parsed) -> list[str]:
-    """Return what is wrong with an answer, in words that other answers share: its verdict with the reason, and whether it was cut."""
+    """Return what is wrong with an answer, in words that other answers share: its verdict with the reason, and how it was cut short."""
     kinds = []
     if parsed.verdict is not Verdict.CORRECT:
         reason = _shared(parsed)
         kinds.append(f"{parsed.verdict.value}: {reason}" if reason else parsed.verdict.value)
     if prediction.finish_reason == "length":
         kinds.append(CUT)
+    elif prediction.finish_reason != "stop":  # a server's filter, for one
+        kinds.append(f"ended by {prediction.finish_reason!r}")
     return kinds
 
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tanren.common.command import Preempted
 from tanren.common.config import Loaded, dump_toml
 from tanren.common.console import Console
 from tanren.common.errors import ExitCode, TanrenError
@@ -97,6 +98,10 @@ def sampling_of(config: EvaluateConfig) -> Sampling:
 
 
 def _backend(loaded: Loaded[EvaluateConfig], candidates: Sequence[Candidate], console: Console) -> Backend:
+    if loaded.config.generation.engine == "server":
+        from tanren.evaluate.served_models import ServedModels
+
+        return ServedModels(loaded, candidates, console)
     from tanren.evaluate.loaded_models import LoadedModels
 
     return LoadedModels(loaded, candidates, console)
@@ -118,7 +123,7 @@ def _generate(
         for one in backend.order():
             prompts = backend.prompts(one, rows)
             evaluator.evaluate_with(one.name, prompts, lambda one=one: backend.serving(one), run.evaluation)  # type: ignore[misc]
-    except TanrenError:
+    except (TanrenError, KeyboardInterrupt, Preempted):
         console.line(f"what was generated is kept; to go on: the same command with --resume {run.path}")
         raise
 
@@ -145,12 +150,10 @@ def _evaluation(evaluator: GenerationEvaluator, config: EvaluateConfig, names: S
 
 
 def _tell(console: Console, evaluation: Mapping[str, Any], how: str, run: RunDirectory) -> None:
-    """Print the tables, and write the report where there is something to compare."""
+    """Print the tables, and write the report."""
     scores, group = evaluation["candidates"], evaluation["group"]
-    page = None
-    if len(scores) > 1:
-        with console.phase("write report"):
-            page = write_report(run)
+    with console.phase("write report"):
+        page = write_report(run)
     if len(scores) == 1:
         [(name, one)] = scores.items()
         console.text(score_table(group, one, name))
@@ -162,6 +165,15 @@ def _tell(console: Console, evaluation: Mapping[str, Any], how: str, run: RunDir
         console.text(ranking_table(evaluation["ranking"], scores, evaluation["differences"]))
     if "samples" in next(iter(scores.values())):
         console.text(samples_table(scores))
+    cut = {name: one["cut_at_max_new_tokens"] for name, one in scores.items() if one["cut_at_max_new_tokens"]}
+    if cut:
+        told = ", ".join(f"{name} {count}" for name, count in cut.items())
+        console.line(f"answers cut at max_new_tokens: {told}")
+    for name, one in scores.items():
+        for reason, count in one.get("ended_otherwise", {}).items():
+            console.warn(
+                f"{name}: {count} answers ended by {reason!r}: that is the server's doing, and they are judged as they are"
+            )
     if "selection" in evaluation:
         console.line(selection_line(evaluation["selection"]))
     elif len(scores) > CHOICE:
@@ -170,5 +182,4 @@ def _tell(console: Console, evaluation: Mapping[str, Any], how: str, run: RunDir
             "on a part of them and report on the rest with --generation.selection 0.3, or judge the chosen one on other items"
         )
     console.line(f"predictions and scores: {run.evaluation}")
-    if page is not None:
-        console.line(f"report: {page}")
+    console.line(f"report: {page}")

@@ -24,6 +24,10 @@ class Journal:
         self._prompts, self._samples = prompts, samples
         self._index = {prompt.row.id: index for index, prompt in enumerate(prompts)}
         self._made: dict[Slot, Prediction] = {}
+        for left in self._path.parent.glob(
+            f".{self._path.name}.*.partial"
+        ):  # of a process that was killed while it wrote
+            left.unlink()
         for found in (self._path, self._partial):
             if found.is_file():
                 self._take_up(found, console)

@@ -11,7 +11,15 @@ from tanren.evaluate.scoring import POOLED
 
 INK = "#010203"
 """Drawn in this colour is what shall have the colour of the page's text."""
-COLOURS = ("#1f4e8c", "#7f9cc4", "#b8c4d6", "#d9a441", "#b5482f", "#dde3ec")
+COLOURS = {
+    "#1f4e8c": "--s1",
+    "#7f9cc4": "--s3",
+    "#b8c4d6": "--s0",
+    "#d9a441": "--s5",
+    "#b5482f": "--s2",
+    "#dde3ec": "--s4",
+}
+"""What is drawn in one of these has the colour of that name in the page, which knows light and dark."""
 _ROW, _GAP, _TOP = 18, 12, 30
 """Heights in pixels: of a candidate's line, between groups, above all."""
 _LEFT, _RIGHT, _WIDTH = 150, 130, 720
@@ -93,7 +101,7 @@ def seconds_of_steps(steps: Sequence[dict[str, Any]], spent: dict[str, float]) -
     figure, axes = _figure(7.2, 2.2)
     x = [step["step"] for step in steps]
     columns = [[step[f"seconds_{name}"] for step in steps] for name in names]
-    axes.stackplot(x, columns, labels=names, colors=COLOURS[: len(names)])
+    axes.stackplot(x, columns, labels=names, colors=list(COLOURS)[: len(names)])
     axes.set_xlabel("optimizer step", color=INK)
     axes.set_ylabel("seconds", color=INK)
     axes.set_xlim(min(x), max(*x, min(x) + 1))
@@ -145,4 +153,6 @@ def _svg(figure: Any, said: str) -> str:
     figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
+    for drawn, named in COLOURS.items():
+        svg = svg.replace(drawn, f"var({named})")
     return svg.replace("<svg", f'<svg role="img" aria-label="{escape(said)}"', 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -19,7 +19,7 @@ from tanren.evaluate.items import embedded, failures, page_data
 from tanren.evaluate.measures_section import measures_section
 from tanren.evaluate.plots import curve, legend, seconds_of_steps, share_plot
 from tanren.evaluate.ranking import letters, rank
-from tanren.evaluate.scoring import compare, score
+from tanren.evaluate.scoring import Judged, compare, score, share_values
 from tanren.evaluate.table import percent, points, selection_line
 
 METRICS = {"correct": "content correct", "valid": "syntactically valid"}
@@ -95,6 +95,7 @@ def _of_items(run: str, evaluated: Evaluated) -> dict[str, Any]:
         "metrics": METRICS,
         "plots": {metric: share_plot(title, scores, metric) for metric, title in METRICS.items()},
         "legend": legend(list(scores)),
+        "modes": {name: _modes(evaluated, items) for name, items in judged.items()},
         "failures": failures(evaluated),
         "shown_kinds": SHOWN_KINDS,
         "group": evaluated.pack.description.group,
@@ -102,6 +103,15 @@ def _of_items(run: str, evaluated: Evaluated) -> dict[str, Any]:
         "data": embedded(page_data(run, evaluated)),
         **measures_section(evaluated),
     }
+
+
+def _modes(evaluated: Evaluated, items: Sequence[Judged]) -> dict[str, dict[str, Any]]:
+    """Return the share of valid answers in each other reading that the pack has of them; of several samples of the first."""
+    score_modes = getattr(evaluated.pack.module, "score_modes", None)
+    if score_modes is None:
+        return {}
+    modes = score_modes([one.prediction.completion for one in items], evaluated.rows)
+    return {mode: share_values(values["valid"], values["total"]) for mode, values in modes.items()}
 
 
 def _phases(events: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from tanren.common.chain import PROVENANCE, SETTINGS, Link, TrainedAdapter, read_adapter
+from tanren.common.chain import LATEST, PROVENANCE, SETTINGS, Link, TrainedAdapter, read_adapter
 from tanren.common.config import Loaded
 from tanren.common.errors import UserError
 from tanren.common.models.source import ModelSource, resolve_source
@@ -25,7 +25,7 @@ class Candidate:
     """One model that is evaluated."""
 
     name: str
-    kind: Literal["base", "adapter", "model"]
+    kind: Literal["base", "adapter", "model", "served"]
     source: ModelSource
     """Of the whole weights: an adapter's are those of the base model."""
     served: str
@@ -77,10 +77,25 @@ def add_named(loaded: Loaded[EvaluateConfig], named: Sequence[str]) -> Loaded[Ev
         found = find_named(what if equals else text, loaded.config.output.runs, FLAG)
         if not equals:
             name = _NOT_IN_A_NAME.sub("-", _own_name(found.run, found.adapter, found.model or "")).strip("-.")
+        if loaded.config.generation.engine == "server" and found.model is not None and not Path(found.model).is_dir():
+            tables.append({"name": name, "served": found.model})
+            continue
         tables.append(
             {"name": name, "adapter": str(found.adapter)} if found.adapter else {"name": name, "model": found.model}
         )
     return loaded.with_values({"candidates": tables}, f"flag {FLAG}")
+
+
+def settle_latest(loaded: Loaded[EvaluateConfig]) -> Loaded[EvaluateConfig]:
+    """Return the configuration with each `latest:NAME` as the run directory that it means today, so that the run records that."""
+    tables = [one.model_dump(mode="json") for one in loaded.config.candidates]
+    for table in tables:
+        named = table["adapter"]
+        if named is not None and named.startswith(LATEST):
+            table["adapter"] = str(find_named(named, loaded.config.output.runs, f"candidate {table['name']}:").run)
+    if tables == [one.model_dump(mode="json") for one in loaded.config.candidates]:
+        return loaded
+    return loaded.with_values({"candidates": tables}, loaded.origins["candidates"])
 
 
 def _own_name(run: Path | None, adapter: Path | None, model: str) -> str:
@@ -122,7 +137,9 @@ def _candidate(one: CandidateConfig, config: EvaluateConfig, base: ModelSource) 
         assert named.model is not None
         source = resolve_source(named.model, one.revision)
         return Candidate(one.name, "model", source, one.served or one.model, template=template_of(source))
-    assert one.adapter is not None
+    if one.adapter is None:
+        assert one.served is not None
+        return Candidate(one.name, "served", base, one.served)
     named = find_named(one.adapter, config.output.runs, key)
     if named.adapter is None or not (named.adapter / SETTINGS).is_file():
         raise UserError(

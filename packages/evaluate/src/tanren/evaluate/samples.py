@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from tanren.common.task_contract import Parsed, Row
 
 VoteKey = Callable[[Parsed, Row], str | None]
 """What a pack may define as `vote_key(parsed, row)`: answers of one text are the same in a vote; None does not vote."""
+
+# Up to here a float holds every whole number.
+_EXACT = 2**53
 
 
 def pass_at(k: int, samples: int, correct: int) -> float:
@@ -29,7 +32,7 @@ def sizes(samples: int) -> list[int]:
 def by_value(parsed: Parsed, row: Row) -> str | None:
     """Compare answers for the vote by their parsed value; what does not parse does not vote."""
     del row
-    return json.dumps(parsed.value, sort_keys=True, ensure_ascii=False, default=repr) if parsed.valid else None
+    return _canonical(parsed.value) if parsed.valid else None
 
 
 def majority(parsed: Sequence[Parsed], row: Row, key: VoteKey) -> Parsed:
@@ -41,3 +44,14 @@ def majority(parsed: Sequence[Parsed], row: Row, key: VoteKey) -> Parsed:
             votes.setdefault(named, []).append(one)
     most = max(map(len, votes.values()), default=0)
     return next((same[0] for same in votes.values() if len(same) == most), parsed[0])
+
+
+def _canonical(value: Any) -> str:
+    """Write a value so that equal ones are written alike: keys in order, 1 as 1.0; a parser may give keys of any type."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(sorted(f"{_canonical(key)}: {_canonical(item)}" for key, item in value.items())) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_canonical, value)) + "]"
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < _EXACT:
+        return repr(float(value))
+    return repr(value)

@@ -79,7 +79,10 @@ def score(judged: Sequence[Judged], vote_key: VoteKey = by_value) -> dict[str, A
         if samples > 1:
             by_group[group] |= _of_samples(items, samples, vote_key)
     reasons = Counter(prediction.finish_reason for item in judged for prediction, _ in item.samples)
-    scores = {"n": len(judged), "cut_at_max_new_tokens": reasons["length"], "by_group": by_group}
+    scores: dict[str, Any] = {"n": len(judged), "cut_at_max_new_tokens": reasons["length"], "by_group": by_group}
+    other = {reason: count for reason, count in reasons.items() if reason not in ("stop", "length")}
+    if other:  # a server's filter, for one: such an answer says nothing about the model
+        scores["ended_otherwise"] = other
     return scores if samples == 1 else {"samples": samples} | scores
 
 

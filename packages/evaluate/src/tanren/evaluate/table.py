@@ -82,7 +82,8 @@ def ranking_table(ranking: Mapping[str, Any], scores: Mapping[str, Any], differe
         cells = [percent(pooled[metric]) for metric in METRICS]
         difference = points(differences[name][POOLED]["correct"]) if name in differences else ""
         table.add_row(name, str(one["n"]), *cells, difference, letters(ranking["groups"], name))
-    return render(table)
+    counting = sum(pair["p_holm"] < ranking["level"] for pair in ranking["pairs"])
+    return f"{render(table)}\n{counting} of {pairs} differences are more than noise (p below {ranking['level']:g} after the correction)"
 
 
 def samples_table(scores: Mapping[str, Any]) -> str:
@@ -92,10 +93,10 @@ def samples_table(scores: Mapping[str, Any]) -> str:
     samples = next(iter(scores.values()))["samples"]
     table = Table(title=f"{samples} samples of each of {first['correct']['n']} items: percent correct [95 % interval]")
     table.add_column("candidate")
-    for column in ("mean", *(f"pass@{k}" for k in first["pass_at"]), "majority"):
+    for column in (*(f"pass@{k}" for k in first["pass_at"]), "majority"):
         table.add_column(column, justify="right")
     for name, one in pooled.items():
-        shares = [one["correct"], *one["pass_at"].values(), one["majority"]["correct"]]
+        shares = [*one["pass_at"].values(), one["majority"]["correct"]]
         table.add_row(name, *map(percent, shares))
     return render(table)
 

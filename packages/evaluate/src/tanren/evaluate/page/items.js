@@ -175,7 +175,7 @@ function showItems(data, hooks) {
       const text = form.elements.diff.checked && item.gold ? differingText(item.gold, answer.text) : rawText(answer.text);
       const pane = element("section", { class: "pane", "data-candidate": name },
         element("h3", {}, `${name}${number} `, verdictTag([answer])), element("div", { class: "body" }, text));
-      const why = [answer.error, ...answer.kinds.filter((kind) => kind.startsWith("cut"))].filter(Boolean).join("; ");
+      const why = [answer.error, ...answer.kinds.filter((kind) => /^(cut|ended by) /.test(kind))].filter(Boolean).join("; ");
       if (why) pane.append(element("p", { class: "why" }, why));
       if (hooks.answer) hooks.answer(pane, item, candidate, sample);
       all.push(pane);
@@ -204,14 +204,14 @@ function showItems(data, hooks) {
     history.replaceState(null, "", `#${state}`);
   }
 
-  function update() {
+  function update(least) {
     fillCounts();
     const wanted = { from: index("from"), to: index("to"), q: form.elements.q.value.trim().toLowerCase() };
     for (const name of ["group", "change", "verdict", "kind"]) wanted[name] = form.elements[name].value;
     matching = data.items.filter((item) => matches(item, wanted));
     list.replaceChildren();
     shown = 0;
-    grow();
+    do grow(); while (shown < Math.min(least || 0, matching.length));
     count.textContent = `${matching.length} of ${data.items.length} items`;
     remember();
   }
@@ -234,7 +234,7 @@ function showItems(data, hooks) {
   let waiting;
   form.addEventListener("input", (event) => {
     clearTimeout(waiting);
-    waiting = setTimeout(update, event.target.name === "q" ? 120 : 0);
+    waiting = setTimeout(() => update(), event.target.name === "q" ? 120 : 0);
   });
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("reset", () => { open.clear(); setTimeout(() => { fillNames(...data.pair); fillCounts(); update(); }); });
@@ -259,18 +259,23 @@ function showItems(data, hooks) {
   // Draw an item anew after it has changed; `names` are given when a candidate has come or gone.
   function changed(item, names) {
     item.searched = undefined;
+    const { scrollX, scrollY } = window;
     if (names) {
       const [from, to] = [form.elements.from.value, form.elements.to.value];
       data.candidates = names;
-      data.pair = [data.pair[0], names.includes(data.pair[1]) ? data.pair[1] : names[names.length - 1]];
+      data.pair = data.pair.map((name, i) => (names.includes(name) ? name : names[i * (names.length - 1)]));
       fillNames(names.includes(from) ? from : data.pair[0], names.includes(to) ? to : data.pair[1]);
+      update(shown);
+    } else {
       fillCounts();
-      update();
-      return;
+      drawn(item)?.replaceWith(row(item));
     }
-    fillCounts();
-    const drawn = [...list.children].find((one) => one.dataset.id === item.id);
-    if (drawn) drawn.replaceWith(row(item));
+    scrollTo(scrollX, scrollY);
+    drawn(item)?.querySelector("summary").focus({ preventScroll: true });
+  }
+
+  function drawn(item) {
+    return [...list.children].find((one) => one.dataset.id === item.id);
   }
   return { changed };
 }

@@ -96,41 +96,59 @@ async function start() {
   if (status !== 200) return;
   fillScores(data.scores);
 
-  function edit(pane, item, source, sample, seen) {
+  // What is being written, by place: a list that is drawn anew (a filter, a save elsewhere) must not lose it.
+  const drafts = new Map();
+  const place = (item, source, sample) => JSON.stringify([item.id, source, sample]);
+  addEventListener("beforeunload", (event) => { if (drafts.size) event.preventDefault(); });
+
+  // The editor stands beside the body, which may still be waiting for its structure.
+  function edit(pane, item, source, sample, text) {
+    const key = place(item, source, sample);
     const area = element("textarea", { "aria-label": `edited answer of ${source} to ${item.id}`, spellcheck: "false" });
-    area.value = seen;
-    const unchanged = area.value; // a text area makes every line end the same
+    area.value = text; // every line ends the same in it
+    const draft = drafts.get(key) || { value: area.value, seen: text };
+    area.value = draft.value;
     const save = element("button", { type: "button" }, "Save"), cancel = element("button", { type: "button" }, "Cancel");
-    const said = element("p", { class: "said why", role: "status" }, "Ctrl+Enter saves, Escape leaves it as it was");
-    const body = pane.querySelector(".body"), tools = pane.querySelector(".tools");
-    const before = [...body.childNodes];
-    tools.hidden = true;
-    body.replaceChildren(area, element("div", { class: "tools" }, save, cancel), said);
-    area.focus();
-    const leave = () => { body.replaceChildren(...before); tools.hidden = false; tools.querySelector(".edit").focus(); };
+    const said = element("div", { class: "said why", role: "status" }, "Ctrl+Enter saves, Escape leaves it as it was");
+    const editor = element("div", {}, area, element("div", { class: "tools" }, save, cancel), said);
+    const others = [pane.querySelector(".body"), pane.querySelector(".tools")];
+    for (const other of others) other.hidden = true;
+    pane.append(editor);
+    const leave = () => {
+      drafts.delete(key);
+      editor.remove();
+      for (const other of others) other.hidden = false;
+      pane.querySelector(".edit").focus();
+    };
     const store = async () => {
-      if (area.value === unchanged) { leave(); return; }
+      if (area.value === draft.seen.replace(/\r\n?/g, "\n")) { leave(); return; }
       save.disabled = true;
-      const answer = await keep(item, source, sample, area.value, seen);
+      const answer = await keep(item, source, sample, area.value, draft.seen);
       save.disabled = false;
       if (answer.status === 409) {
         const theirs = element("button", { type: "button" }, "Take that text"), mine = element("button", { type: "button" }, "Save mine all the same");
-        theirs.addEventListener("click", () => { area.value = seen = answer.value.now; said.textContent = "This is what is saved now."; });
-        mine.addEventListener("click", () => { seen = answer.value.now; store(); });
+        theirs.addEventListener("click", () => {
+          area.value = draft.value = draft.seen = answer.value.now;
+          said.textContent = "This is what is saved now; a reload shows it in the list.";
+        });
+        mine.addEventListener("click", () => { draft.seen = answer.value.now; store(); });
         said.replaceChildren(`${answer.value.error}; it is now: `, element("pre", {}, answer.value.now), theirs, " ", mine);
       } else if (answer.status !== 200) said.textContent = answer.value ? answer.value.error : "not saved";
     };
     save.addEventListener("click", store);
     cancel.addEventListener("click", leave);
+    area.addEventListener("input", () => { draft.value = area.value; drafts.set(key, draft); });
     area.addEventListener("keydown", (event) => {
       if (event.key === "Escape") leave();
       if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); store(); }
     });
+    return area;
   }
 
   async function keep(item, source, sample, text, seen) {
     const answer = await ask("/api/answer", { candidate: source, identity: item.id, sample, text, seen });
     if (answer.status !== 200) return answer;
+    drafts.delete(place(item, source, sample));
     const { candidates, edited, answers, scores } = answer.value;
     const other = candidates.join("\n") !== data.candidates.join("\n");
     if (other) realign(data, candidates, edited);
@@ -151,8 +169,10 @@ async function start() {
     // One place to edit: where edits are, they are edited on.
     if (source !== undefined || !Object.values(data.edited).includes(name)) {
       const button = element("button", { type: "button", class: "edit" }, "Edit");
-      button.addEventListener("click", () => edit(pane, item, source || name, sample, text));
+      button.addEventListener("click", () => edit(pane, item, source || name, sample, text).focus());
       edits.append(button);
+      tools.append(edits);
+      if (drafts.has(place(item, source || name, sample))) edit(pane, item, source || name, sample, text);
     }
     if (text !== made) {
       const undo = element("button", { type: "button" }, "Take the edit back");

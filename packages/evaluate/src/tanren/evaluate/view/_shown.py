@@ -73,7 +73,7 @@ def _xml(text: str) -> dict[str, Any] | None:
 
     try:
         root = fromstring(text, forbid_dtd=True)
-    except (ParseError, DefusedXmlException, ValueError):  # ValueError: a declared encoding that does not exist
+    except (ParseError, DefusedXmlException, ValueError):  # ValueError: a lone surrogate
         return None
     return {"kind": "xml", "root": _Tree().element(root, 0)}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,7 +14,7 @@ from tanren.evaluate.predictions import Prediction
 from tanren.evaluate.scoring import POOLED, Judged, score
 from tanren.evaluate.table import percent
 
-from ._edits import read_edited, save_answer
+from ._edits import EDITED, read_edited, save_answer
 from ._shown import shown
 
 SUFFIX = ", edited"
@@ -23,13 +22,14 @@ SUFFIX = ", edited"
 
 
 class Workbench:
-    """One run. Safe to use from several threads; edits are read from disk each time, as another process may save some."""
+    """One run. Safe to use from several threads, and beside other processes that save edits of it."""
 
     def __init__(self, run: RunDirectory) -> None:
         """Read and judge what the run's candidates wrote. Raises UserError for a run without answers."""
         self._run = run
         self._made = read_evaluated(run)
         self._lock = threading.Lock()
+        self._edited: dict[str, tuple[Any, list[Judged] | None]] = {}
         self._index = {row.id: number for number, row in enumerate(self._made.rows)}
         with self._lock:
             self._everything()  # broken edits are told at the start
@@ -88,21 +88,35 @@ class Workbench:
         candidates: dict[str, Sequence[Judged]] = {}
         for name, made in self._made.candidates.items():
             candidates[name] = made
-            edited = read_edited(predictions_of(self._run, name), self._predictions(name))
+            edited = self._edited_of(name, made)
             if edited is not None:
-                left = iter(edited)
-                candidates[f"{name}{SUFFIX}"] = [
-                    self._judged(one, list(itertools.islice(left, len(one.samples)))) for one in made
-                ]
+                candidates[f"{name}{SUFFIX}"] = edited
         return replace(self._made, candidates=candidates)
 
-    def _judged(self, made: Judged, edited: Sequence[Prediction]) -> Judged:
-        """Return an item with its edited answers; those that are as they were made need no judging."""
-        (first, parsed), *others = [
-            before if one == before[0] else (one, self._made.pack.parse(one.completion, made.row))
-            for one, before in zip(edited, made.samples, strict=True)
-        ]
-        return Judged(made.row, first, parsed, tuple(others))
+    def _edited_of(self, name: str, made: Sequence[Judged]) -> list[Judged] | None:
+        """Return a candidate with its edits, None without any; read anew only where the file is another."""
+        path = predictions_of(self._run, name)
+        try:
+            found = path.with_name(EDITED).stat()
+            version: Any = (found.st_ino, found.st_mtime_ns, found.st_size)
+        except FileNotFoundError:
+            version = None
+        known = self._edited.get(name)
+        if known is None or known[0] != version:
+            edited = read_edited(path, self._predictions(name))
+            known = self._edited[name] = (version, None if edited is None else self._judged(made, edited))
+        return known[1]
+
+    def _judged(self, made: Sequence[Judged], edited: Sequence[Prediction]) -> list[Judged]:
+        """Return the items with their edited answers; those that are as they were made need no judging."""
+        found, left = [], iter(edited)
+        for item in made:
+            (first, parsed), *others = [
+                before if one == before[0] else (one, self._made.pack.parse(one.completion, item.row))
+                for before, one in zip(item.samples, left, strict=False)
+            ]
+            found.append(Judged(item.row, first, parsed, tuple(others)))
+        return found
 
     def _candidates(self, everything: Evaluated) -> dict[str, Any]:
         scores = []
