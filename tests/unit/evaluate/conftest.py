@@ -159,8 +159,15 @@ def make_adapter(tmp_path: Path) -> Callable[..., Path]:
     from tanren.common.models.tiny import tiny_model, tiny_tokenizer
     from tanren.common.workspace import sha256_of
 
-    def make(run: str, seed: int, parents: Sequence[Link] = (), model: str = "tiny-qwen3", template: str = "") -> Path:
-        wrapped = attach_adapter(tiny_model(model, torch.float32), LoraConfig(rank=4, alpha=32))
+    def make(
+        run: str,
+        seed: int,
+        parents: Sequence[Link] = (),
+        model: str = "tiny-qwen3",
+        template: str = "",
+        **lora: Any,
+    ) -> Path:
+        wrapped = attach_adapter(tiny_model(model, torch.float32), LoraConfig(rank=4, alpha=32, **lora))
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for key, weight in wrapped.named_parameters():

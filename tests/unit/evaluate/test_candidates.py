@@ -65,35 +65,51 @@ def test_every_candidate_answers_in_company_as_it_does_alone(
     assert "whoever takes the best of these 5 has chosen it on the items that it is reported on" in told
 
 
-def test_the_base_is_bit_for_bit_what_it_was_after_parents_were_merged(chain: dict[str, Path]) -> None:
+EXPERTS = {"target_modules": ["q_proj"], "target_parameters": ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]}
+
+
+@pytest.mark.parametrize(
+    ("model", "lora", "quantisation"),
+    [
+        ("tiny-qwen3", {}, "none"),
+        ("tiny-qwen3", {"dora": True}, "none"),
+        ("tiny-qwen3", {}, "fp8"),
+        ("tiny-qwen3-moe", EXPERTS, "none"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning")
+def test_the_base_is_bit_for_bit_what_it_was_after_adapters_and_parents(
+    make_adapter: MakeAdapter, model: str, lora: dict[str, Any], quantisation: str
+) -> None:
     import torch
 
     from tanren.common.config import Loaded
     from tanren.common.console import Console
-    from tanren.common.models.tiny import tiny_model
     from tanren.evaluate.config import EvaluateConfig
     from tanren.evaluate.loaded_models import LoadedModels
     from tanren.evaluate.roster import settle_candidates
 
-    config = EvaluateConfig.model_validate(
-        {
-            "model": {"name": "builtin:tiny-qwen3", "dtype": "float32", "device": "cpu", "threads": 1},
-            "candidates": [{"name": name, "adapter": str(path)} for name, path in chain.items()],
-        }
-    )
-    backend = LoadedModels(Loaded(config, {}, None), settle_candidates(config), Console())
+    one = read_adapter(make_adapter("one", 1, model=model, **lora) / "adapter")
+    make_adapter("on-one", 2, one.chain("float32"), model=model, **lora)
+    settings = {"name": f"builtin:{model}", "dtype": "float32", "device": "cpu", "threads": 1}
+    named = [{"name": name, "adapter": str(one.folder.parents[1] / name)} for name in ("on-one", "one")]
+    config = EvaluateConfig.model_validate({"model": {**settings, "quantisation": quantisation}, "candidates": named})
+    loaded = Loaded(config, {"model.quantisation": "recipe"}, None)
+    backend = LoadedModels(loaded, settle_candidates(config), Console())
     backend.prepare()
-    before = tiny_model("tiny-qwen3", torch.float32).state_dict()
-    changed = []
-    for candidate in [*backend.order(), backend.order()[0]]:
+    assert [one.name for one in backend.order()] == ["base", "one", "on-one"]
+    first: dict[str, dict[str, torch.Tensor]] = {}
+    for candidate in [*backend.order(), *backend.order()]:  # twice: each is found again as it was
         with backend.serving(candidate) as engine:
-            now = engine._model.state_dict()  # type: ignore[attr-defined]
-            merged = {
-                key.replace("base_model.model.", "").replace(".base_layer", ""): value for key, value in now.items()
-            }
-            changed.append(any(not torch.equal(merged[key], value) for key, value in before.items()))
-    assert [one.name for one in backend.order()] == ["base", "one", "two", "on-one"]
-    assert changed == [False, False, False, True, False]  # only below the one that stands on another
+            now = {key: value.clone() for key, value in engine._model.state_dict().items()}  # type: ignore[attr-defined]
+        before = first.setdefault(candidate.name, now)
+        assert now.keys() == before.keys()
+        assert all(torch.equal(value, before[key]) for key, value in now.items())
+    assert "lm_head.weight" in first["base"]
+    below = {
+        key.replace("base_model.model.", "").replace("base_layer.", ""): value for key, value in first["on-one"].items()
+    }
+    assert any(not torch.equal(value, first["base"][key]) for key, value in below.items() if key in first["base"])
 
 
 @pytest.mark.parametrize(

@@ -45,9 +45,14 @@ def test_all_candidates_of_all_runs_are_ranked_and_a_repeated_base_is_taken_once
     assert found["reference"] == "first/base"
     assert found["differences"]["second/trained"]["all"]["correct"]["gained"] == 3
     assert found["ranking"]["groups"] == [["second/trained", "first/trained", "first/base"]]  # of four items
-    assert evaluate("compare", *runs) == 0
-    table = capsys.readouterr().out
+    assert "whoever takes the best of these 3 has chosen it" in err
+    assert evaluate("compare", *runs, "--selection", "0.5") == 0
+    table, err = capsys.readouterr()
     assert "Ranking by correct" in table
+    assert "chosen on 2 items (drawn by seed 0)" in table
+    assert "whoever takes the best" not in err
+    assert evaluate("compare", *runs, "--seed", "3") == 2
+    assert "--seed 3 has no effect without --selection" in capsys.readouterr().err
     assert evaluate("compare", "first/evaluation/trained", "second/evaluation/trained") == 0
     assert "first/base" not in capsys.readouterr().out
 

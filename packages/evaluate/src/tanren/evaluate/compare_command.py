@@ -19,7 +19,7 @@ from tanren.common.workspace import sha256_of
 from tanren.evaluate.evaluator import PREDICTIONS, TASKS, vote_key_of
 from tanren.evaluate.listing import candidate_names
 from tanren.evaluate.predictions import read_predictions, read_tasks
-from tanren.evaluate.ranking import rank
+from tanren.evaluate.ranking import choice_warning, rank, select
 from tanren.evaluate.scoring import Judged, compare, judge, score
 
 _LISTED = 5
@@ -41,6 +41,8 @@ def compare_command(
     runs: tyro.conf.Positional[tuple[Path, ...]],
     *,
     allow_other_prompts: tyro.conf.FlagCreatePairsOff[bool] = False,
+    selection: Annotated[float, tyro.conf.arg(metavar="SHARE")] = 0.0,
+    seed: int = 0,
     as_json: Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(name="json")] = False,
 ) -> int:
     """Compare what several runs have left on the same items, and rank it; nothing is generated.
@@ -50,8 +52,14 @@ def compare_command(
     Args:
         runs: Run directories (of evaluate, train-sft or train-grpo), or folders of single candidates in them.
         allow_other_prompts: Compare all the same where items have the same ids, but the models read other prompts.
+        selection: Share of the items on which the best is chosen; it is reported on the others. 0: nothing is chosen.
+        seed: Of the split of `selection`.
         as_json: Print one JSON object instead of the tables.
     """
+    if not 0 <= selection < 1:
+        raise UserError(f"--selection {selection:g}: expected at least 0 and below 1")
+    if seed and not selection:
+        raise UserError(f"--seed {seed} has no effect without --selection; leave it out")
     stored = [one for named in runs for one in _find(named)]
     kept, notes = _without_repeats(stored)
     if len(kept) < 2:
@@ -65,6 +73,10 @@ def compare_command(
     _check_samples(judged)
     notes += _check_prompts(judged, allowed=allow_other_prompts)
     result = _result(judged, pack)
+    if selection:
+        result["selection"] = select(judged, selection, seed, first.name)
+    elif warning := choice_warning(len(judged)):
+        notes.append(f"warning: {warning} (--selection 0.3)")
     for note in notes:
         sys.stderr.write(f"{note}\n")
     if as_json:
@@ -176,7 +188,7 @@ def _result(judged: Mapping[str, list[Judged]], pack: TaskPack) -> dict[str, Any
 
 
 def _tables(result: Mapping[str, Any]) -> list[str]:
-    from tanren.evaluate.table import candidates_table, ranking_table, samples_table
+    from tanren.evaluate.table import candidates_table, ranking_table, samples_table, selection_line
 
     scores = result["candidates"]
     tables = [
@@ -185,4 +197,6 @@ def _tables(result: Mapping[str, Any]) -> list[str]:
     ]
     if "samples" in next(iter(scores.values())):
         tables.append(samples_table(scores))
+    if "selection" in result:
+        tables.append(selection_line(result["selection"]))
     return tables

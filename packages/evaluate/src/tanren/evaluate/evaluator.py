@@ -48,6 +48,7 @@ class GenerationEvaluator:
         self._sampling = sampling or Sampling(settings.max_new_tokens)
         self.judged: dict[str, list[Judged]] = {}
         """Of every candidate that was evaluated, in the order of that."""
+        self._scores: dict[str, Mapping[str, Any]] = {}
 
     def evaluate(
         self, candidate: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path
@@ -89,8 +90,11 @@ class GenerationEvaluator:
 
     def scores(self, candidate: str) -> Mapping[str, Any]:
         """Return the scores of a candidate that was evaluated."""
-        judged = self.judged[candidate]
-        return score(judged, vote_key_of(self._pack)) | pack_scores(self._pack, answers_of(judged))
+        if candidate not in self._scores:
+            judged = self.judged[candidate]
+            own = pack_scores(self._pack, answers_of(judged))
+            self._scores[candidate] = score(judged, vote_key_of(self._pack)) | own
+        return self._scores[candidate]
 
     def compare(self, first: str, second: str) -> Mapping[str, Any]:
         """Return the scores of two candidates and their paired difference."""
@@ -135,8 +139,7 @@ class GenerationEvaluator:
 
             def done(completions: Sequence[tuple[Slot, Completion]]) -> None:
                 nonlocal items, tokens, told
-                journal.append(completions)
-                items = len(wanted) - len(journal.wanted)
+                items += journal.append(completions)
                 tokens += sum(completion.completion_tokens for _, completion in completions)
                 told = _tell(bar, items, told, tokens, time.perf_counter() - begun)
 
@@ -144,6 +147,7 @@ class GenerationEvaluator:
 
     def _judge(self, candidate: str, predictions: Sequence[Prediction], folder: Path) -> None:
         where = str(folder / candidate / PREDICTIONS)
+        self._scores.pop(candidate, None)
         self.judged[candidate] = judge(self._rows, predictions, self._pack.parse, where)
         write_atomically(folder / candidate / SCORES, json.dumps(self.scores(candidate), indent=2) + "\n")
 

@@ -26,7 +26,7 @@ from tanren.evaluate.engine import Backend, Sampling
 from tanren.evaluate.evaluator import GenerationEvaluator
 from tanren.evaluate.listing import write_candidates
 from tanren.evaluate.measures import pack_tables
-from tanren.evaluate.ranking import rank, select
+from tanren.evaluate.ranking import choice_warning, rank, select
 from tanren.evaluate.report import write_report
 from tanren.evaluate.roster import Candidate
 from tanren.evaluate.scoring import compare
@@ -40,8 +40,6 @@ from tanren.evaluate.table import (
 )
 
 COMMAND = "evaluate"
-CHOICE = 2
-"""Candidates among which there is no choice yet: one trained model beside the one that it was trained from."""
 
 
 def run_job(
@@ -176,10 +174,7 @@ def _tell(console: Console, evaluation: Mapping[str, Any], how: str, run: RunDir
             )
     if "selection" in evaluation:
         console.line(selection_line(evaluation["selection"]))
-    elif len(scores) > CHOICE:
-        console.warn(
-            f"whoever takes the best of these {len(scores)} has chosen it on the items that it is reported on, and reports too much: choose "
-            "on a part of them and report on the rest with --generation.selection 0.3, or judge the chosen one on other items"
-        )
+    elif warning := choice_warning(len(scores)):
+        console.warn(f"{warning} (--generation.selection 0.3)")
     console.line(f"predictions and scores: {run.evaluation}")
     console.line(f"report: {page}")

@@ -37,8 +37,9 @@ class Journal:
         """What is not there yet."""
         return frozenset(self._slots()) - self._made.keys()
 
-    def append(self, completions: Sequence[tuple[Slot, Completion]]) -> None:
-        """Keep completions; what was there already stays."""
+    def append(self, completions: Sequence[tuple[Slot, Completion]]) -> int:
+        """Keep completions; what was there already stays. Return how many were new."""
+        before = len(self._made)
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._partial.open("ab") as file:
             for slot, completion in completions:
@@ -47,6 +48,7 @@ class Journal:
                 prompt = self._prompts[slot.prompt]
                 self._made[slot] = Prediction.of(prompt.row.id, prompt.hash, completion, slot.sample)
                 append_line(file, asdict(self._made[slot]))
+        return len(self._made) - before
 
     def finish(self) -> list[Prediction]:
         """Write all of them in the order of the rows, and return them."""

@@ -14,6 +14,7 @@ from tanren.evaluate.statistics import holm, mean_of, paired_difference_of_means
 METRIC = "correct"
 LEVEL = 0.05
 """A difference counts where p, corrected for the number of pairs, is below it."""
+_NO_CHOICE = 2
 
 
 def rank(judged: Mapping[str, Sequence[Judged]]) -> dict[str, Any]:
@@ -44,6 +45,16 @@ def rank(judged: Mapping[str, Sequence[Judged]]) -> dict[str, Any]:
 def letters(groups: Sequence[Sequence[str]], name: str) -> str:
     """Return the letters of the groups that a candidate is in: those who share one cannot be told apart."""
     return " ".join(_letter(number) for number, group in enumerate(groups) if name in group)
+
+
+def choice_warning(candidates: int) -> str:
+    """Return what is to be said where there is a choice and all items are reported on; nothing of one trained model beside its base."""
+    if candidates <= _NO_CHOICE:
+        return ""
+    return (
+        f"whoever takes the best of these {candidates} has chosen it on the items that it is reported on, and reports too much: choose on a "
+        "part of them and report on the rest, or judge the chosen one on other items"
+    )
 
 
 def select(judged: Mapping[str, Sequence[Judged]], share: float, seed: int, reference: str) -> dict[str, Any]:

@@ -77,8 +77,11 @@ class ServedModels:
     @contextmanager
     def serving(self, candidate: Candidate) -> Iterator[Engine]:
         """Give the engine that asks for a candidate."""
-        entry = (self._served or {}).get(candidate.served, {})
-        context = entry.get("max_model_len")  # vLLM says it
+        served = self._served or {}
+        entry = served.get(candidate.served, {})
+        if entry.get("max_model_len") is None:  # vLLM says it, of an adapter at the model below it
+            entry = served.get(str(entry.get("parent")), {})
+        context = entry.get("max_model_len")
         yield ServerEngine(
             self._client,
             candidate.served,

@@ -74,8 +74,8 @@ def ranking_table(ranking: Mapping[str, Any], scores: Mapping[str, Any], differe
         f"(exact test, Holm's correction for {pairs} pairs)"
     )
     reference = next(name for name in scores if name not in differences)
-    for column in ("candidate", "n", "valid", "correct", f"minus {reference}, points", "group"):
-        table.add_column(column, justify="left" if column in ("candidate", "group") else "right")
+    for column in ("candidate", "n", "valid", "correct", f"minus {reference}, points", "letter"):
+        table.add_column(column, justify="left" if column in ("candidate", "letter") else "right")
     for one in ranking["order"]:
         name = one["name"]
         pooled = scores[name]["by_group"][POOLED]
