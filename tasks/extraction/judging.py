@@ -125,7 +125,7 @@ def measures(completion: str, row: Row) -> dict[str, Ratio]:
         "all_fields_exact_match_rate": Ratio(judgement.correct, 1),
         **{f"field_exact_match_rate/{field}": Ratio(match, 1) for field, match in matches.items()},
         **{
-            f"field_exact_match_rate_stated/{field}": Ratio(match and field in stated, field in stated)
+            f"stated_match_rate/{field}": Ratio(match and field in stated, field in stated)
             for field, match in matches.items()
         },
     }

@@ -137,12 +137,13 @@ def test_tables_name_every_metric_and_candidate(pack: TaskPack) -> None:
         name: pack_scores(pack, _answers(pack, completions)) for name, completions in (("base", FIRST), ("new", SECOND))
     }
     differences = pack_differences(pack, _answers(pack, FIRST), _answers(pack, SECOND))
-    text = "\n".join(pack_tables(pack, scores, differences))
+    text = "\n".join(pack_tables("shout", scores, differences))
     for part in (
         "precision",
         "0.600 [",
         "difference",
-        "- (nothing to count)",
+        "nothing to count",
+        "+0.142 [+",
         "base: mistakes: 12 word",
         "new: mistakes: 8 word",
     ):
@@ -152,4 +153,4 @@ def test_tables_name_every_metric_and_candidate(pack: TaskPack) -> None:
 def test_a_pack_without_metrics_adds_nothing(pack_folder: Path) -> None:
     plain = load_pack(str(pack_folder))
     assert pack_scores(plain, _answers(plain, ["ASH"])) == {}
-    assert pack_tables(plain, {"base": {}}) == []
+    assert pack_tables("shout", {"base": {}}) == []

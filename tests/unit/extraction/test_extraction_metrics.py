@@ -54,15 +54,15 @@ def test_metrics_of_six_answers_are_those_counted_by_hand() -> None:
     assert found["field_exact_match_rate/person_name"] == Fraction(2, 6)
     assert found["field_exact_match_rate/occured_locations"] == Fraction(3, 6)
     # Without the fifth, in which gold and answer are both blank.
-    assert found["field_exact_match_rate_stated/occured_locations"] == Fraction(2, 5)
+    assert found["stated_match_rate/occured_locations"] == Fraction(2, 5)
     # Ben has no affiliation: of the fourth, gold and answer are both blank as well.
-    assert found["field_exact_match_rate_stated/person_belongs_company"] == Fraction(1, 4)
+    assert found["stated_match_rate/person_belongs_company"] == Fraction(1, 4)
     assert len(found) == 12 + 8 + 8
 
 
 def test_a_metric_without_anything_to_count_has_no_denominator() -> None:
     found = task.measures(answer(NOTHING), row(NOTHING))
-    for name in ("offender_presence_f1", "offender_name_set_f1", "field_exact_match_rate_stated/person_name"):
+    for name in ("offender_presence_f1", "offender_name_set_f1", "stated_match_rate/person_name"):
         assert (found[name].numerator, found[name].denominator) == (0, 0)
     assert found["all_fields_exact_match_rate"].numerator == 1
 

@@ -22,8 +22,8 @@ def test_metrics_and_mistakes_stand_in_the_report_and_text_of_a_model_is_escaped
         candidates[name] = [Judged(item, written, pack.parse(text, item))] * 6
     evaluated = Evaluated(pack, [item] * 6, candidates, ("base", "trained"))
     page = page_templates().get_template("measures.html.j2").render(reference="base", **measures_section(evaluated))
-    assert "<td>0.000 [0.000 to 0.390]</td>" in page  # of 6 by Wilson: z^2 / (6 + z^2)
-    assert '<th scope="row">offender_name_set_f1</th><td>0.000 [0.000 to 0.390]</td><td>0.000</td>' in page
+    assert "<td>0.000 [0.000-0.390]</td>" in page  # of 6 by Wilson: z^2 / (6 + z^2)
+    assert '<th scope="row">offender_name_set_f1</th><td>0.000 [0.000-0.390]</td><td>0.000</td>' in page
     assert '<th scope="row">miss</th><td>48</td><td>0</td>' in page
     assert '<th scope="row">hallucination</th><td>0</td><td>6</td>' in page
     assert "<script>" not in page

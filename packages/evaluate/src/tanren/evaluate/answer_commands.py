@@ -58,7 +58,7 @@ def score_command(
             tables.append(samples_table({predictions.parent.name: values}))
     own = pack_scores(loaded, answers_to([(row, answer.completion) for row, answer in pairs]))
     values |= own
-    tables += pack_tables(loaded, {str(predictions): own})
+    tables += pack_tables(loaded.description.name, {str(predictions): own})
     score_modes = getattr(loaded.module, "score_modes", None)
     if score_modes is not None:
         first = [answer.completion for _, answer in pairs if getattr(answer, "sample", 0) == 0]

@@ -120,7 +120,7 @@ class GenerationEvaluator:
         """Return the comparison as a table to print."""
         values = self.compare(first, second)
         table = comparison_table(values["group"], values["candidates"], values["difference"], first, second)
-        return "\n".join([table, *pack_tables(self._pack, values["candidates"], values["measures_difference"])])
+        return "\n".join([table, *pack_tables(values["task"], values["candidates"], values["measures_difference"])])
 
     @property
     def how(self) -> str:

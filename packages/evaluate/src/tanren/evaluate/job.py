@@ -82,9 +82,6 @@ def run_job(
         }
         run.write_json(run.summary, summary)
         _tell(console, evaluation, evaluator.how, run)
-        difference = evaluation["measures_difference"] if len(candidates) == 2 else None
-        for table in pack_tables(pack, evaluation["candidates"], difference):
-            console.text(table)
         metrics.close()
     return ExitCode.DONE
 
@@ -172,6 +169,9 @@ def _tell(console: Console, evaluation: Mapping[str, Any], how: str, run: RunDir
             console.warn(
                 f"{name}: {count} answers ended by {reason!r}: that is the server's doing, and they are judged as they are"
             )
+    difference = evaluation["measures_difference"] if len(scores) == 2 else None
+    for table in pack_tables(evaluation["task"], scores, difference):
+        console.text(table)
     if "selection" in evaluation:
         console.line(selection_line(evaluation["selection"]))
     elif warning := choice_warning(len(scores)):

@@ -77,22 +77,21 @@ def pack_differences(pack: TaskPack, first: Answers, second: Answers) -> dict[st
     return found
 
 
-def pack_tables(
-    pack: TaskPack, candidates: Mapping[str, Any], differences: Mapping[str, Any] | None = None
-) -> list[str]:
-    """Return the metrics of candidates' scores as a text table, and their mistakes in a line each; [] for a pack without."""
+def pack_tables(task: str, candidates: Mapping[str, Any], differences: Mapping[str, Any] | None = None) -> list[str]:
+    """Return the metrics in candidates' scores as a text table, and their mistakes in a line each; [] where there are none."""
     columns = {name: scores[MEASURES] for name, scores in candidates.items() if MEASURES in scores}
-    found = [] if not columns else [_table(columns | ({"difference": differences} if differences else {}), pack)]
+    found = [_table(columns, differences or {}, task)] if columns else []
     return found + [f"{name}: {_mistakes(one[MISTAKES])}" for name, one in candidates.items() if MISTAKES in one]
 
 
-def _table(columns: Mapping[str, Mapping[str, Any]], pack: TaskPack) -> str:
-    table = Table(title=f"Metrics of the pack {pack.description.name}: value [95 % interval]")
+def _table(columns: Mapping[str, Mapping[str, Any]], differences: Mapping[str, Any], task: str) -> str:
+    table = Table(title=f"Metrics of the pack {task}: value [95 % interval]")
     table.add_column("metric", overflow="fold")
-    for name in columns:
+    for name in (*columns, *(["difference"] if differences else [])):
         table.add_column(name, justify="right")
     for metric in next(iter(columns.values())):
-        table.add_row(metric, *(measure_cell(found[metric]) for found in columns.values()))
+        cells = [measure_cell(found[metric]) for found in columns.values()]
+        table.add_row(metric, *cells, *([difference_cell(differences[metric])] if differences else []))
     return render(table)
 
 
@@ -101,12 +100,18 @@ def _mistakes(kinds: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def measure_cell(found: Mapping[str, Any]) -> str:
-    """Return a metric as text: value and interval, where it has them."""
+    """Return a metric as text, with its interval where it has one: `0.821 [0.686-0.926]`."""
     if found["value"] is None:
-        return "- (nothing to count)"
-    if found["low"] is None:
-        return f"{found['value']:.3f}"
-    return f"{found['value']:.3f} [{found['low']:.3f} to {found['high']:.3f}]"
+        return "nothing to count"
+    return f"{found['value']:.3f}" + (f" [{found['low']:.3f}-{found['high']:.3f}]" if found["low"] is not None else "")
+
+
+def difference_cell(found: Mapping[str, Any]) -> str:
+    """Return a difference as text, with its interval where it has one: `+0.821 [+0.686 to +0.926]`."""
+    if found["value"] is None:
+        return "nothing to count"
+    interval = f" [{found['low']:+.3f} to {found['high']:+.3f}]" if found["low"] is not None else ""
+    return f"{found['value']:+.3f}{interval}"
 
 
 def _sums(pack: TaskPack, answers: Answers) -> dict[str, Sums]:

@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from tanren.evaluate.evaluated import Evaluated
-from tanren.evaluate.measures import MEASURES, MISTAKES, answers_of, measure_cell, pack_differences, pack_scores
+from tanren.evaluate.measures import (
+    MEASURES,
+    MISTAKES,
+    answers_of,
+    difference_cell,
+    measure_cell,
+    pack_differences,
+    pack_scores,
+)
 
 
 def measures_section(evaluated: Evaluated) -> dict[str, Any]:
@@ -21,4 +29,5 @@ def measures_section(evaluated: Evaluated) -> dict[str, Any]:
         "mistakes": mistakes,
         "mistake_kinds": list(dict.fromkeys(kind for one in mistakes.values() for kind in one)),
         "measure_cell": measure_cell,
+        "difference_cell": difference_cell,
     }
