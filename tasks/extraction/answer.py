@@ -54,6 +54,10 @@ def read_object(completion: str) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise AnswerError(f"{error.msg} (line {error.lineno}, column {error.colno})") from None
     assert isinstance(value, dict)  # the text begins with "{"
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # "\ud800" is JSON, and no text that could be written to a file
+        raise AnswerError("an escape of half a character (a lone surrogate)") from None
     return value
 
 

@@ -40,6 +40,7 @@ def test_the_json_is_from_the_first_brace_to_the_last_behind_the_reasoning(compl
         (EXACT[:-3], Verdict.UNPARSABLE, "Expecting"),
         (f"{EXACT} {EXACT}", Verdict.UNPARSABLE, "Extra data"),
         ('{"persons": [], "persons": []}', Verdict.UNPARSABLE, "the key 'persons' is there twice"),
+        (r'{"persons": "\ud800"}', Verdict.UNPARSABLE, "a lone surrogate"),
         ('{"persons": NaN}', Verdict.UNPARSABLE, "NaN is no JSON value"),
         ('{"persons": 1e999}', Verdict.UNPARSABLE, "beyond the range"),
         ('{"persons": ' + "9" * 41 + "}", Verdict.UNPARSABLE, "a number of 41 characters"),

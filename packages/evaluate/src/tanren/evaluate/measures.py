@@ -187,5 +187,10 @@ def _by_kind(pack: TaskPack, answers: Answers) -> dict[str, Any]:
             counts[mistake.kind] += 1
             kept = examples.setdefault(mistake.kind, [])
             if len(kept) < EXAMPLES:
-                kept.append({"id": row.id} | asdict(mistake))
+                kept.append({"id": row.id} | {key: _writable(text) for key, text in asdict(mistake).items()})
     return {kind: {"count": count, "examples": examples[kind]} for kind, count in counts.most_common()}
+
+
+def _writable(text: str) -> str:
+    """Return a text as it can stand in a file: half a character, which JSON can escape, as its escape."""
+    return text.encode("utf-8", "backslashreplace").decode()
