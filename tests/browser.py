@@ -19,6 +19,10 @@ import pytest
 _PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
+class NavigatedError(Exception):
+    """The page went on to another one while it was asked."""
+
+
 class Browser:
     """One tab. Every call waits for its answer; what the page logged as an error is in `errors`."""
 
@@ -67,7 +71,7 @@ class Browser:
     def wait(self, condition: str) -> None:
         """Wait until a condition of the page is true, at most 20 seconds."""
         last = time.monotonic() + 20
-        while not self.run(f"Boolean({condition})"):
+        while not self._holds(condition):
             assert time.monotonic() < last, f"never true: {condition}"
             time.sleep(0.02)
 
@@ -83,6 +87,12 @@ class Browser:
         shot = self._call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
         path.write_bytes(base64.b64decode(shot["data"]))
 
+    def _holds(self, condition: str) -> bool:
+        try:
+            return bool(self.run(f"Boolean({condition})"))
+        except NavigatedError:
+            return False
+
     def _call(self, method: str, **parameters: Any) -> Any:
         return self._loop.run_until_complete(self._answer(method, parameters))
 
@@ -92,6 +102,8 @@ class Browser:
         while True:
             message = await self._socket.receive_json(timeout=30)
             if message.get("id") == self._number:
+                if "navigated" in message.get("error", {}).get("message", ""):
+                    raise NavigatedError
                 assert "error" not in message, (method, message)
                 return message["result"]
             self._note(message)

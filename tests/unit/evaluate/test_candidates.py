@@ -240,3 +240,19 @@ def test_the_best_is_chosen_on_one_part_and_reported_on_the_other(
     told = capsys.readouterr().err
     assert "chosen on 2 items (drawn by seed 0)" in told
     assert "has chosen it on the items" not in told
+
+
+def test_a_trained_run_named_as_candidate_answers_as_it_did_after_training(
+    work: Path, evaluate: Evaluate, pack_folder: Path
+) -> None:
+    from tanren.common.command import run_command
+    from tanren.sft.cli import _main as train_sft
+
+    recipe = (work / "quick.toml").read_text(encoding="utf-8").replace("[generation]", "[evaluation]")
+    (work / "train.toml").write_text(recipe + "[tracking]\nmlflow = false\n", encoding="utf-8")
+    flags = ["--train.max-steps", "2", "--optim.lr", "0.05", "--output.run-dir", "trained-run"]
+    assert run_command(train_sft, ["train.toml", *flags]) == 0
+    assert evaluate("quick.toml", "--candidate", "trained-run", "--output.run-dir", "run") == 0
+    assert _predictions("run", "base") == _predictions("trained-run", "base")
+    assert _predictions("run", "trained-run") == _predictions("trained-run", "trained")
+    assert _predictions("run", "trained-run") != _predictions("run", "base")

@@ -128,6 +128,41 @@ def test_a_narrow_window_needs_no_sideways_scrolling_in_either_scheme(
     assert light is not dark
 
 
+CONTRAST = """(() => {
+  const channel = (value) => (value /= 255) <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
+  const colour = (text) => text.match(/[\\d.]+/g).map(Number);
+  const light = ([r, g, b]) => 0.2126 * channel(r) + 0.7152 * channel(g) + 0.0722 * channel(b);
+  const behind = (one) => {
+    for (; one; one = one.parentElement) {
+      const found = colour(getComputedStyle(one).backgroundColor);
+      if (found.length === 3 || found[3] === 1) return found;
+    }
+  };
+  const texts = [...document.querySelectorAll('body *')].filter((one) => one.checkVisibility() &&
+    !one.closest('svg') && [...one.childNodes].some((child) => child.nodeType === 3 && child.data.trim()));
+  return texts.map((one) => {
+    const [a, b] = [light(colour(getComputedStyle(one).color)), light(behind(one))];
+    return [(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), one.tagName + '.' + one.className];
+  }).sort((a, b) => a[0] - b[0])[0]; })()"""
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_text_can_be_read_in_either_scheme_and_every_field_has_a_label(
+    browser: Browser, made_run: RunDirectory, dark: bool
+) -> None:
+    browser.open(write_report(made_run).as_uri(), dark=dark)
+    browser.run("document.getElementById('filters').elements.diff.click()")
+    for index in range(4):
+        open_item(browser, index)
+    least, where = browser.run(CONTRAST)
+    assert least >= 4.5, where  # WCAG 2.2, 1.4.3 (AA)
+    unnamed = "[...document.querySelectorAll('input, select, button')].filter((one) => !(one.labels?.length || one.textContent))"
+    assert browser.run(f"{unnamed}.length") == 0
+    assert browser.run(
+        "[...document.querySelectorAll('svg')].every((one) => one.closest('[aria-label], [aria-hidden]'))"
+    )
+
+
 def test_thousands_of_items_are_drawn_a_part_at_a_time(browser: Browser, made: Callable[..., RunDirectory]) -> None:
     run = made({"base": [["cut"]], "trained": [["right", "cut"]]}, rows=1000)
     browser.open(write_report(run).as_uri())

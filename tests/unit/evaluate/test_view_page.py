@@ -191,6 +191,19 @@ def test_the_address_bar_does_not_keep_the_token(page: Browser) -> None:
     assert page.run("document.cookie") == ""
 
 
+def test_a_link_of_another_site_with_the_token_opens_the_page(
+    browser: Browser, made_run: RunDirectory, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "terminal.html"
+    with serving(made_run) as port:
+        link = f'<a href="http://127.0.0.1:{port}/?token={TOKEN}">open</a>'
+        elsewhere.write_text(f'<html data-ready="yes">{link}</html>', encoding="utf-8")
+        browser.open(elsewhere.as_uri())
+        browser.run("document.querySelector('a').click()")
+        browser.wait("document.querySelectorAll('.item').length === 20")
+        assert "token" not in browser.run("location.href")
+
+
 def test_a_page_whose_viewer_has_ended_says_so(browser: Browser, made_run: RunDirectory) -> None:
     with viewing(made_run) as (_, address):
         browser.open(address)

@@ -67,8 +67,8 @@ function difference(expected, found) {
   return parts;
 }
 
-function rawText(text) {
-  return text === "" ? element("p", { class: "empty" }, "nothing was written") : element("pre", {}, text);
+function rawText(text, nothing = "nothing was written") {
+  return text === "" ? element("p", { class: "empty" }, nothing) : element("pre", {}, text);
 }
 
 function differingText(expected, found) {
@@ -167,7 +167,7 @@ function showItems(data, hooks) {
   function panes(item) {
     const prompt = element("section", { class: "pane" }, element("h3", {}, "prompt"));
     for (const [role, text] of item.prompt) prompt.append(element("div", { class: "role" }, role), rawText(text));
-    const gold = element("section", { class: "pane" }, element("h3", {}, "expected"), element("div", { class: "body" }, rawText(item.gold)));
+    const gold = element("section", { class: "pane" }, element("h3", {}, "expected"), element("div", { class: "body" }, rawText(item.gold, "no text is expected")));
     if (hooks.gold) hooks.gold(gold, item);
     const all = [prompt, gold];
     data.candidates.forEach((name, candidate) => item.answers[candidate].forEach((answer, sample) => {

@@ -60,7 +60,7 @@ function structure(shown) {
 
 // Put the structured view into a pane, with buttons between it and the raw text.
 async function offerStructure(pane, tools, candidate, id, sample) {
-  const { status, value } = await ask(`/api/shown?${new URLSearchParams({ candidate, id, sample })}`);
+  const { status, value } = await ask(`api/shown?${new URLSearchParams({ candidate, id, sample })}`);
   if (status !== 200 || value === null || !pane.isConnected) return;
   const body = pane.querySelector(".body"), raw = [...body.childNodes];
   const buttons = [];
@@ -92,7 +92,7 @@ function realign(data, names, edited) {
 }
 
 async function start() {
-  const { status, value: data } = await ask("/api/items");
+  const { status, value: data } = await ask("api/items");
   if (status !== 200) return;
   fillScores(data.scores);
 
@@ -146,7 +146,7 @@ async function start() {
   }
 
   async function keep(item, source, sample, text, seen) {
-    const answer = await ask("/api/answer", { candidate: source, identity: item.id, sample, text, seen });
+    const answer = await ask("api/answer", { candidate: source, identity: item.id, sample, text, seen });
     if (answer.status !== 200) return answer;
     drafts.delete(place(item, source, sample));
     const { candidates, edited, answers, scores } = answer.value;

@@ -33,12 +33,15 @@ def cookie_name(port: int) -> str:
     return f"tanren_view_{port}"
 
 
-def refusal(headers: Message, *, writes: bool) -> str | None:
-    """Return why a request is refused by where it comes from, None where it may go on."""
+def refusal(headers: Message, *, opens: bool = False, writes: bool = False) -> str | None:
+    """Return why a request is refused by where it comes from, None where it may go on.
+
+    `opens`: it brings the token in the address, so it may come from a link anywhere, such as one in a terminal in the browser.
+    """
     host = headers.get("Host", "")
     if _name(host) not in NAMES:
         return "the Host header names another machine; open the address as it was printed"
-    if headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
+    if not opens and headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
         return "the request comes from another site"
     if writes and headers.get("Origin") != f"http://{host}":
         return "the request does not come from this page (its Origin)"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import json
 import operator
+import secrets
 import sys
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -28,7 +29,7 @@ MAX_BODY = 4 * 1024 * 1024
 """Bytes of a request: an answer before and after."""
 SILENCE = 60.0
 """Seconds after which a connection that says nothing is closed."""
-_SCRIPT, _STYLE, _JSON, _TEXT = "text/javascript", "text/css", "application/json", "text/plain"
+_HTML, _SCRIPT, _STYLE, _JSON, _TEXT = "text/html", "text/javascript", "text/css", "application/json", "text/plain"
 
 
 class ViewServer(ThreadingHTTPServer):
@@ -39,9 +40,11 @@ class ViewServer(ThreadingHTTPServer):
     def __init__(self, workbench: Workbench, token: str, port: int) -> None:
         """Listen on `port`, 0: a free one. Raises OSError where it cannot be had."""
         self.workbench, self.token = workbench, token
+        # Browsers send a cookie to every port of a host, but only below its path: another server here must not get it.
+        self.home = f"/{secrets.token_urlsafe(12)}/"
         page = page_templates().get_template("view.html.j2").render(group=workbench.group, run=workbench.name)
         self.files = {
-            "/": (page, "text/html"),
+            "/": (page, _HTML),
             "/page.css": (page_file("page.css") + page_file("view.css"), _STYLE),
             "/items.js": (page_file("items.js"), _SCRIPT),
             "/view.js": (page_file("view.js"), _SCRIPT),
@@ -62,30 +65,35 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         url = urlsplit(self.path)
+        path = self._inner(url.path)
         values = {name: given[0] for name, given in parse_qs(url.query).items()}
-        if self._refused(writes=False):
+        opens = url.path == "/" and same_token(values.get("token", ""), self.server.token)
+        if self._refused(refusal(self.headers, opens=opens)):
             return
-        if url.path == "/" and same_token(values.get("token", ""), self.server.token):
-            # Out of the address bar and of the history; what was asked for is then asked with the cookie.
-            kept = f"{cookie_name(self._port)}={self.server.token}; HttpOnly; SameSite=Strict; Path=/"
-            self._answer(HTTPStatus.SEE_OTHER, "", _TEXT, {"Location": "/", "Set-Cookie": kept})
+        if opens:
+            # A page that goes on, not a redirect: behind a link of another site, a redirect would come without the cookie.
+            # The address with the token is then neither in the address bar nor in the history.
+            home = self.server.home
+            kept = f"{cookie_name(self._port)}={self.server.token}; HttpOnly; SameSite=Strict; Path={home}"
+            onward = f'<!doctype html><title>Tanren view</title><meta http-equiv="refresh" content="0;url={home}">\n'
+            self._answer(HTTPStatus.OK, onward, _HTML, {"Set-Cookie": kept})
         elif not knows_token(self.headers, self.server.token, self._port):
             self._forbid("the token is missing or wrong; open the address that `tanren view` printed")
-        elif url.path in self.server.files:
-            self._answer(HTTPStatus.OK, *self.server.files[url.path])
-        elif url.path == "/api/items":
+        elif path in self.server.files:
+            self._answer(HTTPStatus.OK, *self.server.files[path])
+        elif path == "/api/items":
             self._json(HTTPStatus.OK, self.server.workbench.data())
-        elif url.path == "/api/shown":
+        elif path == "/api/shown":
             self._shown(values)
         else:
             self._json(HTTPStatus.NOT_FOUND, {"error": f"there is nothing at {url.path}"})
 
     def do_POST(self) -> None:
-        if self._refused(writes=True):
+        if self._refused(refusal(self.headers, writes=True)):
             return
         if not knows_token(self.headers, self.server.token, self._port):
             self._forbid("the token is missing or wrong; open the address that `tanren view` printed")
-        elif self.path != "/api/answer":
+        elif self._inner(self.path) != "/api/answer":
             self._json(HTTPStatus.NOT_FOUND, {"error": f"there is nothing at {self.path}"})
         elif self.headers.get_content_type() != _JSON:
             self._json(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, {"error": f"expected {_JSON}"})
@@ -99,8 +107,11 @@ class _Handler(BaseHTTPRequestHandler):
     def _port(self) -> int:
         return int(self.server.server_address[1])
 
-    def _refused(self, *, writes: bool) -> bool:
-        reason = refusal(self.headers, writes=writes)
+    def _inner(self, path: str) -> str:
+        """Return a path without the folder that the page stands in; a program with the header needs none."""
+        return path.replace(self.server.home, "/", 1) if path.startswith(self.server.home) else path
+
+    def _refused(self, reason: str | None) -> bool:
         if reason is not None:
             self._forbid(reason)
         return reason is not None
