@@ -56,7 +56,7 @@ def content_of(value: Mapping[str, Any], keys: Sequence[str]) -> Content:
         for field in fields
         if field in PERSON_FIELDS
     }
-    return found | {field: tuple(as_text(one) for one in value[field]) for field in LIST_FIELDS}
+    return found | {field: tuple(filter(None, map(as_text, value[field]))) for field in LIST_FIELDS}
 
 
 def as_text(value: Any) -> str:
@@ -77,7 +77,9 @@ def same_value(field: str, one: str, other: str) -> bool:
 
 
 def same(field: str, one: Sequence[str], other: Sequence[str]) -> bool:
-    """Whether two answers agree in a field: the same values in the same order, each as often."""
+    """Whether two answers agree in a field: the same values in the same order, each as often; or both say nothing."""
+    if is_blank(one) and is_blank(other):
+        return True
     return len(one) == len(other) and all(same_value(field, a, b) for a, b in zip(one, other, strict=True))
 
 

@@ -95,6 +95,17 @@ def test_null_missing_and_empty_are_one_blank() -> None:
     assert task.parse(answer(gold(without)), row(gold(BEN))).correct
 
 
+def test_fields_that_say_nothing_are_equal_however_many_persons_leave_them_out() -> None:
+    one, two = {"name": "Ana Reyes", "age": "", "act": "theft"}, {"name": "Ben Crane", "age": None, "act": "theft"}
+    nowhere = {"persons": [one], "occured_locations": [], "police_departments": []}
+    short = row(nowhere, keys=("name", "age", "act"))
+    assert task.parse(answer(nowhere, occured_locations=["", " "]), short).correct
+    found = task.measures(answer(nowhere, persons=[one, two]), short)
+    assert found["field_exact_match_rate/person_age_at_published"].numerator == 1
+    assert found["stated_match_rate/person_age_at_published"].denominator == 0
+    assert found["field_exact_match_rate/person_name"].numerator == 0
+
+
 def test_the_order_of_persons_counts_in_fields_and_not_in_the_set_of_names() -> None:
     turned = answer(gold(BEN, ANA))
     found = task.measures(turned, row(gold(ANA, BEN)))
