@@ -157,3 +157,36 @@ def test_a_hopper_gpu_with_flash_attention_4_trains_with_it() -> None:
     choice = choose_training_attention(_model("llama", torch.bfloat16))
     print(choice)  # noqa: T201
     assert (choice.kernel, choice.rejected) == ("flash_attention_4", ())
+
+
+@pytest.mark.parametrize("traits", ["llama", "small heads", "one key-value head"])
+@pytest.mark.parametrize("kernel", ["flash_attention_4", "varlen", "sdpa"])
+def test_samples_that_go_on_from_another_attend_to_it(kernel: str, traits: str) -> None:
+    from tanren.common.attention._packing import Packing, Scores
+    from tanren.common.attention.packed import attend, sharing_fault
+
+    model = MODELS[traits]
+    if kernel not in installed_kernels():
+        pytest.skip(f"{kernel} is not installed")
+    assert sharing_fault(kernel, model) is None
+    families = ((150, 70, 1, 130), (40,), (128, 64), (5, 200, 300))
+    lengths = [length for family in families for length in family]
+    follows = [place > 0 for family in families for place in range(len(family))]
+    generator = torch.Generator().manual_seed(3)
+    heads = ((model.heads, model.head_dim), (model.kv_heads, model.head_dim), (model.kv_heads, model.value_dim))
+    exact = [torch.randn((1, n, sum(lengths), size), generator=generator) for n, size in heads]
+    above = torch.randn((1, sum(lengths), model.heads, model.value_dim), generator=generator)
+    found = []
+    for name, device, dtype in ((kernel, "cuda", torch.bfloat16), ("eager", "cpu", torch.float64)):
+        packing = Packing.of(lengths, device, follows)
+        tensors = [one.bfloat16().to(device, dtype).requires_grad_() for one in exact]
+        torch.use_deterministic_algorithms(True)
+        try:
+            query, key, value = tensors
+            out = attend(name, query, key, value, packing, Scores(model.head_dim**-0.5))
+            gradients = torch.autograd.grad(out, tensors, above.to(device, dtype))
+        finally:
+            torch.use_deterministic_algorithms(False)
+        found.append([out.detach().double().cpu(), *(one.double().cpu() for one in gradients)])
+    for one, other in zip(*found, strict=True):
+        assert float((one - other).norm() / other.norm()) < 2e-2

@@ -21,7 +21,7 @@ def _needs_cuda() -> None:
         pytest.skip("no CUDA device")
 
 
-def _log_probs(model: Any, layers: str, **settings: bool) -> tuple[Any, Any]:
+def _log_probs(model: Any, layers: str, *, reference: bool = False) -> tuple[Any, Any]:
     """Log-probabilities and entropies of packed samples, and the adapters' gradients of a weighted sum."""
     from tanren.common.fused import choose_route, next_token_log_probs
 
@@ -31,8 +31,10 @@ def _log_probs(model: Any, layers: str, **settings: bool) -> tuple[Any, Any]:
     tokens = torch.randint(3, 259, (1, sum(lengths)), generator=generator).cuda()
     positions = torch.cat([torch.arange(length) for length in lengths])[None].cuda()
     predicting = torch.cat([torch.arange(100, 199), torch.arange(220, 277)]).cuda()
-    found = next_token_log_probs(model, tokens, positions, lengths, predicting, tokens[0, predicting + 1], **settings)
-    if settings:
+    found = next_token_log_probs(
+        model, tokens, positions, lengths, predicting, tokens[0, predicting + 1], reference=reference
+    )
+    if reference:
         return found, None
     above = torch.linspace(-1, 1, len(predicting)).cuda()
     trained = [one for one in model.parameters() if one.requires_grad]

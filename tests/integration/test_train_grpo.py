@@ -144,14 +144,17 @@ REFUSED: dict[str, tuple[tuple[object, ...], str]] = {
         "loss.clip_high (flag --loss.clip_high) has no effect with train.updates_per_step = 1",
     ),
     "vllm settings": (
-        ("--vllm.sleep-level", 2),
-        "vllm.sleep_level (flag --vllm.sleep_level) has no effect with rollout.engine = auto",
+        ("--vllm.sleep-level", 2, "--rollout.engine", "transformers"),
+        "vllm.sleep_level (flag --vllm.sleep_level) has no effect with rollout.engine = transformers",
     ),
     "too few prompts": (
         ("--rollout.prompts-per-step", 13),
         "there are 12 prompts: a step takes none twice; write at most 12",
     ),
-    "no such engine": (("--rollout.engine", "vllm"), "rollout.engine = vllm is not part of this version"),
+    "no such engine": (
+        ("--rollout.engine", "vllm", "--model.device", "cpu"),
+        "rollout.engine = vllm: vLLM generates on a GPU, and this run's device is the CPU; write transformers",
+    ),
     "long prompt": (
         ("--rollout.max-prompt-tokens", 10),
         "row train-0: its prompt has 24 tokens, and rollout.max_prompt_tokens is 10",

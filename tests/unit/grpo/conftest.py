@@ -10,10 +10,10 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from tanren.common.attention.packed import registered_name
+from tanren.common.completions import Completion
 from tanren.common.fused import choose_route
 from tanren.common.models.tiny import tiny_model
 from tanren.common.task_contract import Message, Row
-from tanren.grpo.engine import Completion
 from tanren.grpo.prompts import Prompt
 from tanren.grpo.rollout import Rated
 

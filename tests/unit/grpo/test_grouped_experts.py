@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from tanren.common.attention.packed import registered_name
+from tanren.common.completions import Sampling
 from tanren.common.config import LoraConfig
 from tanren.common.experts import choose_experts
 from tanren.common.fused import next_token_log_probs
 from tanren.common.lora import attach_adapter
 from tanren.common.models.tiny import tiny_model
-from tanren.grpo.engine import Sampling
 from tanren.grpo.micro_batches import tensors_of
 from tanren.grpo.prompts import Prompt
 from tanren.grpo.rollout import Rated

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from tanren.common.attention.packed import registered_name
 from tanren.common.fused import _log_probs, linear_log_probs, next_token_log_probs
 from tanren.grpo.micro_batches import Tensors, micro_batches, tensors_of
 from tanren.grpo.rollout import Rated
@@ -22,9 +23,16 @@ def batch(rated: MakeRated) -> list[Rated]:
     return [rated(prompt, tokens, advantage=0.5 - index) for index, (prompt, tokens) in enumerate(PAIRS)]
 
 
-def _found(model: Any, made: Tensors, **settings: bool) -> Any:
+def _found(model: Any, made: Tensors, *, reference: bool = False) -> Any:
     return next_token_log_probs(
-        model, made.tokens, made.positions, made.lengths, made.predicting, made.targets, **settings
+        model,
+        made.tokens,
+        made.positions,
+        made.lengths,
+        made.predicting,
+        made.targets,
+        follows=made.follows,
+        reference=reference,
     )
 
 
@@ -107,6 +115,51 @@ def test_micro_batches_keep_to_their_budget_and_lose_nothing(rated: MakeRated) -
     batches = micro_batches(completions, 16)
     assert sorted(one.group for batch in batches for one in batch) == list(range(20))
     assert all(sum(one.tokens for one in batch) <= 16 for batch in batches)
+
+
+def test_a_shared_prompt_counts_once_in_a_micro_batch(rated: MakeRated) -> None:
+    completions = [rated([1] * 10, [2] * (1 + index % 3), group=index // 6) for index in range(18)]
+    batches = micro_batches(completions, 18, shared=True)
+    assert sorted(id(one) for batch in batches for one in batch) == sorted(map(id, completions))
+    for batch in batches:
+        made = tensors_of(batch, "cpu", shared=True)
+        assert made.tokens.shape[1] <= 18
+        assert made.follows.count(False) == len({one.group for one in batch})
+        assert [made.tokens[0, place].item() for place in made.predicting] == [
+            before for one in batch for before in (one.prompt.token_ids[-1], *one.completion.token_ids[:-1])
+        ]
+    assert len(batches) < len(micro_batches(completions, 18))
+    assert len(micro_batches([rated([1] * 30, [2])], 18, shared=True)) == 1  # too long: alone
+
+
+@pytest.mark.parametrize("name", ["tiny-qwen3", "tiny-gpt-oss", "tiny-qwen3-moe"])  # gpt-oss: windows of 32, sinks
+@pytest.mark.parametrize("kernel", ["sdpa", "eager"])
+@pytest.mark.filterwarnings("ignore")
+def test_a_shared_prompt_changes_neither_log_probs_nor_gradients(
+    adapted: MakeModel, rated: MakeRated, name: str, kernel: str
+) -> None:
+    model = adapted(name)
+    model.get_base_model().set_attn_implementation(registered_name(kernel))
+    trained = [one for one in model.parameters() if one.requires_grad]
+    generator = torch.Generator().manual_seed(2)
+
+    def text(length: int) -> list[int]:
+        return torch.randint(3, 259, (length,), generator=generator).tolist()
+
+    completions = [
+        rated(prompt, text(length), group=group)
+        for group, (prompt, lengths) in enumerate(((text(40), (50, 1, 33)), (text(3), (4,)), (text(17), (20, 9))))
+        for length in lengths
+    ]
+    alone = _found(model, tensors_of(completions, "cpu"))
+    made = tensors_of(completions, "cpu", shared=True)
+    assert made.tokens.shape[1] == 40 + 84 + 3 + 4 + 17 + 29
+    together = _found(model, made)
+    above = torch.randn(len(alone.log_probs), generator=generator)
+    expected, got = (torch.autograd.grad((above * one.log_probs).sum(), trained) for one in (alone, together))
+    torch.testing.assert_close(together.log_probs, alone.log_probs, rtol=0, atol=2e-5)
+    for one, other in zip(got, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=2e-5)
 
 
 def test_a_micro_batch_is_laid_out_end_to_end(rated: MakeRated) -> None:

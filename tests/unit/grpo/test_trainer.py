@@ -50,8 +50,10 @@ def rollout(rated: MakeRated) -> Rollout:
     return Rollout(completions, advantages_of([[0.0]], "none"), 4)
 
 
-def _learn(model: Any, config: GrpoConfig, rollout: Rollout, *, packs: bool = True, steps: int = 1) -> dict[str, Any]:
-    trainer = GrpoTrainer(model, config, make_optimizer(model, config), packs=packs)
+def _learn(
+    model: Any, config: GrpoConfig, rollout: Rollout, *, packs: bool = True, shared: bool = False, steps: int = 1
+) -> dict[str, Any]:
+    trainer = GrpoTrainer(model, config, make_optimizer(model, config), packs=packs, shared=shared)
     values: dict[str, Any] = {}
     for step in range(1, steps + 1):
         values = trainer.learn(trainer.lay_out(rollout), step)
@@ -66,10 +68,11 @@ def _weights(model: Any) -> torch.Tensor:
 def test_the_result_does_not_depend_on_micro_batches(adapted: MakeModel, rollout: Rollout, kind: str) -> None:
     loss = {"kind": kind, "beta": 0.05, "max_gap": 0, "correction": "token"}
     numbers, weights = [], []
-    for budget, packs in ((4096, True), (20, True), (4096, False))[: 3 if kind == "gspo" else 2]:
+    ways = ((4096, True, False), (20, True, False), (4096, True, True), (9, True, True), (4096, False, False))
+    for budget, packs, shared in ways[: 5 if kind == "gspo" else 4]:
         model = adapted()
         config = _config(loss=loss, train={"micro_batch_tokens": budget, "updates_per_step": 2})
-        values = _learn(model, config, rollout, packs=packs)
+        values = _learn(model, config, rollout, packs=packs, shared=shared)
         numbers.append([values[name] for name in ("loss", "grad_norm", "entropy", "clipped_share", "reference_kl")])
         weights.append(_weights(model))
     for found in numbers[1:]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from tanren.grpo.engine import Completion, Sampling
+from tanren.common.completions import Completion, Sampling
 from tanren.grpo.transformers_engine import TransformersEngine, draw, probabilities
 
 MakeModel = Callable[..., Any]

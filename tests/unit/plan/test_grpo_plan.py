@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,8 +11,8 @@ import pytest
 from tanren.common.config import Loaded
 from tanren.common.plan import GIB, Choice, Target, fit, predict, verdict_of
 from tanren.common.plan.trace import shape_of
+from tanren.common.vllm_memory import VllmMemory, kv_bytes
 from tanren.grpo.config import GrpoConfig
-from tanren.grpo.engine_memory import Engine, kv_bytes
 from tanren.grpo.planner import PLANNER, GrpoJob
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -49,11 +50,16 @@ def test_sliding_layers_hold_no_more_than_their_window() -> None:
 
 def test_the_cache_is_what_the_share_leaves() -> None:
     config = shape_of("4b", {"model_type": "qwen3", "hidden_size": 2560, **QWEN3_4B}).config
-    engine = Engine(config, weights=8 * GIB, total=80 * GIB, sequence_tokens=2048, graphs=True)
-    share = engine.share_for(10)
-    assert engine.cache(share) == pytest.approx(10 * kv_bytes(config, 2048), abs=1)
+    engine = VllmMemory(
+        config, 8 * GIB, 80 * GIB, prompt_tokens=800, new_tokens=512, prompts=4, sequences=64, graphs=True
+    )
+    # Four prompts once each; every completion with one more block, for the prompt's last tokens are its own.
+    step = 4 * kv_bytes(config, 800) + 64 * kv_bytes(config, 512 + 16)
+    assert engine.cache(engine.most) == pytest.approx(step, abs=1)
+    assert engine.cache(engine.least) == pytest.approx(kv_bytes(config, 1312), abs=1)
+    assert engine.held(engine.cache(engine.most)) == pytest.approx(64)
     assert engine.cache(0.01) == 0
-    assert Engine(config, 8 * GIB, 80 * GIB, 2048, graphs=False).share_for(10) < share
+    assert replace(engine, graphs=False).most < engine.most
 
 
 def test_the_largest_phase_decides(grpo: Callable[..., GrpoJob], h100: MakeTarget) -> None:
@@ -79,10 +85,10 @@ def test_an_engine_that_does_not_sleep_is_there_in_training(grpo: Callable[..., 
 def test_the_share_holds_a_whole_step_where_there_is_room_and_less_where_there_is_not(
     grpo: Callable[..., GrpoJob], h100: MakeTarget
 ) -> None:
-    for gib, whole in ((79, True), (3, False)):
+    for gib, whole in ((79, True), (2.4, False)):
         job = grpo(h100(gib))
         prediction = predict(job, Choice(2048, "full"), h100(gib))
-        held = job.engine.cache(job.share(prediction.components, h100(gib))) / job.engine.sequence
+        held = job.engine.held(job.engine.cache(job.share(prediction.components, h100(gib))))
         assert verdict_of(prediction) == "fits"
         assert held == pytest.approx(64, abs=0.1) if whole else 1 <= held < 64
 

@@ -121,6 +121,8 @@ def _generate(
     except (TanrenError, KeyboardInterrupt, Preempted):
         console.line(f"what was generated is kept; to go on: the same command with --resume {run.path}")
         raise
+    finally:
+        backend.close()
 
 
 def _evaluation(evaluator: GenerationEvaluator, config: EvaluateConfig, names: Sequence[str]) -> dict[str, Any]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from tanren.common.config import AUTO, Loaded
 from tanren.common.errors import UserError
 from tanren.grpo.config import GrpoConfig
-from tanren.grpo.engines import require_engine
+from tanren.grpo.engines import check_server
 
 
 def check_effects(loaded: Loaded[GrpoConfig]) -> tuple[str, ...]:
     """Refuse settings that would have no effect, and numbers that do not divide; return warnings."""
     config, origins = loaded.config, loaded.origins
-    require_engine(config)
+    check_server(config)
     _check_division(config)
     train, rollout, loss = config.train, config.rollout, config.loss
     if AUTO in (train.micro_batch_tokens, train.gradient_checkpointing):
@@ -38,7 +38,10 @@ def check_effects(loaded: Loaded[GrpoConfig]) -> tuple[str, ...]:
     idle += [
         (name, False, f"rollout.engine = {rollout.engine}")
         for name in sorted(origins)
-        if name.startswith("vllm.") and rollout.engine in ("transformers", AUTO)
+        if (name.startswith("vllm.") and rollout.engine == "transformers")
+        or (name.startswith("vllm.") and rollout.engine == "vllm-server")
+        or (name.startswith("server.") and rollout.engine != "vllm-server")
+        or (name == "rollout.batch_size" and rollout.engine in ("vllm", "vllm-server"))
     ]
     for name, used, told in idle:
         if name in origins and not used:

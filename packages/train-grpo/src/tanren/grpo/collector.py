@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from tanren.common.completions import Sampling
 from tanren.grpo.advantages import advantages_of, has_spread
 from tanren.grpo.config import GrpoConfig
-from tanren.grpo.engine import Engine, Sampling
+from tanren.grpo.engine import Engine
 from tanren.grpo.prompt_order import PromptOrder
 from tanren.grpo.prompts import Prompt, difficulties_of
 from tanren.grpo.rewards import Rewards

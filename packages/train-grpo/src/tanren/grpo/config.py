@@ -19,6 +19,7 @@ from tanren.common.config import (
     LoraConfig,
     OptimConfig,
     OutputConfig,
+    RequestsConfig,
     StartConfig,
     TaskConfig,
     TrackingConfig,
@@ -30,6 +31,7 @@ LossKind = Literal["grpo", "dr_grpo", "dapo", "bnpo", "gspo", "cispo"]
 Scale = Literal["none", "group", "batch"]
 Correction = Literal["none", "token", "sequence"]
 Truncated = Literal["keep", "mask", "penalise"]
+SharePrompts = Literal["auto", "on", "off"]
 
 
 class DataConfig(ConfigModel):
@@ -73,7 +75,7 @@ class RolloutConfig(ConfigModel):
 
     engine: Literal["auto", "transformers", "vllm", "vllm-server"] = "auto"
     """What generates. transformers: the trained model itself, on a CPU or GPU. vllm: on the same GPU, asleep while the model is
-    trained. vllm-server: another process. auto: the fastest that can run here."""
+    trained. vllm-server: the server of the section server. auto: the fastest that can run here, in this process."""
 
     batch_size: Positive = 64
     """Completions decoded together by the engine transformers; memory grows with it."""
@@ -147,6 +149,10 @@ class TrainConfig(ConfigModel):
     """Recompute activations in the backward pass: of no layer, of every second one (selective), of all (full). auto: as for
     micro_batch_tokens."""
 
+    share_prompts: SharePrompts = "auto"
+    """Read a prompt once for all completions of its group in one pass, in training, too (docs/train-grpo.md). auto: where the
+    attention kernel can, and it proves right on the model."""
+
     ema: Annotated[float, Field(gt=0, le=1)] = 0.1
     """Weight of the newest step in the running means that metrics.csv has beside the raw numbers."""
 
@@ -155,17 +161,27 @@ class VllmConfig(ConfigModel):
     """The generation engine on the same GPU."""
 
     gpu_memory_utilization: Annotated[float, Field(gt=0, lt=1)] | Literal["auto"] = "auto"
-    """Share of the GPU's memory that vLLM may use. auto: what holds all completions of a step at once, if there is room."""
+    """Share of the GPU's memory that vLLM may use, weights included. auto: what holds all completions of a step at once, if there is room."""
 
-    sleep_level: Annotated[int, Field(ge=0, le=2)] = 1
-    """What vLLM gives back while the model is trained: nothing (0); the KV cache, with its weights in the host's memory (1);
-    both, with its weights read again (2)."""
+    sleep_level: Literal[0, 1, 2] = 2
+    """What vLLM gives back while the model is trained. 0: nothing, the fastest where both fit. 1: the KV cache; its weights wait in
+    the host's memory. 2: both; its weights are taken from the trained model anew, which is faster than from the host."""
 
     enforce_eager: bool = False
-    """Without CUDA graphs: a little memory less, slower generation."""
+    """Without CUDA graphs: it starts sooner, takes a little less memory, and generates slower."""
 
-    max_model_len: Positive | None = None
-    """Longest sequence; not set means prompt and completion together."""
+
+class ServerConfig(RequestsConfig):
+    """The generation engine in another process, or on another machine: a vLLM server with the same base model."""
+
+    address: str | None = None
+    """Its address, with the path before /completions: `http://127.0.0.1:8000/v1`."""
+
+    model: str | None = None
+    """The name under which it serves the base model; not set: the first that it lists."""
+
+    adapters: Path | None = None
+    """A folder that trainer and server both see, for the adapter of each step; not set: in the run directory."""
 
 
 class GrpoEvaluationConfig(GenerationConfig):
@@ -203,6 +219,7 @@ class GrpoConfig(ConfigModel):
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
     vllm: VllmConfig = VllmConfig()
+    server: ServerConfig = ServerConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     evaluation: GrpoEvaluationConfig = GrpoEvaluationConfig()
     tracking: GrpoTrackingConfig = GrpoTrackingConfig()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tanren.common.run import describe_environment
 from tanren.grpo.command import COMMAND
+from tanren.grpo.engines import EngineChoice
 from tanren.grpo.prompts import Prompt, prompts_sha256
 
 if TYPE_CHECKING:
@@ -29,13 +30,13 @@ def describe_ground(
     loaded: LoadedModel,
     parents: Sequence[Link],
     template: str,
-    engine: str,
+    engine: EngineChoice,
 ) -> dict[str, Any]:
     """Return what a run stands on, as `environment.json` records it."""
     return describe_environment() | {
         "command": COMMAND.prog,
         "device": asdict(device),
-        "engine": engine,
+        "engine": asdict(engine),
         "attention": {"kernel": attention.kernel, "reason": attention.reason, "rejected": dict(attention.rejected)},
         "attention_proof": attention.proof,
         "model": loaded.provenance,

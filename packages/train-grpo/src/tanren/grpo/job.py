@@ -92,8 +92,6 @@ def _run(
     from tanren.common.adapter import attach_lora, save_adapter
     from tanren.common.chat import template_hash
     from tanren.common.coverage import say_coverage
-    from tanren.common.experts import choose_experts
-    from tanren.common.fused import choose_route
     from tanren.grpo.ground import describe_ground
     from tanren.grpo.prepare import make_loop, open_rewards
 
@@ -107,7 +105,7 @@ def _run(
         loaded,
         plan.parents(prepared.device.dtype),
         template,
-        config.rollout.engine,
+        prepared.engine,
     )
     if resumed:
         check_same_ground(run, environment, console, SAME_ON_RESUME)
@@ -120,14 +118,20 @@ def _run(
     with console.phase("attach LoRA", f"rank {config.lora.rank} on {config.lora.target_modules}"):
         model = attach_lora(loaded, config.lora, config.seed)
     say_coverage(model, config.lora, console)
-    assert config.train.gradient_checkpointing != AUTO, "checked before"
-    experts = choose_experts(model, config.train.experts)
-    if experts is not None:
-        console.line(experts.line())
-    route = choose_route(model, config.train.layers, config.train.gradient_checkpointing, prepared.device.device)
-    console.line(route.line())
+    shared = _choose_ways(plan, prepared, model, attention, console)
     with open_rewards(plan, run.path / REWARDS_LOG) as rewards, watch_for_interruption(console) as interruption:
-        loop = make_loop(plan, prepared, model, rewards, run, console, tracker, interruption, packs=attention.packs)
+        loop = make_loop(
+            plan,
+            prepared,
+            model,
+            rewards,
+            run,
+            console,
+            tracker,
+            interruption,
+            packs=attention.packs,
+            shared=shared,
+        )
         try:
             done = loop.train(resumed=resumed)
         finally:
@@ -173,6 +177,23 @@ def _load(plan: Plan, prepared: Prepared, console: Console) -> tuple[LoadedModel
     for line in attention.lines():
         console.line(line)
     return loaded, attention
+
+
+def _choose_ways(plan: Plan, prepared: Prepared, model: Any, attention: Choice, console: Console) -> bool:
+    """Choose how experts and layers are computed, and whether a group shares its prompt in training, which is returned; say all."""
+    from tanren.common.experts import choose_experts
+    from tanren.common.fused import choose_route
+    from tanren.grpo.sharing import choose_sharing
+
+    train = plan.config.train
+    assert train.gradient_checkpointing != AUTO, "checked before"
+    experts = choose_experts(model, train.experts)
+    if experts is not None:
+        console.line(experts.line())
+    console.line(choose_route(model, train.layers, train.gradient_checkpointing, prepared.device.device).line())
+    sharing = choose_sharing(model, train.share_prompts, attention)
+    console.line(sharing.line())
+    return sharing.shared
 
 
 def _tell(run: RunDirectory, console: Console, summary: Mapping[str, Any], table: str) -> None:

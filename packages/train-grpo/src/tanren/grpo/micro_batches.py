@@ -19,9 +19,11 @@ class Tensors:
     tokens: torch.Tensor
     """(1, tokens)."""
     positions: torch.Tensor
-    """(1, tokens), from 0 in each completion's prompt."""
+    """(1, tokens), from 0 in each prompt."""
     lengths: list[int]
-    """Tokens of each prompt with its completion."""
+    """Tokens of each sample: a prompt with its completion, or each by itself where prompts are shared."""
+    follows: list[bool]
+    """Of each sample, whether it is a completion of the last prompt before it."""
     predicting: torch.Tensor
     """(learned,): the token before each learned one."""
     targets: torch.Tensor
@@ -34,40 +36,72 @@ class Tensors:
     """(learned,), float32: each completion's at each of its tokens."""
 
 
-def micro_batches(completions: Sequence[Rated], budget: int) -> list[list[Rated]]:
-    """Pack completions into micro-batches of at most `budget` tokens, prompts included; one that is longer stands alone."""
-    packed = first_fit([one.tokens for one in completions], budget)
-    return [[completions[place] for place in members] for members in packed]
+def micro_batches(completions: Sequence[Rated], budget: int, *, shared: bool = False) -> list[list[Rated]]:
+    """Pack completions into micro-batches of at most `budget` tokens, prompts included; one that is longer stands alone.
+
+    `shared`: completions of a group lie side by side, and their prompt counts once.
+    """
+    parts = _parts_of_groups(completions, budget) if shared else [[one] for one in completions]
+    packed = first_fit([_tokens(part) for part in parts], budget)
+    return [[one for place in members for one in parts[place]] for members in packed]
 
 
-def tensors_of(completions: Sequence[Rated], device: torch.device | str) -> Tensors:
-    """Lay a micro-batch out."""
-    prompts = [len(one.prompt.token_ids) for one in completions]
+def _parts_of_groups(completions: Sequence[Rated], budget: int) -> list[list[Rated]]:
+    """Split each group into as few parts as fit into the budget with the prompt."""
+    parts: list[list[Rated]] = []
+    for one in completions:
+        part = parts[-1] if parts else []
+        if part and part[0].group == one.group and _tokens(part) + len(one.completion.token_ids) <= budget:
+            part.append(one)
+        else:
+            parts.append([one])
+    return parts
+
+
+def _tokens(part: Sequence[Rated]) -> int:
+    """Return the tokens of completions of one prompt, the prompt once."""
+    return len(part[0].prompt.token_ids) + sum(len(one.completion.token_ids) for one in part)
+
+
+def tensors_of(completions: Sequence[Rated], device: torch.device | str, *, shared: bool = False) -> Tensors:
+    """Lay a micro-batch out; `shared`: completions of a group that lie side by side behind one copy of their prompt."""
+    tokens: list[tuple[int, ...]] = []
+    positions: list[np.ndarray] = []
+    predicting: list[np.ndarray] = []
+    lengths: list[int] = []
+    follows: list[bool] = []
+    place = last = 0
+    before: Rated | None = None
+    for one in completions:
+        prompt, own = one.prompt.token_ids, one.completion.token_ids
+        if not shared or before is None or before.group != one.group:
+            tokens.append(prompt)
+            positions.append(np.arange(len(prompt)))
+            lengths.append(len(prompt))
+            follows.append(False)
+            place += len(prompt)
+            last = place - 1
+        tokens.append(own)
+        positions.append(np.arange(len(prompt), len(prompt) + len(own)))
+        if shared:
+            lengths.append(len(own))
+            follows.append(True)
+        else:
+            lengths[-1] += len(own)
+        predicting.append(np.concatenate(([last], np.arange(place, place + len(own) - 1))))
+        place += len(own)
+        before = one
     learned = [len(one.completion.token_ids) for one in completions]
-    lengths = [prompt + own for prompt, own in zip(prompts, learned, strict=True)]
-    tokens = np.concatenate(
-        [
-            np.asarray(ids, dtype=np.int64)
-            for one in completions
-            for ids in (one.prompt.token_ids, one.completion.token_ids)
-        ]
-    )
-    positions = np.concatenate([np.arange(length) for length in lengths])
-    starts = np.cumsum([0, *lengths[:-1]])
-    places = np.concatenate(
-        [
-            np.arange(start + prompt, start + length)
-            for start, prompt, length in zip(starts, prompts, lengths, strict=True)
-        ]
-    )
-    read = torch.from_numpy(np.stack((tokens, positions))).to(device)
-    wanted = torch.from_numpy(np.stack((places - 1, tokens[places]))).to(device)
+    read = torch.from_numpy(np.stack((np.concatenate(tokens), np.concatenate(positions))).astype(np.int64)).to(device)
+    targets = np.concatenate([np.asarray(one.completion.token_ids) for one in completions])
+    wanted = torch.from_numpy(np.stack((np.concatenate(predicting), targets)).astype(np.int64)).to(device)
     advantages = np.repeat(np.array([one.advantage for one in completions], dtype=np.float64), learned)
     engine = [value for one in completions for value in one.completion.log_probs]
     return Tensors(
         tokens=read[:1],
         positions=read[1:],
         lengths=lengths,
+        follows=follows,
         predicting=wanted[0],
         targets=wanted[1],
         learned=learned,

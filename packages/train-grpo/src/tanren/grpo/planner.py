@@ -14,9 +14,9 @@ from tanren.common.lora import attach_adapter
 from tanren.common.plan import GIB, LOSS, RESIDENT, Change, Choice, Layout, Load, Target, margin
 from tanren.common.plan.packed import PackedJob, attention_of, choice_of, open_settings_of, precision
 from tanren.common.recipe_command import RecipeCommand
+from tanren.common.vllm_memory import ASLEEP, VllmMemory, kv_bytes
 from tanren.grpo.command import COMMAND
 from tanren.grpo.config import GrpoConfig
-from tanren.grpo.engine_memory import ASLEEP, Engine
 
 if TYPE_CHECKING:
     import torch
@@ -143,15 +143,24 @@ class GrpoJob(PackedJob):
         return compute
 
     @cached_property
-    def engine(self) -> Engine:
+    def engine(self) -> VllmMemory:
         """The generation engine."""
         from tanren.common.plan.trace import empty_model
 
         config = self.loaded.config
         model = empty_model(self.shape, self.dtype)
         weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-        tokens = config.vllm.max_model_len or self.longest
-        return Engine(self.shape.config, weights, self.target.total, tokens, graphs=not config.vllm.enforce_eager)
+        rollout = config.rollout
+        return VllmMemory(
+            self.shape.config,
+            weights,
+            self.target.total,
+            rollout.max_prompt_tokens,
+            rollout.max_new_tokens,
+            rollout.prompts_per_step,
+            self.sequences,
+            graphs=not config.vllm.enforce_eager,
+        )
 
     def share(self, train: Mapping[str, int], target: Target) -> float:
         """Return vLLM's share of the memory: the recipe's, or the least that holds a step's completions, if there is room."""
@@ -166,7 +175,7 @@ class GrpoJob(PackedJob):
         room = target.free - margin(target) - target.context - taken
         # Rounded down, so that what is written into a recipe is what was planned.
         most = math.floor(1000 * room / target.total) / 1000
-        return max(self.engine.share_for(1), min(self.engine.share_for(self.sequences), most))
+        return max(self.engine.least, min(self.engine.most, most))
 
     def phases(self, train: Mapping[str, int], target: Target) -> Mapping[str, Mapping[str, int]]:
         """Return what is in memory while completions are generated, while the engine wakes and gets the adapter, and in training."""
@@ -196,17 +205,20 @@ class GrpoJob(PackedJob):
     def facts(self, train: Mapping[str, int], target: Target) -> list[str]:
         """Say how many completions vLLM holds at once."""
         share = self.share(train, target)
-        held = self.engine.cache(share) / self.engine.sequence
-        # Each token of a batch reads all weights, and the cache of every sequence, half full on average.
+        held = self.engine.held(self.engine.cache(share))
         at_once = min(held, self.sequences)
-        read = self.engine.weights + at_once * self.engine.sequence / 2
+        # Each token of a batch reads all weights, and the cache of every sequence: its prompt, and half of what it writes.
+        rollout = self.loaded.config.rollout
+        read = self.engine.weights + at_once * kv_bytes(
+            self.shape.config, rollout.max_prompt_tokens + rollout.max_new_tokens // 2
+        )
         rounds = math.ceil(self.sequences / max(1.0, at_once))
-        tokens = self.loaded.config.rollout.max_new_tokens
+        tokens = rollout.max_new_tokens
         seconds = rounds * tokens * read / target.ceilings.bandwidth_bytes_per_s
         asleep = ["asleep, vLLM keeps its weights in the host's memory: " + f"{self.engine.weights / GIB:.1f} GiB"]
         return [
             *(asleep if self.loaded.config.vllm.sleep_level == 1 else []),
-            f"vLLM takes {share:.3f} of the memory: KV cache for {held:.1f} sequences of {self.engine.sequence_tokens} tokens at once, of {self.sequences}",
+            f"vLLM takes {share:.3f} of the memory: KV cache for {held:.1f} completions of {self.longest} tokens at once, of {self.sequences}",
             f"generation adds at least {seconds:.1f} s a step to the time below, by what it reads",
         ]
 

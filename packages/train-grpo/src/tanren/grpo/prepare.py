@@ -22,8 +22,8 @@ from tanren.common.run import RunDirectory
 from tanren.common.tracking import Tracker
 from tanren.grpo.collector import Collector
 from tanren.grpo.config import Truncated
-from tanren.grpo.engine import Sampling
-from tanren.grpo.engines import open_engine
+from tanren.grpo.engine import sampling_of
+from tanren.grpo.engines import EngineChoice, choose_engine, open_engine
 from tanren.grpo.loop import Loop
 from tanren.grpo.optimizer import make_optimizer
 from tanren.grpo.plan import Plan
@@ -41,6 +41,7 @@ class Prepared:
 
     tokenizer: PreTrainedTokenizerBase
     device: DevicePlan
+    engine: EngineChoice
     prompts: list[Prompt]
 
 
@@ -49,6 +50,7 @@ def prepare(plan: Plan, console: Console) -> Prepared:
     config = plan.config
     device = plan_device(config.model)
     console.line(f"device: {device.device}, {device.dtype} ({device.reason}), {device.threads} CPU threads")
+    engine = choose_engine(config, device.device, device.dtype)
     check_optimizer(config.optim, device.device)
     require_bitsandbytes(config.model.quantisation)
     with console.phase("check what the adapter reaches", "without weights"):
@@ -68,7 +70,7 @@ def prepare(plan: Plan, console: Console) -> Prepared:
     difficulties_of(prompts, config.data.curriculum)  # a row without its number is told before anything is written
     lengths = sorted(len(prompt.token_ids) for prompt in prompts)
     console.line(f"prompts: {lengths[0]} to {lengths[-1]} tokens, half of them up to {lengths[len(lengths) // 2]}")
-    return Prepared(tokenizer, device, prompts)
+    return Prepared(tokenizer, device, engine, prompts)
 
 
 def open_rewards(plan: Plan, log: Path) -> Rewards:
@@ -93,12 +95,12 @@ def make_loop(
     interruption: Interruption,
     *,
     packs: bool,
+    shared: bool,
 ) -> Loop:
-    """Return the loop of a run; `packs` says whether completions may share a pass."""
+    """Return the loop of a run; `packs` says whether completions may share a pass, `shared` whether also their prompt."""
     config, tokenizer = plan.config, prepared.tokenizer
-    engine = open_engine(config, model, tokenizer)
-    console.line(f"engine: {engine.name}")
-    sampling = Sampling.of(config.rollout, stop_token_ids(model.get_base_model(), tokenizer))
+    engine = open_engine(prepared.engine, config, model, tokenizer, prepared.prompts, run, console)
+    sampling = sampling_of(config.rollout, stop_token_ids(model.get_base_model(), tokenizer))
     collector = Collector(config, prepared.prompts, engine, sampling, rewards, tokenizer)
-    trainer = GrpoTrainer(model, config, make_optimizer(model, config), packs=packs)
+    trainer = GrpoTrainer(model, config, make_optimizer(model, config), packs=packs, shared=shared)
     return Loop(config, model, collector, engine, trainer, run, console, tracker, interruption)

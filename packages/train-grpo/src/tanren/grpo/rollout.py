@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tanren.common.completions import Completion
 from tanren.common.task_contract import Verdict
 from tanren.common.values import VALUES_KEY, regret, values_of
 from tanren.grpo.advantages import Advantages
-from tanren.grpo.engine import Completion
 from tanren.grpo.prompts import Prompt
 from tanren.grpo.rewards import Judged
 

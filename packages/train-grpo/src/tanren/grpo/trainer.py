@@ -43,11 +43,22 @@ class Update:
 class GrpoTrainer:
     """Owns the optimizer; the model is changed in place."""
 
-    def __init__(self, model: PeftModel, config: GrpoConfig, optimizer: torch.optim.Optimizer, *, packs: bool) -> None:
-        """Train what has a gradient in `model`; `packs` says whether completions may share a pass."""
+    def __init__(
+        self,
+        model: PeftModel,
+        config: GrpoConfig,
+        optimizer: torch.optim.Optimizer,
+        *,
+        packs: bool,
+        shared: bool = False,
+    ) -> None:
+        """Train what has a gradient in `model`.
+
+        `packs` says whether completions may share a pass, `shared` whether those of a group may share their prompt in it.
+        """
         assert config.train.micro_batch_tokens != AUTO, "checked before"
         self._model, self._config, self.optimizer = model, config, optimizer
-        self._budget = config.train.micro_batch_tokens if packs else 1
+        self._budget, self._shared = config.train.micro_batch_tokens if packs else 1, packs and shared
         self._trained = [weight for weight in model.parameters() if weight.requires_grad]
         self._device = next(iter(self._trained)).device
         self.updates = 0
@@ -58,7 +69,7 @@ class GrpoTrainer:
         for share in rollout.shares(self._config.train.updates_per_step):
             needed = [one for one in share if one.advantage or self._config.loss.beta]
             lengths = [len(one.completion.token_ids) for one in share]
-            found.append(Update(lengths, micro_batches(needed, self._budget)))
+            found.append(Update(lengths, micro_batches(needed, self._budget, shared=self._shared)))
         return found
 
     def learn(self, updates: Sequence[Update], step: int) -> dict[str, Any]:
@@ -115,7 +126,7 @@ class GrpoTrainer:
     ) -> torch.Tensor:
         """Return a micro-batch's share of the update's loss, and add what is measured."""
         config = self._config.loss
-        made = tensors_of(batch, self._device)
+        made = self._tensors(batch)
         found = self._log_probs(made)
         before = found.log_probs.detach() if old is None else old
         terms = token_terms(
@@ -143,15 +154,22 @@ class GrpoTrainer:
             return [[None] * len(updates[0].batches)]
         self._model.eval()
         with torch.no_grad():
-            return [
-                [self._log_probs(tensors_of(batch, self._device)).log_probs for batch in update.batches]
-                for update in updates
-            ]
+            return [[self._log_probs(self._tensors(batch)).log_probs for batch in update.batches] for update in updates]
 
     def _log_probs(self, made: Tensors, *, reference: bool = False) -> TokenLogProbs:
         return next_token_log_probs(
-            self._model, made.tokens, made.positions, made.lengths, made.predicting, made.targets, reference=reference
+            self._model,
+            made.tokens,
+            made.positions,
+            made.lengths,
+            made.predicting,
+            made.targets,
+            follows=made.follows,
+            reference=reference,
         )
+
+    def _tensors(self, batch: Sequence[Rated]) -> Tensors:
+        return tensors_of(batch, self._device, shared=self._shared)
 
     def _refuse_gap(self, measures: Measures, step: int) -> None:
         """Raise FoundWantingError where engine and trainer disagree: what is learned then is not what was sampled."""

@@ -12,8 +12,8 @@ import torch
 from transformers import DynamicCache
 
 from tanren.common.attention.packed import inference_attention
+from tanren.common.completions import Completion, Sampling, Tokens
 from tanren.common.models.decoding import contiguous_head
-from tanren.grpo.engine import Completion, Sampling, Tokens
 
 
 class TransformersEngine:

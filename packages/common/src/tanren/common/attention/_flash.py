@@ -13,14 +13,15 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable
 from functools import cache
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch.nn.functional import pad
 
 from tanren.common.attention._packing import Packing, Scores
+from tanren.common.attention._shared import Kernel, attend_shared
 from tanren.common.workspace import cache_folder
 
 
@@ -29,7 +30,9 @@ def flash_attention_4(
 ) -> torch.Tensor:
     """FlashAttention-4 (flash-attn-4), compiled at its first call for each shape of heads, once on a machine: 15 s."""
     assert scores.softcap == scores.dropout == 0, scores
-    out, lse = _flash_attn_4()(
+    if packing.shared is not None:
+        return _shared(_FlashAttn4(), query, key, value, packing, scores)
+    out, lse = _flash_attn_4().flash_attn_varlen_func(
         _rows(query),
         _rows(key),
         _rows(value),
@@ -58,6 +61,7 @@ def flash_attention_2(
 
     assert scores.softcap == 0, scores
     assert scores.sinks is None
+    assert packing.shared is None, "the choice of the kernel knows which ones share"
     out: torch.Tensor = flash_attn_varlen_func(
         _rows(query),
         _rows(key),
@@ -83,6 +87,8 @@ def varlen(
     size, narrow = query.shape[-1], value.shape[-1]
     if narrow < size:  # latent attention: one size for all three
         value = pad(value, (0, size - narrow))
+    if packing.shared is not None:
+        return _shared(_Varlen(), query, key, value, packing, scores)[..., :narrow]
     rows = (_rows(query), _rows(key), _rows(value))
     window = (scores.window - 1, 0) if scores.window else (-1, 0)
     if scores.sinks is None:
@@ -107,15 +113,86 @@ def _rows(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.squeeze(0).transpose(0, 1)
 
 
+def _shared(
+    kernel: Kernel,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    packing: Packing,
+    scores: Scores,
+) -> torch.Tensor:
+    assert not scores.window, "a window ends at other places for every sample that goes on from one"
+    assert scores.sinks is None
+    return attend_shared(kernel, _rows(query), _rows(key), _rows(value), packing, scores.scale).unsqueeze(0)
+
+
+class _FlashAttn4:
+    """FlashAttention-4's two passes by themselves (4.0.0b19, interface.py): its public function gives no way to change lse between them."""
+
+    def forward(
+        self, rows: Any, ends: Any, longest: Any, scale: float, *, causal: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        out, lse, *_ = _flash_attn_4()._flash_attn_fwd(
+            *rows,
+            cu_seqlens_q=ends[0],
+            cu_seqlens_k=ends[1],
+            max_seqlen_q=longest[0],
+            max_seqlen_k=longest[1],
+            softmax_scale=scale,
+            causal=causal,
+            return_lse=True,
+        )
+        return out, lse
+
+    def backward(
+        self, above: torch.Tensor, rows: Any, out: Any, lse: Any, ends: Any, longest: Any, scale: float, *, causal: bool
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        found: tuple[torch.Tensor, torch.Tensor, torch.Tensor] = _flash_attn_4()._flash_attn_bwd(
+            *rows,
+            out,
+            above,
+            lse,
+            softmax_scale=scale,
+            causal=causal,
+            cu_seqlens_q=ends[0],
+            cu_seqlens_k=ends[1],
+            max_seqlen_q=longest[0],
+            max_seqlen_k=longest[1],
+            deterministic=torch.are_deterministic_algorithms_enabled(),
+        )
+        return found
+
+
+class _Varlen:
+    """torch's flash kernel."""
+
+    def forward(
+        self, rows: Any, ends: Any, longest: Any, scale: float, *, causal: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        out, lse, *_ = torch.ops.aten._flash_attention_forward(*rows, *ends, *longest, 0.0, causal, False, scale=scale)
+        return out, lse
+
+    def backward(
+        self, above: torch.Tensor, rows: Any, out: Any, lse: Any, ends: Any, longest: Any, scale: float, *, causal: bool
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        unused = torch.empty(0, device=above.device)
+        # Without dropout the state of the random numbers is not read.
+        state = torch.zeros(2, dtype=torch.uint64, device=above.device)
+        found: tuple[torch.Tensor, torch.Tensor, torch.Tensor] = torch.ops.aten._flash_attention_backward(
+            above, *rows, out, lse, *ends, *longest, 0.0, causal, state, unused, scale=scale
+        )
+        return found
+
+
 @cache
-def _flash_attn_4() -> Callable[..., Any]:
+def _flash_attn_4() -> ModuleType:
     """Import it with its cache of compiled kernels on (it is off by default); its key holds the package's own sources."""
     os.environ.setdefault("FLASH_ATTENTION_CUTE_DSL_CACHE_ENABLED", "1")
     os.environ.setdefault("FLASH_ATTENTION_CUTE_DSL_CACHE_DIR", str(cache_folder() / "flash-attn-4"))
-    from flash_attn.cute import flash_attn_varlen_func
+    from flash_attn.cute import interface
 
-    function: Callable[..., Any] = flash_attn_varlen_func
-    return function
+    found: ModuleType = interface
+    return found
 
 
 @cache

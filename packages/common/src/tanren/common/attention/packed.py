@@ -24,7 +24,7 @@ from tanren.common.attention._choice import KERNELS
 from tanren.common.attention._flash import flash_attention_2, flash_attention_4, varlen
 from tanren.common.attention._packing import Packing, Scores
 from tanren.common.attention._select import generation_kernel
-from tanren.common.attention._traits import traits_of
+from tanren.common.attention._traits import AttentionTraits, traits_of
 from tanren.common.config import AUTO
 
 if TYPE_CHECKING:
@@ -54,9 +54,26 @@ def is_packed(model: PreTrainedModel) -> bool:
     return str(model.config._attn_implementation).startswith(_PREFIX)
 
 
-def packing_arguments(lengths: Sequence[int], device: torch.device | str) -> dict[str, Any]:
-    """Return the keyword arguments of the model's forward pass that say where each packed sample ends."""
-    return {"packing": Packing.of(lengths, device)}
+def packing_arguments(
+    lengths: Sequence[int], device: torch.device | str, follows: Sequence[bool] = ()
+) -> dict[str, Any]:
+    """Return the keyword arguments of the model's forward pass that say where each packed sample ends.
+
+    `follows`: of each sample, whether it goes on from the last one before it that does not, as completions do from their prompt.
+    Only kernels without a `sharing_fault` take those.
+    """
+    return {"packing": Packing.of(lengths, device, follows)}
+
+
+def sharing_fault(kernel: str, traits: AttentionTraits) -> str | None:
+    """Return why a kernel cannot have samples go on from another one in a model of these traits; None where it can."""
+    if kernel in ("sdpa", "eager"):
+        return None
+    if kernel not in ("flash_attention_4", "varlen"):
+        return f"{kernel} has no such pass"
+    if traits.windows or traits.sinks:
+        return f"{kernel} cannot do it with {'sliding windows' if traits.windows else 'attention sinks'}"
+    return None
 
 
 def attend(

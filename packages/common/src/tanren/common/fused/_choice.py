@@ -93,27 +93,41 @@ def next_token_loss(
 
 
 def last_hidden(
-    model: Any, fused: FusedModel | None, tokens: torch.Tensor, positions: torch.Tensor, lengths: Sequence[int]
+    model: Any,
+    fused: FusedModel | None,
+    tokens: torch.Tensor,
+    positions: torch.Tensor,
+    lengths: Sequence[int],
+    follows: Sequence[bool] = (),
 ) -> torch.Tensor:
     """Return the hidden states before the output head, (tokens, width), by fused layers or (None) the library's."""
     if fused is not None:
-        return fused.hidden(tokens, positions, lengths)
-    made = base_of(model).base_model(**_inputs(model, tokens, positions, lengths))
+        return fused.hidden(tokens, positions, lengths, follows)
+    made = base_of(model).base_model(**_inputs(model, tokens, positions, lengths, follows))
     hidden: torch.Tensor = made.last_hidden_state[0]
     return hidden
 
 
 def library_logits(
-    model: Any, tokens: torch.Tensor, positions: torch.Tensor, lengths: Sequence[int], predicting: torch.Tensor
+    model: Any,
+    tokens: torch.Tensor,
+    positions: torch.Tensor,
+    lengths: Sequence[int],
+    predicting: torch.Tensor,
+    follows: Sequence[bool] = (),
 ) -> torch.Tensor:
     """Return the logits of the tokens `predicting`, (predicting, words), all at once, by the library's layers and head."""
-    logits: torch.Tensor = model(**_inputs(model, tokens, positions, lengths), logits_to_keep=predicting).logits[0]
+    logits: torch.Tensor = model(
+        **_inputs(model, tokens, positions, lengths, follows), logits_to_keep=predicting
+    ).logits[0]
     return logits
 
 
-def _inputs(model: Any, tokens: torch.Tensor, positions: torch.Tensor, lengths: Sequence[int]) -> dict[str, Any]:
+def _inputs(
+    model: Any, tokens: torch.Tensor, positions: torch.Tensor, lengths: Sequence[int], follows: Sequence[bool]
+) -> dict[str, Any]:
     """What the library's layers are called with for packed samples."""
     packed = is_packed(model)
     assert packed or len(lengths) == 1, "another attention would attend across packed samples"
-    extra = packing_arguments(lengths, tokens.device) if packed else {}
+    extra = packing_arguments(lengths, tokens.device, follows) if packed else {}
     return {"input_ids": tokens, "position_ids": positions, "use_cache": False, **extra}

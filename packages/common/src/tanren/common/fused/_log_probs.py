@@ -60,7 +60,7 @@ class _LinearLogProbs(torch.autograd.Function):
             return None, None, None, None
         # What is stored is the gradient of the cross entropy, the log-probability's with the other sign.
         rows = stored.mul_(-gradients[0][:, None])
-        return stored.new_zeros(ctx.tokens, stored.shape[1]).index_copy_(0, predicting, rows), None, None, None
+        return stored.new_zeros(ctx.tokens, stored.shape[1]).index_add_(0, predicting, rows), None, None, None
 
 
 def linear_log_probs(
@@ -69,7 +69,7 @@ def linear_log_probs(
     """Return the log-probability of each target, with gradient to `hidden`.
 
     `hidden` (tokens, width), `weight` (words, width) of a frozen output head, `predicting` the tokens whose next one is
-    asked for, each once, `targets` those next ones. Backward may be called once.
+    asked for (one may predict several), `targets` those next ones. Backward may be called once.
     """
     log_probs, entropies = _LinearLogProbs.apply(hidden, weight, predicting, targets)  # type: ignore[no-untyped-call]
     return TokenLogProbs(log_probs, entropies)
@@ -83,18 +83,20 @@ def next_token_log_probs(
     predicting: torch.Tensor,
     targets: torch.Tensor,
     *,
+    follows: Sequence[bool] = (),
     reference: bool = False,
 ) -> TokenLogProbs:
     """Return the log-probability of each of `targets`, what follows the tokens `predicting`, at temperature 1.
 
-    `tokens` and `positions` are (1, tokens): samples of these lengths end to end, each with positions from 0. `reference`: of
-    the model without its adapter, and without gradient.
+    `tokens` and `positions` are (1, tokens): samples of these lengths end to end, each with positions from 0, or from where the
+    sample ends that it goes on from (`follows`, see `packing_arguments`). `reference`: of the model without its adapter, and
+    without gradient.
     """
     if reference:
         # By the library's layers: fused ones have the adapters built in.
         with torch.no_grad(), model.disable_adapter():
-            return _log_probs(model, None, tokens, positions, lengths, predicting, targets)
-    return _log_probs(model, route_of(model).fused, tokens, positions, lengths, predicting, targets)
+            return _log_probs(model, None, tokens, positions, lengths, predicting, targets, follows)
+    return _log_probs(model, route_of(model).fused, tokens, positions, lengths, predicting, targets, follows)
 
 
 def _log_probs(
@@ -105,14 +107,15 @@ def _log_probs(
     lengths: Sequence[int],
     predicting: torch.Tensor,
     targets: torch.Tensor,
+    follows: Sequence[bool],
 ) -> TokenLogProbs:
     head = plain_head(model)
     if head is not None:
-        hidden = last_hidden(model, fused, tokens, positions, lengths)
+        hidden = last_hidden(model, fused, tokens, positions, lengths, follows)
         return linear_log_probs(hidden, head.weight, predicting, targets)
     assert fused is None, "what is fused has a plain output head"
     # A head with more to it than a product goes the library's way, with all logits of the predicted tokens at once.
-    logits = library_logits(model, tokens, positions, lengths, predicting)
+    logits = library_logits(model, tokens, positions, lengths, predicting, follows)
     log_probs = logits.float().log_softmax(dim=-1).gather(1, targets[:, None])[:, 0]
     return TokenLogProbs(log_probs, _entropies(logits.detach()))
 

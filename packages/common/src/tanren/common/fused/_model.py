@@ -91,12 +91,14 @@ class FusedModel:
             for stack in self._stacks:
                 stack.refresh()
 
-    def hidden(self, input_ids: torch.Tensor, positions: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
+    def hidden(
+        self, input_ids: torch.Tensor, positions: torch.Tensor, lengths: Sequence[int], follows: Sequence[bool] = ()
+    ) -> torch.Tensor:
         """Return the hidden states before the output head, (tokens, width); ids and positions (1, tokens), packed."""
         self._refresh()
         embedded = self._backbone.embed_tokens(input_ids)
         cos, sin = (part[0] for part in self._backbone.rotary_emb(embedded, positions))
-        packing = packing_arguments(lengths, input_ids.device)
+        packing = packing_arguments(lengths, input_ids.device, follows)
         stream = Stream(embedded[0])
         for layer in self._layers:
             stream = self._through(layer, stream, cos, sin, packing)

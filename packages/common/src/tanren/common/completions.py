@@ -1,0 +1,35 @@
+"""What is asked of an engine that generates, and what it gives: one form for training and evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Tokens = Sequence[int]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How words are drawn: logits are divided by `temperature`, then top_k, top_p and min_p leave words out, in this order."""
+
+    max_new_tokens: int
+    temperature: float = 1.0
+    """0: the most probable word, always."""
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    stop_token_ids: tuple[int, ...] = ()
+    """Each ends a completion, and belongs to it."""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What a model wrote."""
+
+    token_ids: tuple[int, ...]
+    log_probs: tuple[float, ...]
+    """Of each token in nats, under the sampling model at temperature 1 with all words: not under the distribution that
+    temperature, top_p, top_k and min_p make of it."""
+    finish_reason: Literal["stop", "length"]
+    """stop: it ends with a stop token; length: it was truncated."""

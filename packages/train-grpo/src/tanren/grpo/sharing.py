@@ -1,0 +1,110 @@
+"""Whether the completions of a group share one pass over their prompt in training; proven on the model before step 1.
+
+A prompt of 800 tokens with 16 completions of 512 is 20,992 tokens one by one, and 8,992 where the prompt is read once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from tanren.common.adapted import adapters_at_work, base_of
+from tanren.common.attention import Choice, traits_of
+from tanren.common.attention.packed import sharing_fault
+from tanren.common.config import AUTO
+from tanren.common.errors import UserError
+from tanren.common.fused import next_token_log_probs
+from tanren.grpo.config import SharePrompts
+
+PROMPT, COMPLETIONS = 150, (70, 1, 130)
+"""Tokens of the samples of the proof: across, at and within the kernels' tiles of 64 and 128, and the shortest there is."""
+LIMITS = {torch.float32: (1e-3, 1e-2), torch.bfloat16: (1e-1, 3e-1)}
+"""Of the mean distance of log-probabilities in nats, and of ||found - expected|| / ||expected|| of half of the gradients.
+Tens of layers in bfloat16 end at 2e-2 and 1e-1 by rounding alone; samples that see too much or too little, near 1."""
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """How prompts are read in training."""
+
+    shared: bool
+    why: str
+
+    def line(self) -> str:
+        """Say it in one line."""
+        said = "read once for all completions of a group" if self.shared else "read with each completion"
+        return f"prompts in training: {said} ({self.why})"
+
+
+def choose_sharing(model: Any, named: SharePrompts, attention: Choice) -> Sharing:
+    """Choose for a model with its adapter and the attention that was chosen for it.
+
+    Raises UserError where sharing was named and cannot be, or fails its proof.
+    """
+    if named == "off":
+        return Sharing(False, "train.share_prompts = off")
+    fault = (
+        sharing_fault(attention.kernel, traits_of(base_of(model).config))
+        if attention.packs
+        else "this model's attention takes one sample at a time"
+    )
+    proof = ""
+    if fault is None:
+        fault, proof = _prove(model)
+    if fault is None:
+        return Sharing(True, proof)
+    if named != AUTO:
+        raise UserError(f"train.share_prompts = on: {fault}; leave it at auto")
+    return Sharing(False, fault)
+
+
+def _prove(model: Any) -> tuple[str | None, str]:
+    """Compute log-probabilities and gradients both ways; return the fault, if there is one, and how far apart they are."""
+    with adapters_at_work(model) as adapters:
+        generator = torch.Generator().manual_seed(0)
+        vocabulary = int(base_of(model).config.get_text_config().vocab_size)
+        texts = [torch.randint(0, vocabulary, (length,), generator=generator) for length in (PROMPT, *COMPLETIONS)]
+        above = torch.randn(sum(COMPLETIONS), generator=generator).to(model.device)
+        both = []
+        for shared in (False, True):
+            found = _log_probs(model, texts[0], texts[1:], shared=shared)
+            both.append((found.detach(), torch.autograd.grad((found * above).sum(), adapters)))
+    (alone, expected), (together, gradients) = both
+    off = float((together - alone).abs().mean())
+    apart = sorted(_apart(one, other) for one, other in zip(gradients, expected, strict=True))
+    median = apart[len(apart) // 2]
+    limits = LIMITS[torch.bfloat16 if model.dtype == torch.float16 else model.dtype]
+    said = f"log-probabilities within {off:.1e} nats, gradients within {median:.1e} of those one by one"
+    if off <= limits[0] and median <= limits[1]:
+        return None, f"proven on this model: {said}"
+    return f"it gives other numbers on this model: {said}, over the limits of {limits[0]:.0e} and {limits[1]:.0e}", ""
+
+
+def _log_probs(model: Any, prompt: torch.Tensor, completions: list[torch.Tensor], *, shared: bool) -> torch.Tensor:
+    """Return the log-probability of each token of the completions."""
+    parts, positions, lengths, follows, predicting = [], [], [], [], []
+    place = 0
+    if shared:
+        parts, positions, lengths, follows = [prompt], [torch.arange(len(prompt))], [len(prompt)], [False]
+        place = len(prompt)
+    for one in completions:
+        text = one if shared else torch.cat([prompt, one])
+        begin = place if shared else place + len(prompt)
+        first = len(prompt) - 1 if shared else begin - 1
+        predicting.append(torch.cat([torch.tensor([first]), torch.arange(begin, begin + len(one) - 1)]))
+        positions.append(torch.arange(len(prompt), len(prompt) + len(one)) if shared else torch.arange(len(text)))
+        parts.append(text)
+        lengths.append(len(text))
+        follows.append(shared)
+        place += len(text)
+    device = model.device
+    row, where = torch.cat(parts)[None].to(device), torch.cat(positions)[None].to(device)
+    wanted, targets = torch.cat(predicting).to(device), torch.cat(completions).to(device)
+    return next_token_log_probs(model, row, where, lengths, wanted, targets, follows=follows).log_probs
+
+
+def _apart(one: torch.Tensor, other: torch.Tensor) -> float:
+    one, other = one.double(), other.double()
+    return float((one - other).norm() / other.norm())
