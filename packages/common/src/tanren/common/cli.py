@@ -30,6 +30,10 @@ def _main(arguments: Sequence[str]) -> int:
         from tanren.common.data import run_data
 
         return run_data(arguments[1:])
+    if list(arguments[:1]) == ["task"]:
+        from tanren.common.task_command import run_task
+
+        return run_task(arguments[1:])
     if list(arguments[:1]) == ["reward"]:
         from tanren.common.values import run_reward
 
@@ -45,6 +49,7 @@ def _main(arguments: Sequence[str]) -> int:
     commands: dict[str, Any] = {
         "tasks": tasks,
         "rows": rows,
+        "task": task,
         "doctor": doctor,
         "plan": plan,
         "data": data,
@@ -163,6 +168,11 @@ def data() -> int:
 
 def reward() -> int:
     """Compute, check and write the rewards that follow from a value file (`tanren reward boltzmann --help`)."""
+    raise AssertionError("answered before the parser is asked")
+
+
+def task() -> int:
+    """Make a task pack from a skeleton, or check one against the contract (`tanren task --help`)."""
     raise AssertionError("answered before the parser is asked")
 
 

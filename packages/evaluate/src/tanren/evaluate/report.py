@@ -16,6 +16,7 @@ from tanren.evaluate.control._section import control_section
 from tanren.evaluate.evaluated import Evaluated, is_evaluated, read_evaluated
 from tanren.evaluate.evaluator import vote_key_of
 from tanren.evaluate.items import embedded, failures, page_data
+from tanren.evaluate.measures_section import measures_section
 from tanren.evaluate.plots import curve, legend, seconds_of_steps, share_plot
 from tanren.evaluate.ranking import letters, rank
 from tanren.evaluate.scoring import Judged, compare, score, share_values
@@ -59,6 +60,7 @@ def page_templates() -> Environment:
     sources = {
         "report.html.j2": folder.joinpath("report.html.j2").read_text(encoding="utf-8"),
         "items.html.j2": page_file("items.html.j2"),
+        "measures.html.j2": page_file("measures.html.j2"),
         "view.html.j2": page_file("view.html.j2"),
     }
     templates = Environment(
@@ -99,6 +101,7 @@ def _of_items(run: str, evaluated: Evaluated) -> dict[str, Any]:
         "group": evaluated.pack.description.group,
         "heldout": evaluated.pack.description.heldout,
         "data": embedded(page_data(run, evaluated)),
+        **measures_section(evaluated),
     }
 
 
