@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from tanren.common.config import AUTO
 from tanren.common.console import Console
 from tanren.common.errors import MachineError, UserError
-from tanren.grpo.config import GrpoConfig
+from tanren.common.grammar import Grammars
+from tanren.grpo.config import GrpoConfig, StructuredConfig
 from tanren.grpo.engine import Engine
 from tanren.grpo.engine_memory import GIB
 from tanren.grpo.engine_memory import Engine as EngineMemory
@@ -76,19 +77,23 @@ def open_engine(
 ) -> Engine:
     """Return the engine that was chosen, ready to take over the weights of `model`."""
     console.line(choice.line())
+    words = model.get_input_embeddings().num_embeddings
+    grammars = Grammars(tokenizer, words) if config.rollout.structured != StructuredConfig() else None
     if choice.name == "vllm":
         from tanren.grpo.vllm_engine import VllmEngine
 
         settings = vllm_settings(config, model, prompts, console)
         with console.phase("start vLLM", "with empty weights; they come from the trained model"):
-            engine = VllmEngine(model, settings, max(prompts, key=lambda one: len(one.token_ids)).token_ids)
+            engine = VllmEngine(model, settings, max(prompts, key=lambda one: len(one.token_ids)).token_ids, grammars)
         console.line(f"vLLM follows the trainer: {engine.proof}")
         return engine
     from tanren.grpo.transformers_engine import TransformersEngine
 
     padding = tokenizer.pad_token_id
     assert padding is not None, "load_tokenizer gives every tokenizer one"
-    return TransformersEngine(model, batch_size=config.rollout.batch_size, padding=int(padding), seed=config.seed)
+    return TransformersEngine(
+        model, batch_size=config.rollout.batch_size, padding=int(padding), seed=config.seed, grammars=grammars
+    )
 
 
 def vllm_settings(config: GrpoConfig, model: Any, prompts: Sequence[Prompt], console: Console) -> Settings:

@@ -16,6 +16,7 @@ from tanren.common.adapted import adapters_at_work
 from tanren.common.completions import Completion, Sampling, Tokens
 from tanren.common.errors import MachineError
 from tanren.common.fused import next_token_log_probs
+from tanren.common.grammar import Grammars
 from tanren.common.vllm import Settings, Vllm
 
 KNOWN_TOKENS = 128
@@ -29,10 +30,13 @@ class VllmEngine:
 
     name = "vllm"
 
-    def __init__(self, model: Any, settings: Settings, known: Tokens) -> None:
-        """Start vLLM for `model`; `known` is the prompt that both score. Raises MachineError where it does not follow the trainer."""
+    def __init__(self, model: Any, settings: Settings, known: Tokens, grammars: Grammars | None = None) -> None:
+        """Start vLLM for `model`; `known` is the prompt that both score, `grammars` are for completions of a given form.
+
+        Raises MachineError where it does not follow the trainer.
+        """
         self._known = list(known[:KNOWN_TOKENS])
-        self._vllm = Vllm(model, settings)
+        self._vllm = Vllm(model, settings, grammars)
         try:
             self.proof = self._prove(model)
         except BaseException:
