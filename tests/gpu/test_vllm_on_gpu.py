@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.grpo_runs import numbers_of, write_work
+from tests.integration.grpo_runs import lines_of, numbers_of, write_work
 
 pytestmark = pytest.mark.gpu
 torch = pytest.importorskip("torch")
@@ -72,3 +72,18 @@ def test_vllm_follows_the_experts_too(tmp_path: Path, model_type: str) -> None:
     done = _run(tmp_path, *flags)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "vLLM follows the trainer" in done.stderr
+
+
+def test_vllm_writes_what_the_form_allows_and_tells_the_log_probs_of_all_words(tmp_path: Path) -> None:
+    write_work(tmp_path)
+    _write_model(tmp_path / "model", "qwen3")
+    choices = ["abcd", "ABCD", "12", "E"]
+    flags = ["--model.name", "model", "--model.dtype", "bfloat16", "--rollout.engine", "vllm", "--vllm.enforce-eager"]
+    flags += ["--rollout.structured.choices", *choices, "--output.run-dir", "run"]
+    done = _run(tmp_path, *flags)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert {line["completion"] for line in lines_of(tmp_path / "run")} == set(choices)
+    steps = numbers_of(tmp_path / "run")
+    rewards = [step["reward"] for step in steps]
+    assert sum(rewards[-3:]) / 3 > sum(rewards[:3]) / 3 + 0.3
+    assert max(step["log_prob_gap_kl"] for step in steps if step["log_prob_gap_kl"] is not None) < 2e-3

@@ -93,7 +93,7 @@ def test_which_words_are_left_out() -> None:
 
 def test_words_are_drawn_as_often_as_they_are_probable() -> None:
     logits = torch.tensor([[0.5, 0.3, 0.2]]).log().expand(20_000, 3)
-    words, log_probs = draw(logits, Sampling(1, temperature=0.5), torch.Generator().manual_seed(0))
+    words, log_probs = draw(logits, logits, Sampling(1, temperature=0.5), torch.Generator().manual_seed(0))
     shares = Counter(words.tolist())
     # Squared and normed: 0.25, 0.09 and 0.04 of 0.38.
     assert [shares[word] / 20_000 for word in range(3)] == pytest.approx([0.6579, 0.2368, 0.1053], abs=0.01)

@@ -10,8 +10,21 @@ Tokens = Sequence[int]
 
 
 @dataclass(frozen=True)
+class Structured:
+    """The form of a completion."""
+
+    kind: Literal["json_schema", "regex", "choices"]
+    text: str
+    """The schema as JSON; the expression, which a whole completion matches; the choices as a JSON list."""
+
+
+@dataclass(frozen=True)
 class Sampling:
-    """How words are drawn: logits are divided by `temperature`, then top_k, top_p and min_p leave words out, in this order."""
+    """How words are drawn.
+
+    Words that `structured` does not allow are left out, logits are divided by `temperature`, then top_k, top_p and min_p leave
+    words out, in this order.
+    """
 
     max_new_tokens: int
     temperature: float = 1.0
@@ -21,6 +34,8 @@ class Sampling:
     min_p: float = 0.0
     stop_token_ids: tuple[int, ...] = ()
     """Each ends a completion, and belongs to it."""
+    structured: Structured | None = None
+    """The form that every completion has; it ends where the form is complete. None: any."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +45,6 @@ class Completion:
     token_ids: tuple[int, ...]
     log_probs: tuple[float, ...]
     """Of each token in nats, under the sampling model at temperature 1 with all words: not under the distribution that
-    temperature, top_p, top_k and min_p make of it."""
+    structured, temperature, top_p, top_k and min_p make of it."""
     finish_reason: Literal["stop", "length"]
     """stop: it ends with a stop token; length: it was truncated."""

@@ -39,9 +39,9 @@ def check_same_ground(run: RunDirectory, environment: Mapping[str, Any], console
     """
     recorded = json.loads(run.environment.read_text(encoding="utf-8"))
     for name in data:
-        if recorded[name] != environment[name]:
+        if recorded.get(name) != environment[name]:
             raise UserError(
-                f"{run.path} cannot be resumed: {name} was {recorded[name]!r}, now {environment[name]!r}; "
+                f"{run.path} cannot be resumed: {name} was {recorded.get(name)!r}, now {environment[name]!r}; "
                 "give it the data and the model that it began with, or start a new run"
             )
     for name in ("device", "attention", "packages", "cpu", "gpu"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tanren.common.config import Loaded
 from tanren.common.errors import UserError
-from tanren.grpo.config import GrpoConfig
+from tanren.grpo.config import GrpoConfig, StructuredConfig
 from tanren.grpo.engines import check_server
 
 
@@ -77,5 +77,11 @@ def _warnings(config: GrpoConfig) -> tuple[str, ...]:
         found.append(
             f"rollout.{', rollout.'.join(other)}: completions are sampled from another distribution than the one that is trained "
             "(the model at temperature 1); the gradient is that of the model, taken where the sampling went"
+        )
+    if rollout.structured != StructuredConfig():
+        found.append(
+            "rollout.structured: completions are sampled from the words that their form allows, which is another distribution than the "
+            "one that is trained (the model with all words); what the form forces is learned like what the model chose, and the "
+            "evaluation generates without the form"
         )
     return tuple(found)

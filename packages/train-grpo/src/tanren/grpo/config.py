@@ -46,6 +46,20 @@ class DataConfig(ConfigModel):
     one value in random order. Not set: all in random order."""
 
 
+class StructuredConfig(ConfigModel):
+    """The form of every completion: one of three, or none. Words that would leave it are not sampled (docs/train-grpo.md)."""
+
+    json_schema: Path | None = None
+    """A file with a JSON schema: a completion is a JSON document of that schema."""
+
+    regex: str | None = None
+    """An expression that the whole completion matches, in Rust's syntax: no look-around, no back-references, and `\\d` is
+    a digit of any script."""
+
+    choices: list[str] | None = None
+    """A completion is one of these texts."""
+
+
 class RolloutConfig(ConfigModel):
     """What is generated for one step."""
 
@@ -90,6 +104,8 @@ class RolloutConfig(ConfigModel):
     refills: Annotated[int, Field(ge=0)] = 0
     """How often, at most, new prompts are drawn in a step in place of those whose rewards are all equal (dynamic sampling,
     arXiv:2503.14476, section 3.2); 0: never."""
+
+    structured: StructuredConfig = StructuredConfig()
 
 
 class LossConfig(ConfigModel):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from tanren.common.completions import Completion, Sampling, Tokens
+from tanren.common.completions import Completion, Sampling, Structured, Tokens
 from tanren.grpo.config import RolloutConfig
 
 
-def sampling_of(config: RolloutConfig, stop_token_ids: Sequence[int]) -> Sampling:
+def sampling_of(config: RolloutConfig, stop_token_ids: Sequence[int], structured: Structured | None = None) -> Sampling:
     """Return the sampling of a recipe."""
     return Sampling(
         config.max_new_tokens,
@@ -18,6 +18,7 @@ def sampling_of(config: RolloutConfig, stop_token_ids: Sequence[int]) -> Samplin
         config.top_k,
         config.min_p,
         tuple(stop_token_ids),
+        structured,
     )
 
 

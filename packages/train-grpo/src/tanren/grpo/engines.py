@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from tanren.common.config import AUTO
 from tanren.common.console import Console
 from tanren.common.errors import UserError
+from tanren.common.grammar import Grammars
 from tanren.common.run import RunDirectory
 from tanren.common.vllm_memory import vllm_refusal
-from tanren.grpo.config import GrpoConfig
+from tanren.grpo.config import GrpoConfig, StructuredConfig
 from tanren.grpo.engine import Engine
 from tanren.grpo.prompts import Prompt
 
@@ -41,6 +42,11 @@ def check_server(config: GrpoConfig) -> None:
     if address is None or not address.startswith(("http://", "https://")):
         raise UserError(
             f'rollout.engine = vllm-server needs its address, found server.address = {address!r}: expected is "http://127.0.0.1:8000/v1"'
+        )
+    if config.rollout.structured != StructuredConfig():
+        raise UserError(
+            "rollout.structured: a vLLM server masks words before it takes their log-probabilities, so these are not the model's; leave it "
+            "out, or take the engine vllm or transformers"
         )
     for name, said in (("dora", config.lora.dora), ("target_parameters", bool(config.lora.target_parameters))):
         if said:
@@ -82,19 +88,23 @@ def open_engine(
             served = ServerEngine(model, config.server, folder, longest, config.seed, console)
         console.line(f"the server follows the trainer: {served.proof}")
         return served
+    words = model.get_input_embeddings().num_embeddings
+    grammars = Grammars(tokenizer, words) if config.rollout.structured != StructuredConfig() else None
     if choice.name == "vllm":
         from tanren.grpo.vllm_engine import VllmEngine
 
         settings = vllm_settings(config, model, prompts, console)
         with console.phase("start vLLM", "with empty weights; they come from the trained model"):
-            engine = VllmEngine(model, settings, longest)
+            engine = VllmEngine(model, settings, longest, grammars)
         console.line(f"vLLM follows the trainer: {engine.proof}")
         return engine
     from tanren.grpo.transformers_engine import TransformersEngine
 
     padding = tokenizer.pad_token_id
     assert padding is not None, "load_tokenizer gives every tokenizer one"
-    return TransformersEngine(model, batch_size=config.rollout.batch_size, padding=int(padding), seed=config.seed)
+    return TransformersEngine(
+        model, batch_size=config.rollout.batch_size, padding=int(padding), seed=config.seed, grammars=grammars
+    )
 
 
 def vllm_settings(config: GrpoConfig, model: Any, prompts: Sequence[Prompt], console: Console) -> Settings:

@@ -15,12 +15,13 @@ from tanren.grpo.prompts import Prompt, prompts_sha256
 if TYPE_CHECKING:
     from tanren.common.attention import Choice
     from tanren.common.chain import Link
+    from tanren.common.completions import Structured
     from tanren.common.models.device import DevicePlan
     from tanren.common.models.load import LoadedModel
 
 MAY_DIFFER_ON_RESUME = re.compile(r"(output|tracking)\..*|checkpoint\.(every_steps|keep)|model\.parent")
 """Settings that do not touch the numbers; a parent may have been moved: its hash is compared, not its path."""
-SAME_ON_RESUME = ("prompts_sha256", "model", "parents", "chat_template_hash")
+SAME_ON_RESUME = ("prompts_sha256", "model", "parents", "chat_template_hash", "structured")
 
 
 def describe_ground(
@@ -31,6 +32,7 @@ def describe_ground(
     parents: Sequence[Link],
     template: str,
     engine: EngineChoice,
+    structured: Structured | None,
 ) -> dict[str, Any]:
     """Return what a run stands on, as `environment.json` records it."""
     return describe_environment() | {
@@ -43,4 +45,5 @@ def describe_ground(
         "parents": [link.record(number) for number, link in enumerate(parents, start=1)],
         "chat_template_hash": template,
         "prompts_sha256": prompts_sha256(prompts),
+        "structured": None if structured is None else asdict(structured),
     }

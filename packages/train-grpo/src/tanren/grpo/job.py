@@ -109,6 +109,7 @@ def _run(
         plan.parents(prepared.device.dtype),
         template,
         prepared.engine,
+        plan.structured,
     )
     if resumed:
         check_same_ground(run, environment, console, SAME_ON_RESUME)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tanren.common.chain import Link, TrainedAdapter
+from tanren.common.completions import Structured
 from tanren.common.config import Loaded
 from tanren.common.data import PROMPT, Source, read_rows
 from tanren.common.errors import UserError
@@ -18,6 +19,7 @@ from tanren.common.values import value_rows
 from tanren.grpo.checks import check_effects
 from tanren.grpo.config import GrpoConfig
 from tanren.grpo.rewards import check_rewards
+from tanren.grpo.structured import describe_structured, read_structured
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ class Plan:
     warnings: tuple[str, ...] = ()
     parent: TrainedAdapter | None = None
     """The adapter that is merged into the model first, with its own parents: without the new one, the reference."""
+    structured: Structured | None = None
+    """The form that every completion has."""
 
     @property
     def config(self) -> GrpoConfig:
@@ -49,7 +53,7 @@ class Plan:
         rollout, train = self.config.rollout, self.config.train
         completions = rollout.prompts_per_step * rollout.completions_per_prompt
         drawn = train.steps * rollout.prompts_per_step
-        return {
+        facts = {
             "model": self.source.describe(),
             "parents": self.parent.lines() if self.parent else [],
             "prompts": len(self.rows),
@@ -59,6 +63,9 @@ class Plan:
             "updates": f"{train.updates_per_step} a step, each on {completions // train.updates_per_step} completions",
             "epochs": f"{drawn} prompts drawn, {drawn / len(self.rows):.2f} times all {len(self.rows)}",
         }
+        if self.structured is not None:
+            facts["structured"] = describe_structured(self.structured)
+        return facts
 
 
 def make_plan(loaded: Loaded[GrpoConfig], resume: str | None = None) -> Plan:
@@ -67,6 +74,7 @@ def make_plan(loaded: Loaded[GrpoConfig], resume: str | None = None) -> Plan:
     Raises UserError for whatever does not fit together.
     """
     warnings = check_effects(loaded)
+    structured, told = read_structured(loaded.config.rollout.structured)
     source = resolve_source(loaded.config.model.name, loaded.config.model.revision)
     loaded, parent = settle_parent(loaded, source, resume)
     config = loaded.config
@@ -95,7 +103,7 @@ def make_plan(loaded: Loaded[GrpoConfig], resume: str | None = None) -> Plan:
         raise UserError(
             f"rollout.prompts_per_step = {wanted}, and there are {len(rows)} prompts: a step takes none twice; write at most {len(rows)}"
         )
-    return Plan(loaded, source, pack, rows, heldout, warnings, parent)
+    return Plan(loaded, source, pack, rows, heldout, (*warnings, *told), parent, structured)
 
 
 def _rows_of_file(config: GrpoConfig) -> list[Row]:

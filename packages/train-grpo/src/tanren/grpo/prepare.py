@@ -29,6 +29,7 @@ from tanren.grpo.optimizer import make_optimizer
 from tanren.grpo.plan import Plan
 from tanren.grpo.prompts import Prompt, difficulties_of, make_prompts
 from tanren.grpo.rewards import Rewards
+from tanren.grpo.structured import check_room
 from tanren.grpo.trainer import GrpoTrainer
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def prepare(plan: Plan, console: Console) -> Prepared:
         check_before_loading(plan.source, config.lora, config.train.experts)
     with console.phase("load tokenizer", loading(plan.source)):
         tokenizer = load_tokenizer(plan.source, config.model.chat_template)
+    check_room(plan.structured, tokenizer, config.rollout.max_new_tokens)
     check_parent_template(plan.parent, config.model.parent, plan.source, template_hash(tokenizer))
     shape = read_shape(plan.source).config.get_text_config()
     with console.phase("render and tokenise", f"{len(plan.rows)} prompts"):
@@ -100,7 +102,7 @@ def make_loop(
     """Return the loop of a run; `packs` says whether completions may share a pass, `shared` whether also their prompt."""
     config, tokenizer = plan.config, prepared.tokenizer
     engine = open_engine(prepared.engine, config, model, tokenizer, prepared.prompts, run, console)
-    sampling = sampling_of(config.rollout, stop_token_ids(model.get_base_model(), tokenizer))
+    sampling = sampling_of(config.rollout, stop_token_ids(model.get_base_model(), tokenizer), plan.structured)
     collector = Collector(config, prepared.prompts, engine, sampling, rewards, tokenizer)
     trainer = GrpoTrainer(model, config, make_optimizer(model, config), packs=packs, shared=shared)
     return Loop(config, model, collector, engine, trainer, run, console, tracker, interruption)

@@ -13,6 +13,7 @@ from transformers import DynamicCache
 
 from tanren.common.attention.packed import inference_attention
 from tanren.common.completions import Completion, Sampling, Tokens
+from tanren.common.grammar import Grammar, Grammars, grammar_of
 from tanren.common.models.decoding import contiguous_head
 
 
@@ -21,9 +22,15 @@ class TransformersEngine:
 
     name = "transformers"
 
-    def __init__(self, model: Any, *, batch_size: int, padding: int, seed: int) -> None:
-        """Generate with `model`; `padding` is any token of its vocabulary, `batch_size` how many completions share a pass."""
+    def __init__(
+        self, model: Any, *, batch_size: int, padding: int, seed: int, grammars: Grammars | None = None
+    ) -> None:
+        """Generate with `model`; `padding` is any token of its vocabulary, `batch_size` how many completions share a pass.
+
+        `grammars` are for completions of a given form.
+        """
         self._model, self._batch_size, self._padding = model, batch_size, padding
+        self._grammars = grammars
         self._generator = torch.Generator(device=model.device)
         self._generator.manual_seed(seed)
 
@@ -50,20 +57,23 @@ class TransformersEngine:
 
     def generate(self, prompts: Sequence[Tokens], n: int, sampling: Sampling) -> list[list[Completion]]:
         """Return `n` completions of each prompt; prompts of like length share a batch."""
+        grammar = grammar_of(sampling, self._grammars)
         found: dict[int, list[Completion]] = {index: [] for index in range(len(prompts))}
         model, training = self._model, self._model.training
         model.eval()
         try:
             with torch.inference_mode(), inference_attention(model), contiguous_head(model):
                 for places, count in _batches([len(prompt) for prompt in prompts], n, self._batch_size):
-                    made = self._decode([prompts[place] for place in places], count, sampling)
+                    made = self._decode([prompts[place] for place in places], count, sampling, grammar)
                     for index, completion in enumerate(made):
                         found[places[index // count]].append(completion)
         finally:
             model.train(training)
         return [found[index] for index in range(len(prompts))]
 
-    def _decode(self, prompts: Sequence[Tokens], n: int, sampling: Sampling) -> list[Completion]:
+    def _decode(
+        self, prompts: Sequence[Tokens], n: int, sampling: Sampling, grammar: Grammar | None
+    ) -> list[Completion]:
         """Return the completions of one batch, those of a prompt side by side."""
         device, width = self._model.device, max(map(len, prompts))
         ids = torch.tensor([[self._padding] * (width - len(one)) + list(one) for one in prompts], device=device)
@@ -79,14 +89,19 @@ class TransformersEngine:
         log_probs = torch.zeros((rows, sampling.max_new_tokens), device=device)
         lengths = torch.full((rows,), sampling.max_new_tokens, device=device)
         stops = torch.tensor(sampling.stop_token_ids, device=device)
+        matchers = [grammar.begin() for _ in range(rows)] if grammar is not None else []
         alive, position = torch.arange(rows, device=device), positions[:, -1:]
         for step in range(sampling.max_new_tokens):
-            chosen, log_prob = draw(logits, sampling, self._generator)
+            allowed = logits if grammar is None else grammar.mask(logits, matchers)
+            chosen, log_prob = draw(logits, allowed, sampling, self._generator)
             words[alive, step], log_probs[alive, step] = chosen, log_prob
             ended = torch.isin(chosen, stops)
             lengths[alive[ended]] = step + 1
             if bool(ended.all()) or step + 1 == sampling.max_new_tokens:
                 break
+            if grammar is not None:
+                grammar.advance(matchers, chosen.tolist())
+                matchers = [matcher for matcher, over in zip(matchers, ended.tolist(), strict=True) if not over]
             if bool(ended.any()):
                 kept = (~ended).nonzero()[:, 0]
                 cache.batch_select_indices(kept)
@@ -117,9 +132,14 @@ class TransformersEngine:
         return last
 
 
-def draw(logits: torch.Tensor, sampling: Sampling, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return a word for each row of logits, (rows, words), and its log-probability at temperature 1 among all words."""
-    chosen = torch.multinomial(probabilities(logits, sampling), 1, generator=generator)
+def draw(
+    logits: torch.Tensor, allowed: torch.Tensor, sampling: Sampling, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return a word for each row, and its log-probability at temperature 1 among all words.
+
+    `logits`, (rows, words), are the model's; `allowed` are the same with -inf for the words that are not to be drawn.
+    """
+    chosen = torch.multinomial(probabilities(allowed, sampling), 1, generator=generator)
     return chosen[:, 0], logits.log_softmax(dim=-1).gather(1, chosen)[:, 0]
 
 

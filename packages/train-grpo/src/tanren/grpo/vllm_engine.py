@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tanren.common.completions import Completion, Sampling, Tokens
+from tanren.common.grammar import Grammars
 from tanren.common.vllm import Settings, Vllm
 from tanren.grpo.following import KnownPrompt
 
@@ -15,9 +16,12 @@ class VllmEngine:
 
     name = "vllm"
 
-    def __init__(self, model: Any, settings: Settings, known: Tokens) -> None:
-        """Start vLLM for `model`; `known` is the prompt that both score. Raises MachineError where it does not follow the trainer."""
-        self._vllm = Vllm(model, settings)
+    def __init__(self, model: Any, settings: Settings, known: Tokens, grammars: Grammars | None = None) -> None:
+        """Start vLLM for `model`; `known` is the prompt that both score, `grammars` are for completions of a given form.
+
+        Raises MachineError where it does not follow the trainer.
+        """
+        self._vllm = Vllm(model, settings, grammars)
         self._known = KnownPrompt(known, self._vllm.score)
         try:
             self.proof = self._known.prove(model, self._vllm.sync)

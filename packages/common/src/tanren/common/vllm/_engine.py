@@ -26,7 +26,9 @@ import torch
 from tanren.common.adapted import base_of
 from tanren.common.completions import Completion, Sampling, Tokens
 from tanren.common.errors import MachineError
+from tanren.common.grammar import Grammars, grammar_of
 from tanren.common.run import folder_written_aside
+from tanren.common.vllm._structured import Form, processor_of
 from tanren.common.vllm._weights import adapted_names, checkpoint_weights, head_stands_apart
 from tanren.common.vllm_memory import BATCHED_TOKENS, GIB
 from tanren.common.workspace import cache_folder
@@ -57,12 +59,14 @@ class Settings:
 class Vllm:
     """One model in vLLM. There can be one in a process."""
 
-    def __init__(self, model: Any, settings: Settings) -> None:
+    def __init__(self, model: Any, settings: Settings, grammars: Grammars | None = None) -> None:
         """Start vLLM for `model` (with or without an adapter); it has no weights before the first `sync`.
 
+        With `grammars`, completions can be asked for in a given form.
         Raises MachineError where vLLM cannot start, with what it said.
         """
         self._settings = settings
+        self._grammars, self._form = grammars, Form()
         self._asleep = self._empty = True
         self._changed: set[str] = set()
         base = base_of(model)
@@ -76,7 +80,9 @@ class Vllm:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of its own calls of torch
-                self._llm = _start(folder, base.dtype, settings)
+                self._llm = _start(
+                    folder, base.dtype, settings, [processor_of(self._form)] if grammars is not None else None
+                )
         except (RuntimeError, ValueError, torch.OutOfMemoryError) as error:
             raise MachineError(f"vLLM did not start: {_first_line(error)}") from error
         finally:
@@ -145,7 +151,11 @@ class Vllm:
             each = [asked.clone() for _ in prompts]
             for one, seed in zip(each, seeds, strict=True):
                 one.seed = seed
-        outputs = self._run(prompts, each)
+        self._form.grammar = grammar_of(sampling, self._grammars)
+        try:
+            outputs = self._run(prompts, each)
+        finally:
+            self._form.grammar = None
         return [[_completion(one) for one in output.outputs] for output in outputs]
 
     def score(self, tokens: Tokens) -> list[float]:
@@ -241,7 +251,7 @@ def _write_config(base: Any, *, apart: bool) -> Path:
     return folder
 
 
-def _start(folder: Path, dtype: torch.dtype, settings: Settings) -> LLM:
+def _start(folder: Path, dtype: torch.dtype, settings: Settings, processors: list[type] | None) -> LLM:
     from vllm import LLM
 
     return LLM(
@@ -261,6 +271,7 @@ def _start(folder: Path, dtype: torch.dtype, settings: Settings) -> LLM:
         enforce_eager=not settings.graphs,
         enable_prefix_caching=True,
         enable_flashinfer_autotune=False,  # none of its kernels is used here
+        logits_processors=processors,
     )
 
 

@@ -1,0 +1,86 @@
+"""Runs of train-grpo whose completions have a form: they learn within it, go on bit for bit, and stand on the same form."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from .grpo_runs import lines_of, numbers_of, summary_of, write_work
+
+pytest.importorskip("llguidance")
+Command = Callable[..., int]
+ROOT = Path(__file__).resolve().parents[2]
+CHOICES = ["abcd", "ABCD", "12", "E"]
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    write_work(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PIXI_PROJECT_ROOT", str(ROOT))
+    return tmp_path
+
+
+@pytest.fixture
+def train_grpo(work: Path) -> Command:
+    from tanren.common.command import run_command
+    from tanren.grpo.cli import _main
+
+    return lambda *arguments: run_command(_main, [str(argument) for argument in arguments])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_run_learns_which_choice_is_rewarded(
+    train_grpo: Command, work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = work / "run"
+    assert train_grpo("letters.toml", "--rollout.structured.choices", *CHOICES, "--output.run-dir", run) == 0
+    assert (
+        "rollout.structured: completions are sampled from the words that their form allows" in capsys.readouterr().err
+    )
+    lines, steps = lines_of(run), numbers_of(run)
+    assert {line["completion"] for line in lines} == set(CHOICES)
+    assert {line["reward"] for line in lines} == {0.0, 1.0}
+    assert sum(step["truncated_share"] for step in steps) == 0
+    # Masked words are no gap between engine and trainer: both tell the model's own log-probabilities.
+    assert max(step["log_prob_gap_largest"] for step in steps) < 1e-3
+    summary = summary_of(run)
+    assert summary["first_reward"] < 0.6
+    assert summary["last_reward"] > 0.9
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_run_with_a_form_goes_on_bit_for_bit_and_with_no_other_form(
+    train_grpo: Command, work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    schema = work / "form.json"
+    form = {"type": "array", "items": {"type": "string", "pattern": "^[a-zA-Z]{0,2}$"}, "minItems": 1, "maxItems": 2}
+    schema.write_text(json.dumps(form), encoding="utf-8")
+    form_flags = ("letters.toml", "--rollout.structured.json-schema", schema, "--rollout.max-new-tokens", 16)
+    flags = (*form_flags, "--train.steps", 5, "--checkpoint.every-steps", 2, "--checkpoint.keep", 9)
+    whole, died = work / "whole", work / "died"
+    assert train_grpo(*flags, "--output.run-dir", whole) == 0
+    for line in lines_of(whole):
+        if line["finish_reason"] == "stop":
+            assert all(re.fullmatch("[a-zA-Z]{0,2}", one) for one in json.loads(line["completion"]))
+    shutil.copytree(whole, died)
+    for name in ("summary.json", "generations.csv", "metrics.csv", "report.html"):
+        (died / name).unlink()
+    shutil.rmtree(died / "adapter")
+    shutil.rmtree(died / "checkpoints" / "step-4")
+    assert train_grpo(*flags, "--resume", died) == 0
+    assert "resuming after step 2 of 5" in capsys.readouterr().err
+    assert numbers_of(died) == numbers_of(whole)
+    assert lines_of(died) == lines_of(whole)
+    weights = "adapter/adapter_model.safetensors"
+    assert (died / weights).read_bytes() == (whole / weights).read_bytes()
+
+    schema.write_text(json.dumps(form | {"maxItems": 3}), encoding="utf-8")
+    (died / "summary.json").unlink()
+    assert train_grpo(*flags, "--resume", died) == 2
+    assert "cannot be resumed: structured was {'kind': 'json_schema'" in capsys.readouterr().err
