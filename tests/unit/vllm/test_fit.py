@@ -73,7 +73,7 @@ def test_a_share_is_taken_at_its_word(memory: Callable[..., None]) -> None:
         _fit(share=0.001)
 
 
-def _asleep(monkeypatch: pytest.MonkeyPatch) -> tuple[Any, list[str]]:
+def _asleep() -> tuple[Any, list[str]]:
     """Return a vLLM that sleeps, and what is asked of it."""
     asked: list[str] = []
 
@@ -84,18 +84,18 @@ def _asleep(monkeypatch: pytest.MonkeyPatch) -> tuple[Any, list[str]]:
     vllm = Vllm.__new__(Vllm)
     vllm._settings, vllm._asleep, vllm._weights = Settings(8, 100, 6 * GIB, sleep_level=2), True, 8 * GIB
     vllm._llm = _Llm()
-    monkeypatch.setattr(_engine, "PATIENCE_S", 0.5)
     return vllm, asked
 
 
 def test_waking_waits_for_memory_and_takes_nothing_where_it_does_not_come(
     memory: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    vllm, asked = _asleep(monkeypatch)
+    vllm, asked = _asleep()
     memory(3 * GIB, 9 * GIB, 15 * GIB)
     vllm.wake()
     assert asked == ["wake"]
-    vllm, asked = _asleep(monkeypatch)
+    vllm, asked = _asleep()
+    monkeypatch.setattr(_engine, "PATIENCE_S", 0.3)
     memory(3 * GIB)
     with pytest.raises(
         MachineError, match=r"it needs 14.0 GiB \(8.0 for its weights\), and for 0 s 3.0 GiB of the GPU"
