@@ -45,12 +45,15 @@ class Grammar:
         """Compile it for logits of `words` columns. Raises UserError for a tokenizer or a form that llguidance cannot take."""
         from llguidance import LLExecutor, LLMatcher
         from llguidance.hf import from_tokenizer
+        from transformers import PreTrainedTokenizerFast
 
         assert stop_token_ids, "a completion of a form ends with a stop token"
-        try:
-            known = from_tokenizer(tokenizer, max(words, len(tokenizer)), stop_token_ids[0])
-        except ValueError as error:
-            raise UserError(f"completions of a given form need another tokenizer than this one: {error}") from error
+        if not isinstance(tokenizer, PreTrainedTokenizerFast):
+            raise UserError(
+                f"completions cannot be given a form: the model's tokenizer is a {type(tokenizer).__name__}, and llguidance reads those "
+                "of the library tokenizers only (tokenizer.json); remove rollout.structured"
+            )
+        known = from_tokenizer(tokenizer, max(words, len(tokenizer)), stop_token_ids[0])
         self._words, self._stops = known.vocab_size, list(stop_token_ids)
         self._first = LLMatcher(known, _written(structured), log_level=0)
         if self._first.is_error():
