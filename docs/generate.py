@@ -39,6 +39,7 @@ def pages() -> dict[Path, str]:
         REFERENCE / "train-sft.md": command_page(TRAIN_SFT),
         REFERENCE / "train-grpo.md": command_page(TRAIN_GRPO),
         REFERENCE / "evaluate.md": command_page(EVALUATE),
+        REFERENCE / "task-extraction.md": pack_page("extraction"),
         REFERENCE / "task-structured.md": pack_page("structured"),
         REFERENCE / "task-tes.md": pack_page("tes"),
         REFERENCE / "environments.md": environments_page(MADE),

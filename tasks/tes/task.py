@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from tanren.common.actions import judge_action
 from tanren.common.errors import UserError
-from tanren.common.task_contract import Parsed, Row, Split
+from tanren.common.task_contract import Parsed, Ratio, Row, Split
 from tanren.common.values import best_actions, boltzmann, regret, value_rows, values_of
 
 from .options import Options
 
-__all__ = ["Options", "parse", "reward", "rows", "score"]
+__all__ = ["Options", "measures", "parse", "reward", "rows"]
 
 TAU = 0.05
 """Of the reward. Between the best and the second-best action of a state lie 0.02 to 0.06 in the middle."""
@@ -60,20 +59,18 @@ def reward(completions: Sequence[str], rows: Sequence[Row]) -> list[float | None
     return rewards
 
 
-def score(completions: Sequence[str], rows: Sequence[Row]) -> dict[str, Any]:
-    """Return what a set of completions came to.
+def measures(completion: str, row: Row) -> dict[str, Ratio]:
+    """Return what a completion adds to each metric.
 
     `accuracy` is the share of all completions that chose a best action, those without an action included; `mean_regret` (in
-    the unit of the values) is over those with one, and None where there is none.
+    the unit of the values) is over those with one.
     """
-    parsed = [parse(completion, row) for completion, row in zip(completions, rows, strict=True)]
-    lost = [regret(values_of(row), one.value) for one, row in zip(parsed, rows, strict=True) if one.valid]
+    parsed = parse(completion, row)
+    lost = regret(values_of(row), parsed.value) if parsed.valid else 0.0
     return {
-        "n": len(parsed),
-        "parsed": len(lost),
-        "parse_rate": len(lost) / len(parsed) if parsed else None,
-        "accuracy": sum(one.correct for one in parsed) / len(parsed) if parsed else None,
-        "mean_regret": sum(lost) / len(lost) if lost else None,
+        "parse_rate": Ratio(parsed.valid, 1),
+        "accuracy": Ratio(parsed.correct, 1),
+        "mean_regret": Ratio(lost, parsed.valid),
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import tomllib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -106,6 +107,21 @@ def test_every_completion_is_logged_and_the_account_is_exact(train_grpo: Command
     assert sum(summary["seconds_of_steps"].values()) == pytest.approx(
         sum(float(row["seconds"]) for row in metrics), abs=0.1
     )
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_is_left_open_is_chosen_and_recorded(
+    train_grpo: Command, work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["letters.toml", "--output.run-dir", work / "run"]
+    flags += ["--train.micro-batch-tokens", "auto", "--train.gradient-checkpointing", "auto", "--train.steps", 2]
+    assert train_grpo(*flags) == 0
+    recorded = tomllib.loads((work / "run" / "config.toml").read_text(encoding="utf-8"))["train"]
+    assert f"plan: train.micro_batch_tokens = {recorded['micro_batch_tokens']}" in capsys.readouterr().err
+    assert recorded["gradient_checkpointing"] == "none"
+    # Four prompts once each, and 32 completions of 6 tokens: all in one pass.
+    assert recorded["micro_batch_tokens"] >= 32 * 6 + 4 * 24
+    assert all(step["micro_batches"] == 1 for step in numbers_of(work / "run"))
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -11,8 +11,8 @@ import pytest
 from tanren.common.config import Loaded
 from tanren.common.plan import GIB, Choice, Target, fit, predict, verdict_of
 from tanren.common.plan.trace import shape_of
+from tanren.common.vllm_memory import VllmMemory, kv_bytes
 from tanren.grpo.config import GrpoConfig
-from tanren.grpo.engine_memory import Engine, kv_bytes
 from tanren.grpo.planner import PLANNER, GrpoJob
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -50,7 +50,9 @@ def test_sliding_layers_hold_no_more_than_their_window() -> None:
 
 def test_the_cache_is_what_the_share_leaves() -> None:
     config = shape_of("4b", {"model_type": "qwen3", "hidden_size": 2560, **QWEN3_4B}).config
-    engine = Engine(config, 8 * GIB, 80 * GIB, prompt_tokens=800, new_tokens=512, prompts=4, sequences=64, graphs=True)
+    engine = VllmMemory(
+        config, 8 * GIB, 80 * GIB, prompt_tokens=800, new_tokens=512, prompts=4, sequences=64, graphs=True
+    )
     # Four prompts once each; every completion with one more block, for the prompt's last tokens are its own.
     step = 4 * kv_bytes(config, 800) + 64 * kv_bytes(config, 512 + 16)
     assert engine.cache(engine.most) == pytest.approx(step, abs=1)
@@ -64,7 +66,7 @@ def test_the_largest_phase_decides(grpo: Callable[..., GrpoJob], h100: MakeTarge
     job = grpo(vllm={"gpu_memory_utilization": 0.9})
     prediction = predict(job, Choice(2048, "full"), h100())
     assert prediction.largest_phase == "generate"
-    small = predict(grpo(vllm={"gpu_memory_utilization": 0.1}), Choice(32768, "none"), h100())
+    small = predict(grpo(vllm={"gpu_memory_utilization": 0.1}), Choice(65536, "none"), h100())
     assert small.largest_phase == "train"
     assert small.needed == max(small.phase_bytes(phase) for phase in small.phases)
     assert set(small.phases) == {"generate", "wake, sync", "train"}
@@ -91,15 +93,32 @@ def test_the_share_holds_a_whole_step_where_there_is_room_and_less_where_there_i
         assert held == pytest.approx(64, abs=0.1) if whole else 1 <= held < 64
 
 
-def test_micro_batches_hold_whole_sequences_and_every_completion_comes_once(grpo: Callable[..., GrpoJob]) -> None:
-    job = grpo(
-        rollout={
-            "prompts_per_step": 2,
-            "completions_per_prompt": 5,
-            "max_prompt_tokens": 100,
-            "max_new_tokens": 300,
-        }
+ROLLOUT = {"prompts_per_step": 2, "completions_per_prompt": 5, "max_prompt_tokens": 100, "max_new_tokens": 300}
+
+
+def test_a_prompt_counts_once_for_its_group(grpo: Callable[..., GrpoJob]) -> None:
+    layout = grpo(rollout=ROLLOUT).layout(Choice(1700, "none"))
+    assert layout.micro_batches[:2] == (1600, 1600)
+    assert layout.tokens == 100 * 2 * 1600
+    assert layout.supervised == 100 * 10 * 300
+    assert (layout.first.lengths, layout.first.follows) == ((100, *[300] * 5), (False, *[True] * 5))
+    both = grpo(rollout=ROLLOUT).layout(Choice(3200, "none"))
+    assert (both.micro_batches[0], both.later) == (3200, None)
+    parts = grpo(rollout=ROLLOUT).layout(Choice(1000, "none"))  # three completions and two, of each group
+    assert parts.micro_batches[:4] == (1000, 1000, 700, 700)
+
+
+def test_sharing_is_planned_as_faster_and_of_the_same_memory(grpo: Callable[..., GrpoJob], h100: MakeTarget) -> None:
+    alone, shared = (
+        predict(grpo(rollout=ROLLOUT, train={"share_prompts": mode}), Choice(1600, "none"), h100())
+        for mode in ("off", "auto")
     )
+    assert shared.total_seconds < 0.9 * alone.total_seconds
+    assert sum(shared.phases["train"].values()) < 1.2 * sum(alone.phases["train"].values())
+
+
+def test_micro_batches_hold_whole_sequences_and_every_completion_comes_once(grpo: Callable[..., GrpoJob]) -> None:
+    job = grpo(rollout=ROLLOUT, train={"share_prompts": "off"})
     layout = job.layout(Choice(1700, "none"))
     assert layout.micro_batches[:3] == (1600, 1600, 800)
     assert layout.steps == 100

@@ -16,9 +16,8 @@ from tanren.common.console import Console
 from tanren.common.errors import ExitCode, MachineError, UserError
 from tanren.common.models.device import DevicePlan
 from tanren.common.models.source import resolve_source
-from tanren.common.plan import GIB, Target, find_target
+from tanren.common.plan import GIB, Target, find_target, settle
 from tanren.common.run import RunDirectory
-from tanren.sft import memory
 from tanren.sft.config import SftConfig
 from tanren.sft.memory import settle_memory, take_recorded
 from tanren.sft.plan import Plan
@@ -42,7 +41,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def put(free: int) -> Target:
         target = replace(find_target("H100", None, "auto"), free=free, here=True)
-        monkeypatch.setattr(memory, "_target_here", lambda _: target)
+        monkeypatch.setattr(settle, "target_here", lambda _: target)
         return target
 
     return put

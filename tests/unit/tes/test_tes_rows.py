@@ -17,6 +17,7 @@ from tanren.common.errors import UserError
 from tanren.common.task_contract import Verdict
 from tanren.common.task_packs import load_command, load_pack, pack_commands
 from tanren.common.values import boltzmann, value_rows, values_of
+from tanren.evaluate.measures import pack_scores
 from tanren.grpo.rewards import RewardConfig, Rewards
 from tasks.tes import task
 from tasks.tes.task import Options
@@ -74,18 +75,19 @@ def test_recipes_name_options_that_there_are() -> None:
             RewardConfig.model_validate(reward)
 
 
-def test_reward_and_score_are_by_the_values_of_the_actions() -> None:
+def test_reward_and_metrics_are_by_the_values_of_the_actions() -> None:
     row = task.rows("train", Options(train_weathers=1))[3]
     values = values_of(row)
     completions = ["[0]", "…\n[1]", "[2]", "So [3]", "[4]", "off", f"[{row.expected}]"]
     rewards = task.reward(completions, [row] * 7)
     assert rewards[:4] == list(boltzmann(values, 0.05))
     assert rewards[4:6] == [None, None]
-    scored = task.score(completions, [row] * 7)
-    assert (scored["n"], scored["parsed"], scored["parse_rate"]) == (7, 5, 5 / 7)
-    assert scored["accuracy"] == 2 / 7
-    assert scored["mean_regret"] == pytest.approx(sum(max(values) - value for value in values) / 5)
-    assert task.score(["x"], [row])["mean_regret"] is None
+    pack = load_pack(str(ROOT / "tasks" / "tes"))
+    scored = pack_scores(pack, [(row, [text]) for text in completions])["measures"]
+    assert (scored["parse_rate"]["count"], scored["parse_rate"]["n"]) == (5, 7)
+    assert scored["accuracy"]["value"] == 2 / 7
+    assert scored["mean_regret"]["value"] == pytest.approx(sum(max(values) - value for value in values) / 5)
+    assert pack_scores(pack, [(row, ["x"])])["measures"]["mean_regret"]["value"] is None
 
 
 def test_the_packs_reward_in_training_is_the_one_by_value() -> None:

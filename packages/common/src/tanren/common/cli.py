@@ -30,6 +30,10 @@ def _main(arguments: Sequence[str]) -> int:
         from tanren.common.data import run_data
 
         return run_data(arguments[1:])
+    if list(arguments[:1]) == ["task"]:
+        from tanren.common.task_command import run_task
+
+        return run_task(arguments[1:])
     if list(arguments[:1]) == ["reward"]:
         from tanren.common.values import run_reward
 
@@ -45,12 +49,14 @@ def _main(arguments: Sequence[str]) -> int:
     commands: dict[str, Any] = {
         "tasks": tasks,
         "rows": rows,
+        "task": task,
         "doctor": doctor,
         "plan": plan,
         "data": data,
         "reward": reward,
         "bundle": bundle,
         "watch": watch,
+        "view": view,
         "resume": resume,
         "import-env": import_env_files,
         "merge": merge,
@@ -165,6 +171,11 @@ def reward() -> int:
     raise AssertionError("answered before the parser is asked")
 
 
+def task() -> int:
+    """Make a task pack from a skeleton, or check one against the contract (`tanren task --help`)."""
+    raise AssertionError("answered before the parser is asked")
+
+
 def watch(
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")],
     *,
@@ -183,6 +194,26 @@ def watch(
     from tanren.common.watch import run_watch
 
     return run_watch(run, out, every, once=once)
+
+
+def view(
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")],
+    *,
+    port: Annotated[int, tyro.conf.arg(metavar="N")] = 0,
+    open_browser: Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(name="open")] = False,
+) -> int:
+    """Show a run's items in the browser, with every candidate's answer and its verdict; answers can be edited.
+
+    Serves this machine alone, under an address with a token, until Ctrl-C.
+
+    Args:
+        run: A run directory with an evaluation.
+        port: The port to listen on; 0: a free one.
+        open_browser: Open the address in a browser of this machine.
+    """
+    from tanren.common.evaluators import find_viewer
+
+    return find_viewer()(run, port=port, open_browser=open_browser)
 
 
 def plan() -> int:

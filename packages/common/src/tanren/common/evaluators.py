@@ -51,6 +51,13 @@ class ReportWriter(Protocol):
         """Write the report and return its path."""
 
 
+class Viewer(Protocol):
+    """Shows a run's items in the browser."""
+
+    def __call__(self, folder: Path, *, port: int, open_browser: bool) -> int:
+        """Serve until Ctrl-C and return the exit code."""
+
+
 def find_evaluator(name: str = "generation") -> type[Evaluator]:
     """Return the installed evaluator. Raises UserError if the evaluate package is not installed."""
     found: type[Evaluator] = _load(name)
@@ -60,6 +67,12 @@ def find_evaluator(name: str = "generation") -> type[Evaluator]:
 def find_report_writer() -> ReportWriter:
     """Return the installed report writer. Raises UserError if the evaluate package is not installed."""
     found: ReportWriter = _load("report")
+    return found
+
+
+def find_viewer() -> Viewer:
+    """Return the installed viewer. Raises UserError if the evaluate package is not installed."""
+    found: Viewer = _load("view")
     return found
 
 

@@ -13,6 +13,11 @@ and, where a pack has them, for `evaluate`, `evaluate score` and `evaluate submi
     def score_modes(completions: Sequence[str], rows: Sequence[Row]) -> dict[str, dict]  # other readings, by name
     def vote_key(parsed: Parsed, row: Row) -> str | None              # answers of one key are the same in a majority vote; None: no vote
 
+and, for metrics of its own beside the shares of valid and correct answers, in every evaluation:
+
+    def measures(completion: str, row: Row) -> dict[str, Ratio]       # what one answer adds to each metric
+    def mistakes(completion: str, row: Row) -> list[Mistake]          # what is wrong with one answer, by kind
+
 Everything downstream (training, scoring, intervals, the report) works from `Row` and `Parsed` alone.
 """
 
@@ -102,6 +107,27 @@ class Parsed:
     def correct(self) -> bool:
         """Content correct: the parsed value equals the expected value."""
         return self.verdict is Verdict.CORRECT
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """What one answer adds to a metric: the metric is the sum of numerators over the sum of denominators, of all answers.
+
+    So is a rate (denominator 1), a precision (1 where something was found), a mean, an F1 (twice the hits over found and gold).
+    """
+
+    numerator: float
+    denominator: float
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """One thing that is wrong with an answer: of which kind, where in it, what was found and what was expected."""
+
+    kind: str
+    where: str
+    found: str
+    expected: str
 
 
 class TaskModule(Protocol):

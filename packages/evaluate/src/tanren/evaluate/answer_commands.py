@@ -32,6 +32,7 @@ def score_command(
         as_json: Print one JSON object instead of the tables.
     """
     from tanren.evaluate.evaluator import vote_key_of
+    from tanren.evaluate.measures import answers_to, pack_scores, pack_tables
     from tanren.evaluate.predictions import Prediction, join
     from tanren.evaluate.scoring import judge, score
     from tanren.evaluate.submission import read_answers
@@ -55,6 +56,9 @@ def score_command(
         tables.append(score_table(loaded.description.group, values, str(predictions)))
         if "samples" in values:
             tables.append(samples_table({predictions.parent.name: values}))
+    own = pack_scores(loaded, answers_to([(row, answer.completion) for row, answer in pairs]))
+    values |= own
+    tables += pack_tables(loaded.description.name, {str(predictions): own})
     score_modes = getattr(loaded.module, "score_modes", None)
     if score_modes is not None:
         first = [answer.completion for _, answer in pairs if getattr(answer, "sample", 0) == 0]

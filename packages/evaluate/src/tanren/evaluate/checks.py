@@ -40,6 +40,11 @@ def check_settings(loaded: Loaded[EvaluateConfig], candidates: int) -> list[str]
         )
     if generation.engine == "server":
         return list(_check_server(loaded))
+    for name in ("generation.batch_size", "generation.attention") if generation.engine == "vllm" else ():
+        if name in loaded.origins:
+            raise UserError(
+                f"{name} ({loaded.origins[name]}) has no effect with generation.engine = vllm; leave it out"
+            )
     for name in loaded.origins:
         if name == "generation.server" or name.startswith("requests."):
             raise UserError(

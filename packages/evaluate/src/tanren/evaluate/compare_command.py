@@ -18,6 +18,7 @@ from tanren.common.task_packs import TaskPack, load_pack
 from tanren.common.workspace import sha256_of
 from tanren.evaluate.evaluator import PREDICTIONS, TASKS, vote_key_of
 from tanren.evaluate.listing import candidate_names
+from tanren.evaluate.measures import answers_of, pack_differences, pack_scores, pack_tables
 from tanren.evaluate.predictions import read_predictions, read_tasks
 from tanren.evaluate.ranking import choice_warning, rank, select
 from tanren.evaluate.scoring import Judged, compare, judge, score
@@ -180,9 +181,15 @@ def _result(judged: Mapping[str, list[Judged]], pack: TaskPack) -> dict[str, Any
     return {
         "task": pack.description.name,
         "group": pack.description.group,
-        "candidates": {name: score(items, vote_key_of(pack)) for name, items in judged.items()},
+        "candidates": {
+            name: score(items, vote_key_of(pack)) | pack_scores(pack, answers_of(items))
+            for name, items in judged.items()
+        },
         "reference": first,
         "differences": {name: compare(judged[first], judged[name]) for name in others},
+        "measures_differences": {
+            name: pack_differences(pack, answers_of(judged[first]), answers_of(judged[name])) for name in others
+        },
         "ranking": rank(judged),
     }
 
@@ -197,6 +204,8 @@ def _tables(result: Mapping[str, Any]) -> list[str]:
     ]
     if "samples" in next(iter(scores.values())):
         tables.append(samples_table(scores))
+    differences = list(result["measures_differences"].values())
+    tables += pack_tables(result["task"], scores, differences[0] if len(differences) == 1 else None)
     if "selection" in result:
         tables.append(selection_line(result["selection"]))
     return tables

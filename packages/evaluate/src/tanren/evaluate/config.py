@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 import tyro
 from pydantic import Field, model_validator
 
-from tanren.common.config import ConfigModel, GenerationConfig, ModelConfig, OutputConfig, TaskConfig
+from tanren.common.config import ConfigModel, GenerationConfig, ModelConfig, OutputConfig, RequestsConfig, TaskConfig
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 """Of a candidate: it is the name of its folder, too."""
@@ -49,8 +49,9 @@ class CandidateConfig(ConfigModel):
 class EvaluationGenerationConfig(GenerationConfig):
     """How completions are generated: greedy unless `temperature` is set."""
 
-    engine: Literal["transformers", "server"] = "transformers"
-    """What generates: transformers in this process, or a server with OpenAI's interface."""
+    engine: Literal["transformers", "vllm", "server"] = "transformers"
+    """What generates: transformers in this process, vLLM in this process (on a GPU; its weights stand beside the model's), or a server with
+    OpenAI's interface."""
 
     server: str | None = None
     """The server's address, with the path before /completions: `http://127.0.0.1:8000/v1`."""
@@ -71,7 +72,7 @@ class EvaluationGenerationConfig(GenerationConfig):
     """Share of the items on which the best candidate is chosen; it is reported on the others. 0: nothing is chosen."""
 
 
-class RequestsConfig(ConfigModel):
+class EvaluationRequestsConfig(RequestsConfig):
     """How the engine server is asked."""
 
     model: str | None = None
@@ -80,18 +81,6 @@ class RequestsConfig(ConfigModel):
     api: Literal["completions", "text", "chat"] = "completions"
     """completions: the rendered prompt as tokens, so that the model reads exactly what it read in training; text: the same as text, for
     servers that take no tokens; chat: the turns, and the server renders them with a template of its own."""
-
-    parallel: Annotated[int, Field(ge=1)] = 16
-    """Requests under way at once."""
-
-    timeout_s: Annotated[float, Field(gt=0)] = 300.0
-    """Seconds that one attempt may take."""
-
-    total_s: Annotated[float, Field(gt=0)] = 1200.0
-    """Seconds that one request may take with all its attempts; after that the run stops, and keeps what it has."""
-
-    key_variable: str | None = None
-    """The environment variable that holds the server's key. Not set: none is sent. The key itself is never logged or recorded."""
 
 
 class EvaluateConfig(ConfigModel):
@@ -112,5 +101,5 @@ class EvaluateConfig(ConfigModel):
     model: ModelConfig = ModelConfig()
     task: TaskConfig = TaskConfig()
     generation: EvaluationGenerationConfig = EvaluationGenerationConfig()
-    requests: RequestsConfig = RequestsConfig()
+    requests: EvaluationRequestsConfig = EvaluationRequestsConfig()
     output: OutputConfig = OutputConfig()

@@ -105,6 +105,9 @@ class Backend(Protocol):
     def serving(self, candidate: Candidate) -> AbstractContextManager[Engine]:
         """Give the engine with a candidate's weights."""
 
+    def close(self) -> None:
+        """End what generates; nothing is asked for afterwards."""
+
     def environment(self) -> Mapping[str, Any]:
         """Return what `environment.json` records of it."""
 

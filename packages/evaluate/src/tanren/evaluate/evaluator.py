@@ -16,6 +16,7 @@ from tanren.common.task_contract import Row
 from tanren.common.task_packs import TaskPack
 from tanren.evaluate.engine import Completion, Engine, Prompt, Sampling, Slot, prompts_of
 from tanren.evaluate.journal import Journal
+from tanren.evaluate.measures import answers_of, pack_differences, pack_scores, pack_tables
 from tanren.evaluate.predictions import Prediction, write_tasks
 from tanren.evaluate.samples import VoteKey, by_value
 from tanren.evaluate.scoring import Judged, compare, judge, score
@@ -90,7 +91,9 @@ class GenerationEvaluator:
     def scores(self, candidate: str) -> Mapping[str, Any]:
         """Return the scores of a candidate that was evaluated."""
         if candidate not in self._scores:
-            self._scores[candidate] = score(self.judged[candidate], vote_key_of(self._pack))
+            judged = self.judged[candidate]
+            own = pack_scores(self._pack, answers_of(judged))
+            self._scores[candidate] = score(judged, vote_key_of(self._pack)) | own
         return self._scores[candidate]
 
     def compare(self, first: str, second: str) -> Mapping[str, Any]:
@@ -101,7 +104,12 @@ class GenerationEvaluator:
             "first": first,
             "second": second,
             "difference": compare(self.judged[first], self.judged[second]),
+            "measures_difference": self.measures_difference(first, second),
         }
+
+    def measures_difference(self, first: str, second: str) -> Mapping[str, Any]:
+        """Return the differences of the pack's own metrics, second minus first; {} for a pack without."""
+        return pack_differences(self._pack, answers_of(self.judged[first]), answers_of(self.judged[second]))
 
     def subject(self) -> dict[str, Any]:
         """Return what is evaluated: the task, what its groups are, and what is held out."""
@@ -111,7 +119,8 @@ class GenerationEvaluator:
     def table(self, first: str, second: str) -> str:
         """Return the comparison as a table to print."""
         values = self.compare(first, second)
-        return comparison_table(values["group"], values["candidates"], values["difference"], first, second)
+        table = comparison_table(values["group"], values["candidates"], values["difference"], first, second)
+        return "\n".join([table, *pack_tables(values["task"], values["candidates"], values["measures_difference"])])
 
     @property
     def how(self) -> str:

@@ -55,7 +55,7 @@ class TransformersEngine:
         So a run that was interrupted goes on to the very completions of one that was not. Raises UserError, naming the row,
         for a prompt that leaves no room for the completion.
         """
-        _check_room(self._model, prompts, sampling.max_new_tokens)
+        check_room(self._model, prompts, sampling.max_new_tokens)
         slots = [Slot(index, sample) for index in range(len(prompts)) for sample in range(sampling.samples)]
         order = sorted(slots, key=lambda slot: len(prompts[slot.prompt].token_ids))
         size, steps = self._settings.batch_size, 0
@@ -95,7 +95,7 @@ def generate(
     """
     prompts = prompts_of(tokenizer, rows)
     sampling = sampling or Sampling(settings.max_new_tokens)
-    _check_room(model, prompts, sampling.max_new_tokens)
+    check_room(model, prompts, sampling.max_new_tokens)
     order = sorted(range(len(rows)), key=lambda index: len(prompts[index].token_ids))
     found: dict[int, Prediction] = {}
     with _decoding(model, tokenizer, settings) as eos:
@@ -111,7 +111,8 @@ def generate(
     return [found[index] for index in range(len(rows))]
 
 
-def _check_room(model: PreTrainedModel, prompts: Sequence[Prompt], new: int) -> None:
+def check_room(model: PreTrainedModel, prompts: Sequence[Prompt], new: int) -> None:
+    """Raise UserError, naming the row, for a prompt that leaves no room for `new` tokens."""
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     for prompt in prompts:
         tokens = len(prompt.token_ids)

@@ -25,6 +25,7 @@ from tanren.evaluate.config import EvaluateConfig
 from tanren.evaluate.engine import Backend, Sampling
 from tanren.evaluate.evaluator import GenerationEvaluator
 from tanren.evaluate.listing import write_candidates
+from tanren.evaluate.measures import pack_tables
 from tanren.evaluate.ranking import choice_warning, rank, select
 from tanren.evaluate.report import write_report
 from tanren.evaluate.roster import Candidate
@@ -120,6 +121,8 @@ def _generate(
     except (TanrenError, KeyboardInterrupt, Preempted):
         console.line(f"what was generated is kept; to go on: the same command with --resume {run.path}")
         raise
+    finally:
+        backend.close()
 
 
 def _evaluation(evaluator: GenerationEvaluator, config: EvaluateConfig, names: Sequence[str]) -> dict[str, Any]:
@@ -136,6 +139,7 @@ def _evaluation(evaluator: GenerationEvaluator, config: EvaluateConfig, names: S
     found = dict(evaluator.compare(first, second))
     found["candidates"] = {name: evaluator.scores(name) for name in names}
     found["differences"] = {name: compare(judged[first], judged[name]) for name in others}
+    found["measures_differences"] = {name: evaluator.measures_difference(first, name) for name in others}
     found["ranking"] = ranking
     if config.generation.selection:
         found["selection"] = select(judged, config.generation.selection, config.generation.seed, first)
@@ -143,12 +147,10 @@ def _evaluation(evaluator: GenerationEvaluator, config: EvaluateConfig, names: S
 
 
 def _tell(console: Console, evaluation: Mapping[str, Any], how: str, run: RunDirectory) -> None:
-    """Print the tables, and write the report where there is something to compare."""
+    """Print the tables, and write the report."""
     scores, group = evaluation["candidates"], evaluation["group"]
-    page = None
-    if len(scores) > 1:
-        with console.phase("write report"):
-            page = write_report(run)
+    with console.phase("write report"):
+        page = write_report(run)
     if len(scores) == 1:
         [(name, one)] = scores.items()
         console.text(score_table(group, one, name))
@@ -169,10 +171,12 @@ def _tell(console: Console, evaluation: Mapping[str, Any], how: str, run: RunDir
             console.warn(
                 f"{name}: {count} answers ended by {reason!r}: that is the server's doing, and they are judged as they are"
             )
+    difference = evaluation["measures_difference"] if len(scores) == 2 else None
+    for table in pack_tables(evaluation["task"], scores, difference):
+        console.text(table)
     if "selection" in evaluation:
         console.line(selection_line(evaluation["selection"]))
     elif warning := choice_warning(len(scores)):
         console.warn(f"{warning} (--generation.selection 0.3)")
     console.line(f"predictions and scores: {run.evaluation}")
-    if page is not None:
-        console.line(f"report: {page}")
+    console.line(f"report: {page}")

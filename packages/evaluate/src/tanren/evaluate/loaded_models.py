@@ -19,11 +19,13 @@ from tanren.common.errors import UserError
 from tanren.common.models.quantised import require_bitsandbytes
 from tanren.common.models.source import ModelSource
 from tanren.common.task_contract import Row
+from tanren.common.vllm_memory import vllm_refusal
 from tanren.evaluate.candidate import check_provenance, quantisation_of
 from tanren.evaluate.config import EvaluateConfig
 from tanren.evaluate.engine import Engine, Prompt, prompts_of
 from tanren.evaluate.roster import Candidate
 from tanren.evaluate.templates import check_templates
+from tanren.evaluate.vllm_engine import OneVllm
 
 if TYPE_CHECKING:
     import torch
@@ -44,6 +46,7 @@ class LoadedModels:
         self._holds: tuple[Any, ...] = ()
         self._originals: list[tuple[torch.nn.Parameter, torch.Tensor]] = []
         self._environment: dict[str, Any] = {}
+        self._vllm = OneVllm(console)
 
     def prepare(self) -> None:
         """Load tokenizers, and the base model if anything stands on it; refuse what does not belong together."""
@@ -54,6 +57,10 @@ class LoadedModels:
             from tanren.common.models.load import load_tokenizer
         self._device: DevicePlan = plan_device(self._config.model)
         self._quantisation, notes = self._quantisations()
+        if self._config.generation.engine == "vllm":
+            refusal = vllm_refusal(self._device.device, self._device.dtype, self._quantisation)
+            if refusal is not None:
+                raise UserError(f"generation.engine = vllm: {refusal}; leave it out, and transformers generates")
         for note in notes:
             console.line(note)
         require_bitsandbytes(self._quantisation)
@@ -91,21 +98,33 @@ class LoadedModels:
     def serving(self, candidate: Candidate) -> Iterator[Engine]:
         """Give an engine with the candidate's weights."""
         from tanren.common.models.merging import load_adapter
-        from tanren.evaluate.generation import TransformersEngine
 
-        tokenizer, settings = self._tokenizers[candidate.source], self._config.generation
         if candidate.kind == "model":
-            model = self._whole(candidate)
-            yield TransformersEngine(model.model, tokenizer, settings)
+            yield self._engine(self._whole(candidate).model, candidate)
             return
         base = self._base(candidate.parents)
         if candidate.adapter is None:
-            yield TransformersEngine(base.model, tokenizer, settings)
+            yield self._engine(base.model, candidate)
             return
         with self._console.phase("load adapter", str(candidate.adapter)):
             wrapped = load_adapter(base.model, candidate.adapter)
-        yield TransformersEngine(wrapped, tokenizer, settings)
+        yield self._engine(wrapped, candidate)
         wrapped.unload()
+
+    def _engine(self, model: Any, candidate: Candidate) -> Engine:
+        """Return what generates with a model's weights."""
+        tokenizer = self._tokenizers[candidate.source]
+        if self._config.generation.engine == "vllm":
+            from tanren.evaluate.vllm_engine import VllmEngine
+
+            return VllmEngine(self._vllm, model, tokenizer)
+        from tanren.evaluate.generation import TransformersEngine
+
+        return TransformersEngine(model, tokenizer, self._config.generation)
+
+    def close(self) -> None:
+        """End what generates."""
+        self._vllm.close()
 
     def environment(self) -> Mapping[str, Any]:
         """Return device, base model and template."""
@@ -183,6 +202,7 @@ class LoadedModels:
         """Let the model go before the next is loaded: two may not fit."""
         import torch
 
+        self._vllm.close()
         self._model, self._originals, self._holds = None, [], ()
         gc.collect()
         if torch.cuda.is_available():

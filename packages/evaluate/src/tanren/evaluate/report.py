@@ -1,101 +1,117 @@
-"""`report.html`: one self-contained page about a run, made from what its directory holds; no network, no scripts."""
+"""`report.html`: one self-contained page about a run, made from what its directory holds; it fetches nothing."""
 
 from __future__ import annotations
 
-import io
+import base64
+import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import DictLoader, Environment, StrictUndefined
 
 from tanren.common.run import RunDirectory, read_events, read_steps, read_validations, write_atomically
-from tanren.common.task_packs import load_pack
 from tanren.evaluate.control._section import control_section
-from tanren.evaluate.evaluator import PREDICTIONS, TASKS
-from tanren.evaluate.predictions import read_predictions, read_tasks
-from tanren.evaluate.scoring import Judged, judge
-from tanren.evaluate.table import percent, points
+from tanren.evaluate.evaluated import Evaluated, is_evaluated, read_evaluated
+from tanren.evaluate.evaluator import vote_key_of
+from tanren.evaluate.items import embedded, failures, page_data
+from tanren.evaluate.measures_section import measures_section
+from tanren.evaluate.plots import curve, legend, seconds_of_steps, share_plot
+from tanren.evaluate.ranking import letters, rank
+from tanren.evaluate.scoring import Judged, compare, score, share_values
+from tanren.evaluate.table import percent, points, selection_line
 
-# Items shown per group: enough to see what changed, few enough to read.
-SHOWN_PER_GROUP = 2
-COLOURS = ("#1f4e8c", "#7f9cc4", "#b8c4d6", "#d9a441", "#b5482f", "#dde3ec")
+METRICS = {"correct": "content correct", "valid": "syntactically valid"}
+"""What is counted of the answers, and how it is called on the page."""
+SHOWN_KINDS = 25
+"""Kinds of failure in the table; those that come after are rare."""
+_START = 'showItems(JSON.parse(document.getElementById("data").textContent), {});\n'
 
 
 def write_report(run: RunDirectory) -> Any:
     """Write the report of a run and return its path. Reads summary, metrics, environment, tasks and predictions."""
     summary = json.loads(run.summary.read_text(encoding="utf-8"))
-    comparison = summary["evaluation"]
-    template = files("tanren.evaluate").joinpath("report.html.j2").read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"percent": percent, "points": points, "seconds": _seconds}
     steps = read_steps(run.metrics)
-    page = environment.from_string(template).render(
+    script = page_file("items.js") + _START
+    evaluated = read_evaluated(run) if is_evaluated(run) else None
+    page = page_templates().get_template("report.html.j2")
+    text = page.render(
         run=run.path.name,
         summary=summary,
-        comparison=comparison,
-        curve=_curve(steps, read_validations(run.metrics)),
-        seconds=_seconds_of_steps(steps, summary.get("seconds_of_steps", {})),
-        bars=_bars(comparison),
-        examples=_examples(run, comparison),
+        style=page_file("page.css"),
+        script=script,
+        script_source=script_hash(script),
+        curve=curve(steps, read_validations(run.metrics)),
+        seconds=seconds_of_steps(steps, summary.get("seconds_of_steps", {})),
         control=control_section(run, summary),
         config=run.config.read_text(encoding="utf-8"),
         environment=json.loads(run.environment.read_text(encoding="utf-8")),
         phases=_phases(read_events(run.metrics)),
+        **(_of_items(run.path.name, evaluated) if evaluated is not None else {"scores": {}, "differences": {}}),
     )
-    write_atomically(run.report, page)
+    write_atomically(run.report, text)
     return run.report
 
 
-def _curve(steps: Sequence[dict[str, Any]], validations: Sequence[dict[str, Any]]) -> str:
-    """Return what a run is judged by over its steps, with its running mean, as SVG: its mean reward, or its loss."""
-    key, label = (
-        ("reward", "mean reward") if any("reward" in step for step in steps) else ("loss", "loss (nats per token)")
+def page_templates() -> Environment:
+    """Return the templates of the pages, with the filters that they use; all that they insert is escaped."""
+    folder = files("tanren.evaluate")
+    sources = {
+        "report.html.j2": folder.joinpath("report.html.j2").read_text(encoding="utf-8"),
+        "items.html.j2": page_file("items.html.j2"),
+        "measures.html.j2": page_file("measures.html.j2"),
+        "view.html.j2": page_file("view.html.j2"),
+    }
+    templates = Environment(
+        loader=DictLoader(sources), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    steps = [step for step in steps if step[key] is not None]
-    if not steps:
-        return ""
-    figure, axes = _figure(7.2, 2.6)
-    x, values = [step["step"] for step in steps], [step[key] for step in steps]
-    window = max(1, len(values) // 10)
-    mean = [
-        sum(values[max(0, i + 1 - window) : i + 1]) / len(values[max(0, i + 1 - window) : i + 1])
-        for i in range(len(values))
-    ]
-    alone = window == 1
-    colour, marker = "#1f4e8c" if alone else "#b8c4d6", "." if len(x) < 3 else None
-    axes.plot(x, values, color=colour, linewidth=1.8 if alone else 1, marker=marker, label="each step")
-    if window > 1:
-        axes.plot(x, mean, color="#1f4e8c", linewidth=1.8, label=f"mean of {window} steps")
-    shown = list(values)
-    if validations:
-        x, values = [event["step"] for event in validations], [event["loss"] for event in validations]
-        axes.plot(x, values, color="#b5482f", linewidth=1.4, marker="o", markersize=3, label="validation")
-        shown += values
-    axes.set_xlabel("optimizer step")
-    axes.set_ylabel(label)
-    if 2 * min(shown) < max(shown):  # a curve that hardly falls would be a line at the top
-        axes.set_ylim(bottom=0)
-    axes.legend(frameon=False, ncols=3, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0)
-    return _svg(figure)
+    templates.filters |= {"percent": percent, "points": points, "seconds": _seconds, "trend": _trend}
+    templates.globals |= {"letters": letters, "selection_line": selection_line}
+    return templates
 
 
-def _seconds_of_steps(steps: Sequence[dict[str, Any]], spent: dict[str, float]) -> str:
-    """Return what the seconds of each step went to, one on the other, as SVG; nothing where a run does not say it."""
-    names = [name for name, seconds in spent.items() if seconds]
-    if not steps or not names:
-        return ""
-    figure, axes = _figure(7.2, 2.2)
-    x = [step["step"] for step in steps]
-    columns = [[step[f"seconds_{name}"] for step in steps] for name in names]
-    axes.stackplot(x, columns, labels=names, colors=COLOURS[: len(names)])
-    axes.set_xlabel("optimizer step")
-    axes.set_ylabel("seconds")
-    axes.set_xlim(min(x), max(*x, min(x) + 1))
-    axes.set_ylim(0, 1.25 * max(map(sum, zip(*columns, strict=True))))  # room for the legend
-    axes.legend(frameon=False, ncols=len(names), loc="upper right")
-    return _svg(figure)
+def page_file(name: str) -> str:
+    """Return a file that the pages are made of."""
+    return files("tanren.evaluate").joinpath("page", name).read_text(encoding="utf-8")
+
+
+def script_hash(script: str) -> str:
+    """Return the source of a Content-Security-Policy that lets this script run, and no other."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+
+
+def _of_items(run: str, evaluated: Evaluated) -> dict[str, Any]:
+    """Return what the page says of answers: scores, differences from the first candidate, plots, failures, the items."""
+    judged = evaluated.candidates
+    scores = {name: score(items, vote_key_of(evaluated.pack)) for name, items in judged.items()}
+    first, *others = judged
+    return {
+        "scores": scores,
+        "reference": first,
+        "differences": {name: compare(judged[first], judged[name]) for name in others},
+        "chosen": evaluated.pair[1],
+        "ranking": rank(judged) if len(others) > 1 else None,
+        "metrics": METRICS,
+        "plots": {metric: share_plot(title, scores, metric) for metric, title in METRICS.items()},
+        "legend": legend(list(scores)),
+        "modes": {name: _modes(evaluated, items) for name, items in judged.items()},
+        "failures": failures(evaluated),
+        "shown_kinds": SHOWN_KINDS,
+        "group": evaluated.pack.description.group,
+        "heldout": evaluated.pack.description.heldout,
+        "data": embedded(page_data(run, evaluated)),
+        **measures_section(evaluated),
+    }
+
+
+def _modes(evaluated: Evaluated, items: Sequence[Judged]) -> dict[str, dict[str, Any]]:
+    """Return the share of valid answers in each other reading that the pack has of them; of several samples of the first."""
+    score_modes = getattr(evaluated.pack.module, "score_modes", None)
+    if score_modes is None:
+        return {}
+    modes = score_modes([one.prediction.completion for one in items], evaluated.rows)
+    return {mode: share_values(values["valid"], values["total"]) for mode, values in modes.items()}
 
 
 def _phases(events: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -110,67 +126,9 @@ def _phases(events: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return list(phases.values())
 
 
-def _bars(comparison: dict[str, Any]) -> str:
-    """Return content correct by group, before and after, with intervals, as SVG."""
-    if not comparison:
-        return ""
-    figure, axes = _figure(7.2, 2.6)
-    names = [comparison["first"], comparison["second"]]
-    groups = list(comparison["candidates"][names[0]]["by_group"])
-    for offset, name, colour in zip((-0.19, 0.19), names, ("#b8c4d6", "#1f4e8c"), strict=True):
-        shares = [comparison["candidates"][name]["by_group"][group]["correct"] for group in groups]
-        values = [100 * share["value"] for share in shares]
-        errors = [
-            [100 * (s["value"] - s["low"]) for s in shares],
-            [100 * (s["high"] - s["value"]) for s in shares],
-        ]
-        x = [index + offset for index in range(len(groups))]
-        axes.bar(x, values, width=0.36, color=colour, label=name, yerr=errors, ecolor="#555", capsize=2)
-    axes.set_xticks(range(len(groups)), groups)
-    axes.set_ylabel("content correct (%)")
-    axes.set_ylim(0, 125)  # room for the legend above full bars
-    axes.set_yticks(range(0, 101, 20))
-    axes.legend(frameon=False, ncols=2, loc="upper left")
-    return _svg(figure)
-
-
-def _figure(width: float, height: float) -> Any:
-    """Return a figure of `width` x `height` inches and its axes; no display is needed."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots()
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
-def _svg(figure: Any) -> str:
-    text = io.StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-    svg = text.getvalue()
-    return svg[svg.index("<svg") :]
-
-
-def _examples(run: RunDirectory, comparison: dict[str, Any]) -> list[tuple[Judged, Judged]]:
-    """Return items with both candidates' answers: of each group, first what training mended, then what it did not."""
-    if not comparison:
-        return []
-    task = run.read_config()["task"]
-    pack = load_pack(task["name"], task.get("options"))
-    rows = read_tasks(run.evaluation / TASKS)
-    first, second = (
-        judge(rows, read_predictions(run.evaluation / name / PREDICTIONS), pack.parse, name)
-        for name in (comparison["first"], comparison["second"])
-    )
-    shown: list[tuple[Judged, Judged]] = []
-    for group in dict.fromkeys(row.group for row in rows):
-        pairs = [pair for pair in zip(first, second, strict=True) if pair[0].row.group == group]
-        mended = [pair for pair in pairs if pair[1].parsed.correct and not pair[0].parsed.correct]
-        failed = [pair for pair in pairs if not pair[1].parsed.correct]
-        chosen = [*mended[:1], *failed[:1]]
-        chosen += [pair for pair in pairs if pair not in chosen]
-        shown += chosen[:SHOWN_PER_GROUP]
-    return shown
+def _trend(difference: Mapping[str, Any]) -> str:
+    """Return whether an interval lies above 0 (gain), below (loss), or holds it ("")."""
+    return "gain" if difference["low"] > 0 else "loss" if difference["high"] < 0 else ""
 
 
 def _seconds(value: float) -> str:

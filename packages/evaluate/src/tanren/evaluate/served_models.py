@@ -11,11 +11,11 @@ from tanren.common.config import Loaded
 from tanren.common.console import Console
 from tanren.common.errors import UserError
 from tanren.common.models.source import ModelSource
+from tanren.common.server_client import ServerClient
 from tanren.common.task_contract import Row
 from tanren.evaluate.config import EvaluateConfig
 from tanren.evaluate.engine import Engine, Prompt, prompts_of
 from tanren.evaluate.roster import Candidate
-from tanren.evaluate.server_client import ServerClient
 from tanren.evaluate.server_engine import ServerEngine, chat_prompts
 from tanren.evaluate.templates import check_templates
 
@@ -32,7 +32,9 @@ class ServedModels:
         """Evaluate `candidates`; nothing is asked yet. Raises UserError where the key is not there."""
         self._config, self._candidates, self._console = loaded.config, candidates, console
         assert loaded.config.generation.server is not None
-        self._client = ServerClient(loaded.config.generation.server, loaded.config.requests)
+        self._client = ServerClient(
+            loaded.config.generation.server, loaded.config.requests, section="requests", setting="generation.server"
+        )
         self._served: dict[str, dict[str, Any]] | None = None
         self._tokenizers: dict[ModelSource, PreTrainedTokenizerBase] = {}
         self._hashes: dict[str, str] = {}
@@ -90,6 +92,9 @@ class ServedModels:
             list(self._served) if self._served is not None else None,
             self._console,
         )
+
+    def close(self) -> None:
+        """Do nothing: the server is not ours."""
 
     def environment(self) -> Mapping[str, Any]:
         """Return where was asked, and for what."""

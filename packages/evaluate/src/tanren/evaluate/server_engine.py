@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from tanren.common.console import Console
 from tanren.common.errors import MachineError, UserError
+from tanren.common.server_client import RefusedError, ServerClient
 from tanren.common.task_contract import Row
-from tanren.evaluate.config import RequestsConfig
+from tanren.evaluate.config import EvaluationRequestsConfig
 from tanren.evaluate.engine import Completion, Done, Prompt, Sampling, Slot
-from tanren.evaluate.server_client import RefusedError, ServerClient
 
 if TYPE_CHECKING:
     import httpx
@@ -31,7 +31,7 @@ class ServerEngine:
         self,
         client: ServerClient,
         served: str,
-        settings: RequestsConfig,
+        settings: EvaluationRequestsConfig,
         context: int | None,
         listed: Sequence[str] | None,
         console: Console,

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from tanren.common.config import AUTO, Loaded
+from tanren.common.config import Loaded
 from tanren.common.errors import UserError
 from tanren.grpo.config import GrpoConfig, StructuredConfig
-from tanren.grpo.engines import require_engine
+from tanren.grpo.engines import check_server
 
 
 def check_effects(loaded: Loaded[GrpoConfig]) -> tuple[str, ...]:
     """Refuse settings that would have no effect, and numbers that do not divide; return warnings."""
     config, origins = loaded.config, loaded.origins
-    require_engine(config)
+    check_server(config)
     _check_division(config)
     train, rollout, loss = config.train, config.rollout, config.loss
-    if AUTO in (train.micro_batch_tokens, train.gradient_checkpointing):
-        raise UserError(
-            "train.micro_batch_tokens and train.gradient_checkpointing = auto: train-grpo does not choose them itself; `tanren "
-            "plan --for train-grpo --fit` tells values for a GPU: write them"
-        )
     if config.model.quantisation == "fp8":
         raise UserError(
             "model.quantisation = fp8 has not been tried with generation from the trained model; take nf4 or int8, or leave it at none"
@@ -39,7 +34,9 @@ def check_effects(loaded: Loaded[GrpoConfig]) -> tuple[str, ...]:
         (name, False, f"rollout.engine = {rollout.engine}")
         for name in sorted(origins)
         if (name.startswith("vllm.") and rollout.engine == "transformers")
-        or (name == "rollout.batch_size" and rollout.engine == "vllm")
+        or (name.startswith("vllm.") and rollout.engine == "vllm-server")
+        or (name.startswith("server.") and rollout.engine != "vllm-server")
+        or (name == "rollout.batch_size" and rollout.engine in ("vllm", "vllm-server"))
     ]
     for name, used, told in idle:
         if name in origins and not used:

@@ -19,6 +19,7 @@ from tanren.common.config import (
     LoraConfig,
     OptimConfig,
     OutputConfig,
+    RequestsConfig,
     StartConfig,
     TaskConfig,
     TrackingConfig,
@@ -88,7 +89,7 @@ class RolloutConfig(ConfigModel):
 
     engine: Literal["auto", "transformers", "vllm", "vllm-server"] = "auto"
     """What generates. transformers: the trained model itself, on a CPU or GPU. vllm: on the same GPU, asleep while the model is
-    trained. vllm-server: another process. auto: the fastest that can run here."""
+    trained. vllm-server: the server of the section server. auto: the fastest that can run here, in this process."""
 
     batch_size: Positive = 64
     """Completions decoded together by the engine transformers; memory grows with it."""
@@ -186,6 +187,19 @@ class VllmConfig(ConfigModel):
     """Without CUDA graphs: it starts sooner, takes a little less memory, and generates slower."""
 
 
+class ServerConfig(RequestsConfig):
+    """The generation engine in another process, or on another machine: a vLLM server with the same base model."""
+
+    address: str | None = None
+    """Its address, with the path before /completions: `http://127.0.0.1:8000/v1`."""
+
+    model: str | None = None
+    """The name under which it serves the base model; not set: the first that it lists."""
+
+    adapters: Path | None = None
+    """A folder that trainer and server both see, for the adapter of each step; not set: in the run directory."""
+
+
 class GrpoEvaluationConfig(GenerationConfig):
     """Evaluation on the pack's held-out rows by greedy decoding, before and after training."""
 
@@ -221,6 +235,7 @@ class GrpoConfig(ConfigModel):
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
     vllm: VllmConfig = VllmConfig()
+    server: ServerConfig = ServerConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     evaluation: GrpoEvaluationConfig = GrpoEvaluationConfig()
     tracking: GrpoTrackingConfig = GrpoTrackingConfig()

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib.util import find_spec
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from tanren.common.config import AUTO
 from tanren.common.console import Console
-from tanren.common.errors import MachineError, UserError
+from tanren.common.errors import UserError
 from tanren.common.grammar import Grammars
+from tanren.common.run import RunDirectory
+from tanren.common.vllm_memory import vllm_refusal
 from tanren.grpo.config import GrpoConfig, StructuredConfig
 from tanren.grpo.engine import Engine
-from tanren.grpo.engine_memory import GIB
-from tanren.grpo.engine_memory import Engine as EngineMemory
 from tanren.grpo.prompts import Prompt
 
 if TYPE_CHECKING:
@@ -22,15 +21,12 @@ if TYPE_CHECKING:
 
     from tanren.common.vllm import Settings
 
-# What is left free beside vLLM when its cache is as large as there is room: allocators round up.
-LEFT_FREE = GIB
-
 
 @dataclass(frozen=True)
 class EngineChoice:
     """The engine of a run."""
 
-    name: Literal["transformers", "vllm"]
+    name: Literal["transformers", "vllm", "vllm-server"]
     why: str
 
     def line(self) -> str:
@@ -38,28 +34,33 @@ class EngineChoice:
         return f"engine: {self.name} ({self.why})"
 
 
-def require_engine(config: GrpoConfig) -> None:
-    """Raise UserError for an engine that this version does not have: before anything is loaded."""
-    if config.rollout.engine == "vllm-server":
+def check_server(config: GrpoConfig) -> None:
+    """Raise UserError for a server that is not named rightly, or that cannot be given this adapter: before anything is loaded."""
+    if config.rollout.engine != "vllm-server":
+        return
+    address = config.server.address
+    if address is None or not address.startswith(("http://", "https://")):
         raise UserError(
-            "rollout.engine = vllm-server is not part of this version; write vllm (on the same GPU) or transformers, or leave it at auto"
+            f'rollout.engine = vllm-server needs its address, found server.address = {address!r}: expected is "http://127.0.0.1:8000/v1"'
         )
+    if config.rollout.structured != StructuredConfig():
+        raise UserError(
+            "rollout.structured: a vLLM server masks words before it takes their log-probabilities, so these are not the model's; leave it "
+            "out, or take the engine vllm or transformers"
+        )
+    for name, said in (("dora", config.lora.dora), ("target_parameters", bool(config.lora.target_parameters))):
+        if said:
+            raise UserError(
+                f"lora.{name}: a vLLM server takes no such adapter; leave it out, or set rollout.engine = vllm: there the merged weights are taken"
+            )
 
 
 def choose_engine(config: GrpoConfig, device: str, dtype: str) -> EngineChoice:
     """Choose what generates on a kind of device, in a precision. Raises UserError where vLLM was named and cannot run here."""
     named = config.rollout.engine
-    if named == "transformers":
-        return EngineChoice("transformers", "rollout.engine = transformers")
-    refusal = None
-    if device != "cuda":
-        refusal = "vLLM generates on a GPU, and this run's device is the CPU"
-    elif dtype == "float32":
-        refusal = "vLLM's attention computes in 16 bits, and the model is in float32"
-    elif find_spec("vllm") is None:
-        refusal = "vLLM is not installed in this environment; those for GPUs have it (docs/environments.md)"
-    elif config.model.quantisation not in ("none", "nf4"):
-        refusal = f"vLLM takes weights in 16 bits, which {config.model.quantisation} ones are not turned back into"
+    if named in ("transformers", "vllm-server"):
+        return EngineChoice(named, f"rollout.engine = {named}")
+    refusal = vllm_refusal(device, dtype, config.model.quantisation)
     if refusal is None:
         return EngineChoice("vllm", "on the trainer's GPU")
     if named != AUTO:
@@ -73,10 +74,20 @@ def open_engine(
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Prompt],
+    run: RunDirectory,
     console: Console,
 ) -> Engine:
     """Return the engine that was chosen, ready to take over the weights of `model`."""
     console.line(choice.line())
+    longest = max(prompts, key=lambda one: len(one.token_ids)).token_ids
+    if choice.name == "vllm-server":
+        from tanren.grpo.server_engine import ServerEngine
+
+        folder = (config.server.adapters or run.path) / f"adapters-of-{run.label}"
+        with console.phase("give the server the adapter", str(config.server.address)):
+            served = ServerEngine(model, config.server, folder, longest, config.seed, console)
+        console.line(f"the server follows the trainer: {served.proof}")
+        return served
     words = model.get_input_embeddings().num_embeddings
     grammars = Grammars(tokenizer, words) if config.rollout.structured != StructuredConfig() else None
     if choice.name == "vllm":
@@ -84,7 +95,7 @@ def open_engine(
 
         settings = vllm_settings(config, model, prompts, console)
         with console.phase("start vLLM", "with empty weights; they come from the trained model"):
-            engine = VllmEngine(model, settings, max(prompts, key=lambda one: len(one.token_ids)).token_ids, grammars)
+            engine = VllmEngine(model, settings, longest, grammars)
         console.line(f"vLLM follows the trainer: {engine.proof}")
         return engine
     from tanren.grpo.transformers_engine import TransformersEngine
@@ -101,52 +112,18 @@ def vllm_settings(config: GrpoConfig, model: Any, prompts: Sequence[Prompt], con
 
     Raises MachineError where there is no room for one sequence.
     """
-    import torch
+    from tanren.common.vllm import fit_settings
 
-    from tanren.common.adapted import base_of
-    from tanren.common.vllm import Settings
-
-    base, rollout = base_of(model), config.rollout
-    torch.cuda.empty_cache()
-    free, total = torch.cuda.mem_get_info()
-    longest = max(len(prompt.token_ids) for prompt in prompts)
-    memory = EngineMemory(
-        base.config,
-        base.num_parameters() * base.dtype.itemsize,
-        total,
-        longest,
-        rollout.max_new_tokens,
-        rollout.prompts_per_step,
-        rollout.prompts_per_step * rollout.completions_per_prompt,
+    rollout, level = config.rollout, config.vllm.sleep_level
+    fitted = fit_settings(
+        model,
+        prompt_tokens=max(len(prompt.token_ids) for prompt in prompts),
+        new_tokens=rollout.max_new_tokens,
+        prompts=rollout.prompts_per_step,
+        samples=rollout.completions_per_prompt,
+        share=None if config.vllm.gpu_memory_utilization == AUTO else config.vllm.gpu_memory_utilization,
         graphs=not config.vllm.enforce_eager,
     )
-    named = config.vllm.gpu_memory_utilization
-    wanted = memory.step if named == AUTO else memory.cache(named)
-    room = free - LEFT_FREE - sum(memory.fixed.values())
-    cache = max(memory.sequence, min(wanted, room)) if named == AUTO else wanted
-    if cache > room or cache < memory.sequence:
-        parts = ", ".join(f"{name} {size / GIB:.1f}" for name, size in memory.fixed.items())
-        raise MachineError(
-            f"no room for vLLM: {free / GIB:.1f} GiB of the GPU are free; it needs {parts}, and for its cache "
-            f"{max(cache, memory.sequence) / GIB:.1f} ({memory.sequence / GIB:.1f} for one sequence of "
-            f"{longest + rollout.max_new_tokens} tokens, {memory.step / GIB:.1f} for a step); " + _what_helps(named)
-        )
-    held = min(memory.held(cache), memory.sequences)
-    console.line(
-        f"vLLM: a cache of {cache / GIB:.1f} GiB holds {held:.0f} of a step's {memory.sequences} completions at once; "
-        f"asleep it gives back {('nothing', 'its cache', 'its cache and its weights')[config.vllm.sleep_level]}"
-    )
-    return Settings(
-        sequences=memory.sequences,
-        longest=longest + rollout.max_new_tokens,
-        cache_bytes=cache,
-        sleep_level=config.vllm.sleep_level,
-        graphs=not config.vllm.enforce_eager,
-        seed=config.seed,
-    )
-
-
-def _what_helps(named: float | str) -> str:
-    if named == AUTO:
-        return "lower rollout.max_new_tokens, end what else is on this GPU, or set rollout.engine = transformers"
-    return f"vllm.gpu_memory_utilization = {named}: change it, or leave it at auto"
+    gives = ("nothing", "its cache", "its cache and its weights")[level]
+    console.line(f"vLLM: {fitted.line()}; asleep it gives back {gives}")
+    return replace(fitted.settings, sleep_level=level, seed=config.seed)

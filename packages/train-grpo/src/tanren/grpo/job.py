@@ -28,6 +28,7 @@ from tanren.common.run import (
 from tanren.common.session import failure_recorded, recorded
 from tanren.common.tracking import Tracker, open_tracker
 from tanren.grpo.ground import MAY_DIFFER_ON_RESUME, SAME_ON_RESUME
+from tanren.grpo.memory import settle_memory, take_recorded
 from tanren.grpo.plan import Plan
 from tanren.grpo.summary import make_summary, write_views
 
@@ -53,6 +54,7 @@ def run_job(plan: Plan, *, resume: str | None) -> int:
         console.warn(warning)
     earlier = open_run(resume, config.output.runs, config.name) if resume else None
     if earlier is not None:
+        plan = take_recorded(plan, earlier)
         check_same_config(plan.loaded.values(), earlier, MAY_DIFFER_ON_RESUME)
     else:
         refuse_existing(config.output.run_dir)  # told now, not after a minute of loading
@@ -62,6 +64,7 @@ def run_job(plan: Plan, *, resume: str | None) -> int:
     with console.phase("import", "torch, transformers, peft"):
         from tanren.grpo.prepare import prepare
     prepared = prepare(plan, console)
+    plan = settle_memory(plan, prepared.prompts, prepared.engine, prepared.device, console)
     run = earlier or create_run(config.output.run_dir, config.output.runs, config.name)
     with recorded(run, console):
         evaluator = None
@@ -187,7 +190,7 @@ def _choose_ways(plan: Plan, prepared: Prepared, model: Any, attention: Choice, 
     from tanren.grpo.sharing import choose_sharing
 
     train = plan.config.train
-    assert train.gradient_checkpointing != AUTO, "checked before"
+    assert train.gradient_checkpointing != AUTO, "settled before"
     experts = choose_experts(model, train.experts)
     if experts is not None:
         console.line(experts.line())

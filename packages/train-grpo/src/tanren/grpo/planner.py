@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from tanren.common.config import AUTO, Loaded
@@ -14,15 +15,17 @@ from tanren.common.lora import attach_adapter
 from tanren.common.plan import GIB, LOSS, RESIDENT, Change, Choice, Layout, Load, Target, margin
 from tanren.common.plan.packed import PackedJob, attention_of, choice_of, open_settings_of, precision
 from tanren.common.recipe_command import RecipeCommand
+from tanren.common.vllm_memory import ASLEEP, VllmMemory, kv_bytes
 from tanren.grpo.command import COMMAND
 from tanren.grpo.config import GrpoConfig
-from tanren.grpo.engine_memory import ASLEEP, Engine, kv_bytes
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+    from tanren.common.models.source import ModelSource
     from tanren.common.plan.trace import Loss
+    from tanren.grpo.rollout import Rated
 
 
 @dataclass(frozen=True)
@@ -34,17 +37,34 @@ class GrpoPlanner:
     def job(self, loaded: Loaded[GrpoConfig], target: Target) -> GrpoJob:
         """Read the model's configuration; no weights, and no rows: completions are not there yet."""
         from tanren.common.models.source import resolve_source
-        from tanren.common.plan.trace import read_shape
 
         if target.device == "cpu":
             raise UserError(
                 "the plan is of a GPU that the trainer shares with vLLM: name the one to plan for with --gpu (H100, ...); on a CPU train-grpo needs no plan"
             )
-        config = loaded.config
-        shape = read_shape(resolve_source(config.model.name, config.model.revision))
-        dtype = precision(config.model, target)
-        kernel = attention_of(config.train.attention, shape, dtype, target)
-        return GrpoJob(shape, dtype, kernel, loaded, target, quantisation=config.model.quantisation)
+        model = loaded.config.model
+        return job_for(loaded, resolve_source(model.name, model.revision), target, colocated=True)
+
+
+def job_for(loaded: Loaded[GrpoConfig], source: ModelSource, target: Target, *, colocated: bool) -> GrpoJob:
+    """Return what the planner needs of a recipe: no weights, no rows. `colocated`: vLLM is on the same GPU."""
+    from tanren.common.plan.trace import read_shape
+
+    config = loaded.config
+    shape = read_shape(source)
+    dtype = precision(config.model, target)
+    return GrpoJob(
+        shape,
+        dtype,
+        attention_of(config.train.attention, shape, dtype, target),
+        loaded,
+        target,
+        colocated=colocated,
+        quantisation=config.model.quantisation,
+        layers=config.train.layers,
+        experts=config.train.experts,
+        device=target.device,
+    )
 
 
 PLANNER = GrpoPlanner()
@@ -56,6 +76,8 @@ class GrpoJob(PackedJob):
 
     loaded: Loaded[GrpoConfig]
     target: Target
+    colocated: bool = field(default=True, kw_only=True)
+    """Whether vLLM is on the same GPU."""
 
     @property
     def title(self) -> str:
@@ -87,63 +109,100 @@ class GrpoJob(PackedJob):
         rollout = self.loaded.config.rollout
         return rollout.prompts_per_step * rollout.completions_per_prompt
 
+    @cached_property
+    def shared(self) -> bool:
+        """Whether a prompt is read once for its group, as far as that is known without the weights."""
+        from tanren.common.attention import traits_of
+        from tanren.common.attention.packed import sharing_fault
+
+        if self.loaded.config.train.share_prompts == "off" or not self.kernel.packs:
+            return False
+        return sharing_fault(self.kernel.kernel, traits_of(self.shape.config)) is None
+
     @property
     def largest_step(self) -> int:
         """Tokens of a step."""
-        return self.sequences * self.longest if self.kernel.packs else self.longest
+        if not self.kernel.packs:
+            return self.longest
+        rollout = self.loaded.config.rollout
+        prompts = rollout.prompts_per_step if self.shared else self.sequences
+        return prompts * rollout.max_prompt_tokens + self.sequences * rollout.max_new_tokens
 
     def laid_out(self, choice: Choice) -> Layout:
-        """Lay the run out."""
+        """Lay the run out, as the trainer does it."""
+        from tanren.grpo.micro_batches import micro_batches
+
         rollout, steps = self.loaded.config.rollout, self.loaded.config.train.steps
-        at_once = max(1, choice.micro_batch_tokens // self.longest) if self.kernel.packs else 1
-        sizes = [min(at_once, self.sequences - first) for first in range(0, self.sequences, at_once)]
-        loads = [Load((self.longest,) * size, size * rollout.max_new_tokens) for size in sizes]
+        every = self._stand_ins(
+            [group for group in range(rollout.prompts_per_step) for _ in range(rollout.completions_per_prompt)]
+        )
+        budget = choice.micro_batch_tokens if self.kernel.packs else 1
+        loads = sorted(
+            (self._load(batch) for batch in micro_batches(every, budget, shared=self.shared)),
+            key=lambda load: -load.tokens,
+        )
         return Layout(
             steps=steps,
             micro_batches=tuple(load.tokens for load in loads) * steps,
-            tokens=steps * self.sequences * self.longest,
+            tokens=steps * sum(load.tokens for load in loads),
             supervised=steps * self.sequences * rollout.max_new_tokens,
             first=loads[0],
             later=loads[1] if len(loads) > 1 else None,
         )
+
+    def _stand_ins(self, groups: Sequence[int]) -> list[Rated]:
+        """Return completions of these groups, as long as they may be: the values of their tokens do not matter."""
+        from tanren.common.completions import Completion
+        from tanren.common.task_contract import Row
+        from tanren.grpo.prompts import Prompt
+        from tanren.grpo.rollout import Rated
+
+        rollout = self.loaded.config.rollout
+        prompt = Prompt(Row("", (), "", "", None), (0,) * rollout.max_prompt_tokens, "")
+        new = rollout.max_new_tokens
+        completion = Completion((0,) * new, (0.0,) * new, "length")
+        return [Rated(prompt, completion, "", None, {}, 0.0, None, group, 1.0) for group in groups]
+
+    def _load(self, batch: Sequence[Rated]) -> Load:
+        from tanren.grpo.micro_batches import tensors_of
+
+        made = tensors_of(batch, "cpu", shared=self.shared)
+        return Load(tuple(made.lengths), sum(made.learned), tuple(made.follows) if self.shared else ())
 
     def attach(self, model: PreTrainedModel) -> Any:
         """Put the adapter on a model."""
         return attach_adapter(model, self.loaded.config.lora)
 
     def loss(self, load: Load) -> Loss:
-        """Return the clipped policy loss of completions (Shao et al. 2024, arXiv:2402.03300): what it computes, not its values."""
-        import torch
+        """Return the trainer's loss of a micro-batch: what it computes, not its values."""
+        from tanren.common.fused import next_token_log_probs
+        from tanren.grpo.losses import token_terms
+        from tanren.grpo.micro_batches import tensors_of
 
-        from tanren.common.attention.packed import is_packed, packing_arguments
-
-        rollout = self.loaded.config.rollout
-        kept = [
-            index * self.longest + position - 1
-            for index in range(len(load.lengths))
-            for position in range(rollout.max_prompt_tokens, self.longest)
-        ]
+        goes_on = load.follows or (False,) * len(load.lengths)
+        groups = list(accumulate(not follows for follows in goes_on))
+        batch = self._stand_ins(
+            [group for group, follows in zip(groups, goes_on, strict=True) if follows == self.shared]
+        )
+        config = self.loaded.config.loss
 
         def compute(model: Any, device: torch.device) -> torch.Tensor:
-            tokens = torch.zeros((1, load.tokens), dtype=torch.long, device=device)
-            packed = packing_arguments(load.lengths, device) if is_packed(model) else {}
-            logits = model(
-                input_ids=tokens,
-                position_ids=torch.tensor([[*range(self.longest)] * len(load.lengths)], device=device),
-                logits_to_keep=torch.tensor(kept, device=device),
-                use_cache=False,
-                **packed,
-            ).logits[0]
-            targets = torch.zeros(len(kept), dtype=torch.long, device=device)
-            log_probs = -torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none")
-            old, advantages = (torch.zeros(len(kept), device=device) for _ in range(2))
-            ratio = torch.exp(log_probs - old)
-            return -torch.minimum(ratio * advantages, ratio.clamp(0.8, 1.2) * advantages).sum()
+            made = tensors_of(batch, device, shared=self.shared)
+            found = next_token_log_probs(
+                model,
+                made.tokens,
+                made.positions,
+                made.lengths,
+                made.predicting,
+                made.targets,
+                follows=made.follows,
+            ).log_probs
+            return token_terms(config, found, found.detach(), made.advantages, made.learned).loss.sum()
 
         return compute
 
     @cached_property
-    def engine(self) -> Engine:
+    def engine(self) -> VllmMemory:
         """The generation engine."""
         from tanren.common.plan.trace import empty_model
 
@@ -151,7 +210,7 @@ class GrpoJob(PackedJob):
         model = empty_model(self.shape, self.dtype)
         weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
         rollout = config.rollout
-        return Engine(
+        return VllmMemory(
             self.shape.config,
             weights,
             self.target.total,
@@ -179,6 +238,8 @@ class GrpoJob(PackedJob):
 
     def phases(self, train: Mapping[str, int], target: Target) -> Mapping[str, Mapping[str, int]]:
         """Return what is in memory while completions are generated, while the engine wakes and gets the adapter, and in training."""
+        if not self.colocated:
+            return {"train": train}
         level = self.loaded.config.vllm.sleep_level
         engine = self.engine
         share = self.share(train, target)
@@ -204,6 +265,8 @@ class GrpoJob(PackedJob):
 
     def facts(self, train: Mapping[str, int], target: Target) -> list[str]:
         """Say how many completions vLLM holds at once."""
+        if not self.colocated:
+            return []
         share = self.share(train, target)
         held = self.engine.held(self.engine.cache(share))
         at_once = min(held, self.sequences)
@@ -224,6 +287,8 @@ class GrpoJob(PackedJob):
 
     def frozen(self, choice: Choice, train: Mapping[str, int], target: Target) -> Mapping[str, Any]:
         """Return the settings that freeze a choice in the recipe, vLLM's share with it."""
+        if not self.colocated:
+            return self.flags(choice)
         return {**self.flags(choice), "vllm.gpu_memory_utilization": round(self.share(train, target), 3)}
 
     def changes(self) -> list[Change]:

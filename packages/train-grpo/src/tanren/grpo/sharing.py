@@ -18,8 +18,8 @@ from tanren.common.errors import UserError
 from tanren.common.fused import next_token_log_probs
 from tanren.grpo.config import SharePrompts
 
-PROMPT, COMPLETIONS = 150, (70, 1, 130)
-"""Tokens of the samples of the proof: across, at and within the kernels' tiles of 64 and 128, and the shortest there is."""
+SAMPLES = {"cuda": (150, (70, 1, 130)), "cpu": (30, (14, 1, 26))}
+"""Tokens of the proof's prompt and completions. On a GPU across, at and within the kernels' tiles of 64 and 128; a CPU has none."""
 LIMITS = {torch.float32: (1e-3, 1e-2), torch.bfloat16: (1e-1, 3e-1)}
 """Of the mean distance of log-probabilities in nats, and of ||found - expected|| / ||expected|| of half of the gradients.
 Tens of layers in bfloat16 end at 2e-2 and 1e-1 by rounding alone; samples that see too much or too little, near 1."""
@@ -64,9 +64,10 @@ def _prove(model: Any) -> tuple[str | None, str]:
     """Compute log-probabilities and gradients both ways; return the fault, if there is one, and how far apart they are."""
     with adapters_at_work(model) as adapters:
         generator = torch.Generator().manual_seed(0)
+        prompt, completions = SAMPLES[model.device.type]
         vocabulary = int(base_of(model).config.get_text_config().vocab_size)
-        texts = [torch.randint(0, vocabulary, (length,), generator=generator) for length in (PROMPT, *COMPLETIONS)]
-        above = torch.randn(sum(COMPLETIONS), generator=generator).to(model.device)
+        texts = [torch.randint(0, vocabulary, (length,), generator=generator) for length in (prompt, *completions)]
+        above = torch.randn(sum(completions), generator=generator).to(model.device)
         both = []
         for shared in (False, True):
             found = _log_probs(model, texts[0], texts[1:], shared=shared)

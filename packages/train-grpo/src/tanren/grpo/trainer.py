@@ -56,7 +56,7 @@ class GrpoTrainer:
 
         `packs` says whether completions may share a pass, `shared` whether those of a group may share their prompt in it.
         """
-        assert config.train.micro_batch_tokens != AUTO, "checked before"
+        assert config.train.micro_batch_tokens != AUTO, "settled before"
         self._model, self._config, self.optimizer = model, config, optimizer
         self._budget, self._shared = config.train.micro_batch_tokens if packs else 1, packs and shared
         self._trained = [weight for weight in model.parameters() if weight.requires_grad]

@@ -92,6 +92,8 @@ class BetweenSteps:
     def _evaluate(self, evaluation: StepEvaluation, model: torch.nn.Module, step: int) -> None:
         values = evaluation.run(model, step)
         self.console.record("evaluation", values)
-        self.tracker.log_step(step, {f"step_{name}": values[name] for name in ("valid", "correct")})
+        known = {name: value for name, value in values.get("measures", {}).items() if value is not None}
+        shares_of_all = {name: values[name] for name in ("valid", "correct")}
+        self.tracker.log_step(step, {f"step_{name}": value for name, value in (shares_of_all | known).items()})
         shares = ", ".join(f"{values[f'{name}_count']} {name}" for name in ("valid", "correct"))
         self.console.line(f"evaluation after step {step}: of {values['n']} answers {shares}")

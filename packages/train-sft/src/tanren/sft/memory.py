@@ -9,22 +9,11 @@ from typing import Any
 
 from tanren.common.chat import Sample
 from tanren.common.console import Console
-from tanren.common.errors import MachineError, UserError
+from tanren.common.errors import MachineError
 from tanren.common.models.device import DevicePlan
-from tanren.common.plan import (
-    CUDA_CONTEXT,
-    GIB,
-    Prediction,
-    Target,
-    Verdict,
-    find_target,
-    fit,
-    present_gpu,
-    remedies,
-    verdict_line,
-    verdict_of,
-)
+from tanren.common.plan import GIB, Prediction, verdict_line
 from tanren.common.plan.packed import open_settings_of
+from tanren.common.plan.settle import recorded_choice, settle
 from tanren.common.run import RunDirectory
 from tanren.sft.plan import Plan
 from tanren.sft.planner import job_for
@@ -62,36 +51,7 @@ def settle_memory(plan: Plan, samples: Sequence[Sample], device: DevicePlan, con
     open_settings = open_settings_of(plan.loaded.values())
     if device.device == "cpu" and not open_settings:
         return Settled(plan, None)
-    from tanren.common.plan.trace import NotTraceableError
-
-    try:
-        with console.phase("plan memory", "choosing " + ", ".join(open_settings) if open_settings else ""):
-            target = _target_here(device)
-            job = job_for(plan, samples, target)
-            prediction = fit(job, target, open_settings).least
-    except NotTraceableError as error:
-        if open_settings:
-            raise UserError(
-                f"{error}; so nothing can be chosen for it: give {' and '.join(open_settings)} a value"
-            ) from None
-        console.warn(str(error))
-        return Settled(plan, None)
-    if verdict_of(prediction) is Verdict.REFUSED:
-        lines = [f"  {remedy.line(prediction)}" for remedy in remedies(job, prediction)]
-        raise MachineError(
-            f"this run does not fit into the memory of {target.name}: {verdict_line(prediction)}; what would make it fit, "
-            "the cheapest first:\n"
-            + ("\n".join(lines) or "  nothing here: a smaller model, or a device with more memory")
-        )
-    said = (
-        f"memory: {verdict_line(prediction)}, {prediction.allocated / GIB:.1f} GiB of it allocated by torch at the peak"
-    )
-    console.line(said)
-    if verdict_of(prediction) is Verdict.TIGHT:
-        console.warn(f"the plan is as large as the free memory: {verdict_line(prediction)}")
-    chosen = {name: value for name, value in job.flags(prediction.choice).items() if name in open_settings}
-    for name, value in chosen.items():
-        console.line(f"plan: {name} = {value}")
+    chosen, prediction = settle(open_settings, lambda target: job_for(plan, samples, target), device, console)
     return Settled(replace(plan, loaded=plan.loaded.with_values(chosen, "plan")), prediction)
 
 
@@ -123,19 +83,5 @@ def measured_memory(settled: Settled, console: Console) -> Iterator[dict[str, An
 
 def take_recorded(plan: Plan, run: RunDirectory) -> Plan:
     """Return the plan with what a run's own plan chose: a resumed run does not choose again."""
-    recorded = run.read_config()
-    open_settings = open_settings_of(plan.loaded.values())
-    chosen = {name: recorded["train"][name.removeprefix("train.")] for name in open_settings}
+    chosen = recorded_choice(run, open_settings_of(plan.loaded.values()))
     return replace(plan, loaded=plan.loaded.with_values(chosen, "plan"))
-
-
-def _target_here(device: DevicePlan) -> Target:
-    if device.device == "cpu":
-        return find_target(None, None, "cpu")
-    import torch
-
-    # Torch is asked, not NVML: it knows which GPU it takes, and the memory of one that shares it with the CPU.
-    # Asking makes this process's CUDA context, which the prediction counts: it is there already.
-    free, total = torch.cuda.mem_get_info()
-    name, capability = torch.cuda.get_device_name(), torch.cuda.get_device_capability()
-    return present_gpu(name, capability, total, min(free + CUDA_CONTEXT, total))

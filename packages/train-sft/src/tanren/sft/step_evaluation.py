@@ -46,7 +46,7 @@ class StepEvaluation:
         return self.last_step < step < self._steps and step % self._every == 0
 
     def run(self, model: Any, step: int) -> dict[str, Any]:
-        """Return the event to record: shares (0 to 1) of valid and correct answers, with their counts and n."""
+        """Return the event to record: shares (0 to 1) of valid and correct answers, with their counts and n; the pack's own metrics."""
         begun = time.perf_counter()
         name = f"step-{step}"
         deterministic = torch.are_deterministic_algorithms_enabled()
@@ -66,6 +66,8 @@ class StepEvaluation:
         }
         for metric in ("valid", "correct"):
             found |= {metric: pooled[metric]["value"], f"{metric}_count": pooled[metric]["count"]}
+        if "measures" in scores:
+            found["measures"] = {name: one["value"] for name, one in scores["measures"].items()}
         return found | {"seconds": time.perf_counter() - begun}
 
 

@@ -82,7 +82,7 @@ def _written_out(
 def _seen(family: Family, window: int, device: torch.device) -> torch.Tensor:
     """Return which key (column) each query (row) sees: (tokens, tokens)."""
     lengths = torch.tensor(family.lengths, device=device)
-    owner = torch.repeat_interleave(torch.arange(len(lengths), device=device), lengths)
+    owner = torch.repeat_interleave(torch.arange(len(lengths), device=device), lengths, output_size=family.tokens)
     # A token's place in its text: samples that go on from the first one begin where that ends.
     place = torch.arange(family.tokens, device=device)
     place = place - (owner > 0) * (lengths.cumsum(0) - lengths - lengths[0])[owner]

@@ -14,6 +14,7 @@ from ._sections import (
     ModelConfig,
     OutputConfig,
     Quantisation,
+    RequestsConfig,
     StartConfig,
     TaskConfig,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "OptimConfig",
     "OutputConfig",
     "Quantisation",
+    "RequestsConfig",
     "Sources",
     "Stage",
     "StartConfig",

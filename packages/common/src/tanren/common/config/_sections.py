@@ -118,3 +118,19 @@ class OutputConfig(ConfigModel):
 
     run_dir: Path | None = None
     """This run's directory; must not exist. Not set means <runs>/<name>-<time>."""
+
+
+class RequestsConfig(ConfigModel):
+    """How a server is asked."""
+
+    parallel: Annotated[int, Field(ge=1)] = 16
+    """Requests under way at once."""
+
+    timeout_s: Annotated[float, Field(gt=0)] = 300.0
+    """Seconds that one attempt may take."""
+
+    total_s: Annotated[float, Field(gt=0)] = 1200.0
+    """Seconds that one request may take with all its attempts; after that the run stops, and keeps what it has."""
+
+    key_variable: str | None = None
+    """The environment variable that holds the server's key. Not set: none is sent. The key itself is never logged or recorded."""

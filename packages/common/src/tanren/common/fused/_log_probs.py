@@ -39,7 +39,7 @@ class _LinearLogProbs(torch.autograd.Function):
         assert not wants_weight, "the output head is frozen: an adapter does not reach it"
         stored = hidden.new_empty(len(predicting), hidden.shape[1]) if wants_hidden else None
         log_probs, entropies = [], []
-        first, rows = 0, max(1, (LOGITS if hidden.is_cuda else CPU_LOGITS) // len(weight))
+        first, rows = 0, max(1, (CPU_LOGITS if hidden.device.type == "cpu" else LOGITS) // len(weight))
         for places, words in zip(predicting.split(rows), targets.split(rows), strict=True):
             logits = torch.mm(hidden[places], weight.t())
             entropies.append(_entropies(logits))

@@ -108,8 +108,23 @@ def attended_pairs(lengths: Sequence[int], window: int | None) -> float:
     return total
 
 
+def _families(lengths: Sequence[int], follows: Sequence[bool], window: int | None) -> tuple[tuple[int, float], ...]:
+    """Return tokens and pairs of each sample with those that go on from it, which attend to all of it."""
+    found: list[tuple[int, float]] = []
+    first = 0
+    for length, goes_on in zip(lengths, follows or [False] * len(lengths), strict=True):
+        pairs = attended_pairs([length], window)
+        if goes_on:
+            tokens, before = found[-1]
+            found[-1] = (tokens + length, before + pairs + length * min(first, window or first))
+        else:
+            found.append((length, pairs))
+            first = length
+    return tuple(found)
+
+
 @contextmanager
-def attention_stands_in(choice: Choice, lengths: Sequence[int]) -> Iterator[None]:
+def attention_stands_in(choice: Choice, lengths: Sequence[int], follows: Sequence[bool] = ()) -> Iterator[None]:
     """Let a stand-in take the place of the chosen attention for packed samples of these lengths, in tokens.
 
     What is written out (eager, and sinks or soft-capped scores one sample after the other) needs none: it is made of
@@ -123,7 +138,9 @@ def attention_stands_in(choice: Choice, lengths: Sequence[int]) -> Iterator[None
     real = ALL_ATTENTION_FUNCTIONS[name]
     # The instances' own entries go before the registered ones, and leave them as they were when they are taken out.
     ALL_ATTENTION_FUNCTIONS[name] = (
-        _one_by_one(lengths, real) if choice.kernel in ("sdpa", "own") else _packed(choice.kernel, lengths)
+        _one_by_one(lengths, follows, real)
+        if choice.kernel in ("sdpa", "own")
+        else _packed(choice.kernel, lengths, follows)
     )
     try:
         with _autocast_for_meta():
@@ -132,7 +149,7 @@ def attention_stands_in(choice: Choice, lengths: Sequence[int]) -> Iterator[None
         del ALL_ATTENTION_FUNCTIONS[name]
 
 
-def _packed(kernel: str, lengths: Sequence[int]) -> Any:
+def _packed(kernel: str, lengths: Sequence[int], follows: Sequence[bool]) -> Any:
     """One call for all samples; key and value heads are not repeated."""
 
     def attend(
@@ -144,7 +161,7 @@ def _packed(kernel: str, lengths: Sequence[int]) -> Any:
         **settings: Any,
     ) -> tuple[torch.Tensor, None]:
         del module, attention_mask
-        pairs = attended_pairs(lengths, settings.get("sliding_window"))
+        pairs = sum(found for _, found in _families(lengths, follows, settings.get("sliding_window")))
         out, lse = _flash(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), pairs, kernel)
         if kernel == "flash_attention_4" and (sinks := settings.get("s_aux")) is not None:
             out = (out * torch.sigmoid(lse - sinks.float()).unsqueeze(-1)).to(out.dtype)
@@ -153,7 +170,7 @@ def _packed(kernel: str, lengths: Sequence[int]) -> Any:
     return attend
 
 
-def _one_by_one(lengths: Sequence[int], real: Any) -> Any:
+def _one_by_one(lengths: Sequence[int], follows: Sequence[bool], real: Any) -> Any:
     """One SDPA call a sample; on a GPU with key and value heads repeated, as the kernel does it."""
 
     def attend(
@@ -170,14 +187,12 @@ def _one_by_one(lengths: Sequence[int], real: Any) -> Any:
         repeats = query.shape[1] // key.shape[1]
         if repeats > 1:
             key, value = key.repeat_interleave(repeats, dim=1), value.repeat_interleave(repeats, dim=1)
+        families = _families(lengths, follows, settings.get("sliding_window"))
+        sizes = [tokens for tokens, _ in families]
         parts = [
-            _flash(
-                *(tensor.transpose(1, 2) for tensor in part),
-                attended_pairs([length], settings.get("sliding_window")),
-                "sdpa",
-            )[0]
-            for length, *part in zip(
-                lengths, *(tensor.split(list(lengths), dim=2) for tensor in (query, key, value)), strict=True
+            _flash(*(tensor.transpose(1, 2) for tensor in part), pairs, "sdpa")[0]
+            for (_, pairs), *part in zip(
+                families, *(tensor.split(sizes, dim=2) for tensor in (query, key, value)), strict=True
             )
         ]
         return torch.cat(parts, dim=1), None

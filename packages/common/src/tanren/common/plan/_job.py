@@ -40,6 +40,8 @@ class Load:
     """Of its samples, in tokens."""
     supervised: int
     """Learned tokens."""
+    follows: tuple[bool, ...] = ()
+    """Of each sample, whether it goes on from the last one before it that does not; empty: none does."""
 
     @property
     def tokens(self) -> int:

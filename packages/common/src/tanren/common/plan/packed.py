@@ -175,7 +175,7 @@ class PackedJob(ABC):
         from tanren.common.plan.trace import attention_stands_in, empty_model, trace_step
 
         def traced(load: Load, *, gradients: bool) -> StepTrace:
-            with attention_stands_in(self.kernel, load.lengths):
+            with attention_stands_in(self.kernel, load.lengths, load.follows):
                 if choice.checkpointing not in self._models:
                     self._models[choice.checkpointing] = self.trained_model(empty_model(self.shape, self.dtype), choice)
                 return trace_step(self._models[choice.checkpointing], self.loss(load), gradients=gradients)

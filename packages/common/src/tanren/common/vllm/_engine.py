@@ -30,13 +30,12 @@ from tanren.common.grammar import Grammars, grammar_of
 from tanren.common.run import folder_written_aside
 from tanren.common.vllm._structured import Form, processor_of
 from tanren.common.vllm._weights import adapted_names, checkpoint_weights, head_stands_apart
-from tanren.common.vllm_settings import BATCHED_TOKENS
+from tanren.common.vllm_memory import BATCHED_TOKENS, GIB
 from tanren.common.workspace import cache_folder
 
 if TYPE_CHECKING:
     from vllm import LLM
 
-GIB = 2**30
 PATIENCE_S = 10.0
 """How long `wake` waits for memory that something else may be giving back."""
 
@@ -112,21 +111,26 @@ class Vllm:
         self._asleep = True
         self._empty |= level == 2
 
-    def sync(self, model: Any) -> None:
+    def sync(self, model: Any, *, everything: bool = False) -> None:
         """Take over a model's weights: all of them where vLLM has none, else those that its adapter changes, or the last one did.
 
-        Another model than the last one must stand on the same base.
+        `everything`: all of them again, for a base that is no longer what it was.
         """
         changed = adapted_names(model)
-        only = None if self._empty else changed | self._changed
+        only = None if self._empty or everything else changed | self._changed
         with torch.no_grad():
             self._load(self._model(), checkpoint_weights(model, only=only))
         self._empty, self._changed = False, changed
         # What was read with other weights is no part of this model's cache.
         self._llm.reset_prefix_cache()
 
-    def generate(self, prompts: Sequence[Tokens], n: int, sampling: Sampling) -> list[list[Completion]]:
-        """Return `n` completions of each prompt, drawn independently; a prompt is read once for all of them."""
+    def generate(
+        self, prompts: Sequence[Tokens], n: int, sampling: Sampling, seeds: Sequence[int] | None = None
+    ) -> list[list[Completion]]:
+        """Return `n` completions of each prompt, drawn independently; a prompt is read once for all of them.
+
+        `seeds`: of each prompt; its completion k is drawn by seed + k. Not given: by the random states of this process.
+        """
         from vllm import SamplingParams
 
         asked = SamplingParams(
@@ -142,9 +146,14 @@ class Vllm:
             flat_logprobs=True,
             detokenize=False,
         )
+        each = [asked] * len(prompts)
+        if seeds is not None:
+            each = [asked.clone() for _ in prompts]
+            for one, seed in zip(each, seeds, strict=True):
+                one.seed = seed
         self._form.grammar = grammar_of(sampling, self._grammars)
         try:
-            outputs = self._run(prompts, asked)
+            outputs = self._run(prompts, each)
         finally:
             self._form.grammar = None
         return [[_completion(one) for one in output.outputs] for output in outputs]
@@ -154,14 +163,14 @@ class Vllm:
         from vllm import SamplingParams
 
         asked = SamplingParams(max_tokens=1, prompt_logprobs=0, temperature=0.0, detokenize=False, ignore_eos=True)
-        found = self._run([tokens], asked)[0].prompt_logprobs
+        found = self._run([tokens], [asked])[0].prompt_logprobs
         return [entry[token].logprob for entry, token in zip(found[1:], tokens[1:], strict=True)]
 
-    def _run(self, prompts: Sequence[Tokens], asked: Any) -> list[Any]:
+    def _run(self, prompts: Sequence[Tokens], asked: Sequence[Any]) -> list[Any]:
         """Return vLLM's outputs. Raises MachineError where it fails: what was logged before is kept."""
         try:
             found: list[Any] = self._llm.generate(
-                [{"prompt_token_ids": list(one)} for one in prompts], asked, use_tqdm=False
+                [{"prompt_token_ids": list(one)} for one in prompts], list(asked), use_tqdm=False
             )
         except torch.OutOfMemoryError:
             raise

@@ -1,4 +1,4 @@
-"""What vLLM takes on the GPU that it shares with the trainer, by what it is for.
+"""What vLLM can run on, and what it takes on a GPU by what it is for; settled before it is imported.
 
 Its share of the memory is weights, the peak of a trial pass, CUDA graphs; the rest becomes KV cache. Completions of one prompt
 share the keys and values of that prompt.
@@ -8,16 +8,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
-from tanren.common.vllm_settings import BATCHED_TOKENS, BLOCK
-
+BLOCK = 16
+"""Tokens whose keys and values vLLM keeps together."""
+BATCHED_TOKENS = 8192
+"""Prompt tokens that are read in one pass, at most."""
 GIB = 2**30
 BYTES = 2  # of a value in bfloat16
 # Of a model of a few billion parameters with vLLM's default sizes; not measured by us yet.
 CUDA_GRAPHS = GIB
 # Asleep, what CUDA graphs and the engine's own buffers hold stays.
 ASLEEP = GIB // 2
+
+
+def vllm_refusal(device: str, dtype: str, quantisation: str) -> str | None:
+    """Return why vLLM cannot generate in this process with a model in this precision; None where it can."""
+    if device != "cuda":
+        return "vLLM generates on a GPU, and this run's device is the CPU"
+    if dtype == "float32":
+        return "vLLM's attention computes in 16 bits, and the model is in float32"
+    if find_spec("vllm") is None:
+        return "vLLM is not installed in this environment; those for GPUs have it (docs/environments.md)"
+    if quantisation not in ("none", "nf4"):
+        return f"vLLM takes weights in 16 bits, which {quantisation} ones are not turned back into"
+    return None
 
 
 def kv_bytes(config: Any, tokens: int) -> int:
@@ -32,8 +48,8 @@ def kv_bytes(config: Any, tokens: int) -> int:
 
 
 @dataclass(frozen=True)
-class Engine:
-    """vLLM with one model."""
+class VllmMemory:
+    """vLLM with one model, and what is generated together: a step of a training, a batch of an evaluation."""
 
     config: Any
     """The model's transformers configuration."""
@@ -46,9 +62,9 @@ class Engine:
     new_tokens: int
     """Of the longest completion."""
     prompts: int
-    """Of a step."""
+    """Generated together."""
     sequences: int
-    """Completions of a step."""
+    """Completions of them all."""
     graphs: bool
 
     @property
@@ -75,8 +91,8 @@ class Engine:
         return kv_bytes(self.config, _in_blocks(self.prompt_tokens + self.new_tokens))
 
     @property
-    def step(self) -> int:
-        """Bytes of the KV cache of all completions of a step, each as long as it may be: a prompt counts once."""
+    def together(self) -> int:
+        """Bytes of the KV cache of all completions, each as long as it may be: a prompt counts once."""
         own = kv_bytes(
             self.config, _in_blocks(self.new_tokens) + BLOCK
         )  # the prompt's last block is each completion's own
@@ -89,16 +105,16 @@ class Engine:
 
     @property
     def most(self) -> float:
-        """The share that holds all completions of a step at once; more is of no use."""
-        return (sum(self.fixed.values()) + max(self.sequence, self.step)) / self.total
+        """The share that holds all completions at once; more is of no use."""
+        return (sum(self.fixed.values()) + max(self.sequence, self.together)) / self.total
 
     def cache(self, share: float) -> int:
         """Return the bytes of the KV cache with a share of the device's memory; 0 where not even the rest fits into it."""
         return max(0, int(share * self.total) - sum(self.fixed.values()))
 
     def held(self, cache: int) -> float:
-        """Return how many completions of a step a KV cache of so many bytes holds at once."""
-        return cache * self.sequences / self.step
+        """Return how many completions a KV cache of so many bytes holds at once."""
+        return cache * self.sequences / self.together
 
 
 def _in_blocks(tokens: int) -> int:

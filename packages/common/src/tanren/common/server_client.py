@@ -10,8 +10,8 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from tanren.common.config import RequestsConfig
 from tanren.common.errors import MachineError, UserError
-from tanren.evaluate.config import RequestsConfig
 
 if TYPE_CHECKING:
     import httpx
@@ -38,14 +38,17 @@ class RefusedError(Exception):
         return self.status in (400, 413, 422) and _TOO_LONG.search(self.message) is not None
 
 
-def read_key(variable: str | None) -> str | None:
-    """Return the key in an environment variable, None where none is named. Raises UserError where it is not set."""
+def read_key(variable: str | None, section: str) -> str | None:
+    """Return the key in an environment variable, None where none is named. Raises UserError where it is not set.
+
+    `section` is that of the recipe with the setting.
+    """
     if variable is None:
         return None
     key = os.environ.get(variable)
     if not key:
         raise UserError(
-            f"requests.key_variable = {variable!r}: that environment variable is not set; set it to the server's key"
+            f"{section}.key_variable = {variable!r}: that environment variable is not set; set it to the server's key"
         )
     return key
 
@@ -53,10 +56,13 @@ def read_key(variable: str | None) -> str | None:
 class ServerClient:
     """Asks one server."""
 
-    def __init__(self, address: str, settings: RequestsConfig) -> None:
-        """Ask the server at `address`. Raises UserError where its key is not there."""
-        self.address, self._settings = address.rstrip("/"), settings
-        self._key = read_key(settings.key_variable)
+    def __init__(self, address: str, settings: RequestsConfig, *, section: str, setting: str) -> None:
+        """Ask the server at `address`. Raises UserError where its key is not there.
+
+        For messages: `section` of the recipe has the settings, `setting` the address.
+        """
+        self.address, self._settings, self._section, self._setting = address.rstrip("/"), settings, section, setting
+        self._key = read_key(settings.key_variable, section)
 
     def connect(self) -> httpx.AsyncClient:
         """Return a connection pool, to be used as a context."""
@@ -91,9 +97,11 @@ class ServerClient:
         return {str(one["id"]): one for one in entries}
 
     async def ask(
-        self, client: httpx.AsyncClient, method: str, path: str, body: Mapping[str, Any] | None
+        self, client: httpx.AsyncClient, method: str, path: str, body: Mapping[str, Any] | None, *, plain: bool = False
     ) -> dict[str, Any]:
         """Return a request's answer. What passes is tried again, with growing pauses or those that the server asks for.
+
+        `plain`: the answer is text that says that it is done, and is not read.
 
         Raises RefusedError for what does not pass, and MachineError where all attempts together take longer than they may, or
         where nothing listens there at the first one.
@@ -105,7 +113,7 @@ class ServerClient:
             left = self._settings.total_s - (time.monotonic() - begun)
             if left <= 0:
                 raise MachineError(
-                    f"the server at {self.address} has not answered within requests.total_s = {self._settings.total_s:g} s, in {attempt} "
+                    f"the server at {self.address} has not answered within {self._section}.total_s = {self._settings.total_s:g} s, in {attempt} "
                     f"attempts; the last: {reason}; look at the server's log, then go on"
                 )
             attempt += 1
@@ -113,6 +121,8 @@ class ServerClient:
             try:
                 async with asyncio.timeout(min(left, self._settings.timeout_s)):
                     answer = await client.request(method, self.address + path, json=body)
+                if answer.status_code == httpx.codes.OK and plain:
+                    return {}
                 if answer.status_code == httpx.codes.OK:
                     found = answer.json()
                     if isinstance(found, dict):
@@ -127,10 +137,10 @@ class ServerClient:
                 reason = f"no connection: {self._shown(str(error))}"
                 if method == "GET":  # the first question: a wrong address is told at once
                     raise MachineError(
-                        f"no server at {self.address} ({self._shown(str(error))}); start it, or correct generation.server"
+                        f"no server at {self.address} ({self._shown(str(error))}); start it, or correct {self._setting}"
                     ) from None
             except TimeoutError:
-                reason = f"no answer within {min(left, self._settings.timeout_s):.0f} s (requests.timeout_s)"
+                reason = f"no answer within {min(left, self._settings.timeout_s):.0f} s ({self._section}.timeout_s)"
             except httpx.HTTPError as error:
                 reason = f"{type(error).__name__}: {self._shown(str(error))}"
             except ValueError as error:
@@ -142,7 +152,7 @@ class ServerClient:
         do = (
             f"the key in {self._settings.key_variable} is not the right one"
             if self._key
-            else "name the environment variable that holds the key with requests.key_variable"
+            else f"name the environment variable that holds the key with {self._section}.key_variable"
         )
         return UserError(f"the server at {self.address} does not let us in ({refused.status}): {refused.message}; {do}")
 

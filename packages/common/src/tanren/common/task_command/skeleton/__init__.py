@@ -1,0 +1,1 @@
+"""Task pack `orders_skeleton` (README.md)."""
