@@ -63,10 +63,12 @@ class _Batch:
 
 @pytest.fixture
 def without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have vLLM's CUDA build take plain memory where it would take pages for a GPU."""
+    """Have vLLM's CUDA build take plain memory where it would take pages for a GPU, and compile nothing for the CPU."""
+    import torch._dynamo
     import vllm.v1.sample.sampler
     import vllm.v1.worker.gpu_input_batch  # noqa: F401
 
+    monkeypatch.setattr(torch._dynamo.config, "disable", True)
     for name, module in list(sys.modules.items()):
         if name.startswith("vllm.") and hasattr(module, "PIN_MEMORY"):
             monkeypatch.setattr(module, "PIN_MEMORY", False)

@@ -45,13 +45,16 @@ class Grammar:
         """Compile it for logits of `words` columns. Raises UserError for a tokenizer or a form that llguidance cannot take."""
         from llguidance import LLExecutor, LLMatcher
         from llguidance.hf import from_tokenizer
+        from transformers import PreTrainedTokenizerFast
 
         assert stop_token_ids, "a completion of a form ends with a stop token"
-        try:
-            known = from_tokenizer(tokenizer, max(words, len(tokenizer)), list(stop_token_ids))
-        except ValueError as error:
-            raise UserError(f"completions of a given form need another tokenizer than this one: {error}") from error
-        self._words = known.vocab_size
+        if not isinstance(tokenizer, PreTrainedTokenizerFast):
+            raise UserError(
+                f"completions cannot be given a form: the model's tokenizer is a {type(tokenizer).__name__}, and llguidance reads those "
+                "of the library tokenizers only (tokenizer.json); remove rollout.structured"
+            )
+        known = from_tokenizer(tokenizer, max(words, len(tokenizer)), stop_token_ids[0])
+        self._words, self._stops = known.vocab_size, list(stop_token_ids)
         self._first = LLMatcher(known, _written(structured), log_level=0)
         if self._first.is_error():
             raise UserError(f"completions cannot have that form: {_short(self._first.get_error())}")
@@ -74,16 +77,16 @@ class Grammar:
         fill_next_token_bitmask_par(self._executor, [(one, row) for row, one in enumerate(matchers)], bits)
         _check(matchers)
         packed = torch.from_numpy(bits.view(np.uint8)).to(logits.device)
-        allowed = (packed[:, :, None] >> torch.arange(8, dtype=torch.uint8, device=logits.device)) & 1
-        return logits.masked_fill(allowed.flatten(1)[:, : logits.shape[1]] == 0, -torch.inf)
+        allowed = ((packed[:, :, None] >> torch.arange(8, dtype=torch.uint8, device=logits.device)) & 1).flatten(1)
+        allowed[:, self._stops] = allowed[:, self._stops[:1]]  # llguidance knows one: the others are worth the same
+        return logits.masked_fill(allowed[:, : logits.shape[1]] == 0, -torch.inf)
 
     def advance(self, matchers: Sequence[LLMatcher], tokens: Sequence[int]) -> None:
         """Follow each completion by a word that its mask allowed. Raises MachineError where llguidance gives up."""
-        going_on = [
-            (one, token) for one, token in zip(matchers, tokens, strict=True) if not one.is_stopped()
-        ]  # after its end there is nothing to follow
-        self._executor.consume_token_par(going_on)
-        _check([one for one, _ in going_on])
+        for matcher, token in zip(matchers, tokens, strict=True):
+            if token not in self._stops:  # after its end there is nothing to follow
+                matcher.consume_token(token)
+        _check(matchers)
 
 
 class Grammars:
