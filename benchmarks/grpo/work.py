@@ -38,24 +38,8 @@ def write_model(folder: Path, shape: str) -> None:
 
     With words that are broken characters, whoever turns tokens into text as they come would be slowed by them alone.
     """
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
     from benchmarks.sft import work
-    from tanren.common.models.tiny import CHATML, SPECIAL
+    from tanren.common.models.tiny import tiny_tokenizer
 
     work.write_model(folder, shape)
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: index for index, token in enumerate((*SPECIAL, *alphabet))}
-    vocabulary |= {f"w{index}": index for index in range(len(vocabulary), WORDS)}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        eos_token=SPECIAL[2],
-        pad_token=SPECIAL[0],
-        additional_special_tokens=list(SPECIAL),
-    )
-    fast.chat_template = CHATML
-    fast.save_pretrained(folder)
+    tiny_tokenizer(WORDS).save_pretrained(folder)

@@ -15,13 +15,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from tanren.common.fp8._range import FLOAT8, LARGEST, TINY
+
 if TYPE_CHECKING:
     from types import ModuleType
 
-FLOAT8 = torch.float8_e4m3fn
-LARGEST = torch.finfo(FLOAT8).max
-TINY = 1e-12
-"""The least largest value of a row: the scale of a row of zeros is no zero."""
 ALIGNED = 16
 """Both widths of a weight are multiples of it: the matrix units read 16 bytes at once (torch's `_scaled_mm` asks for it)."""
 

@@ -6,7 +6,7 @@ import torch
 import triton
 import triton.language as tl
 
-from tanren.common.fp8._arithmetic import FLOAT8, LARGEST, TINY
+from tanren.common.fp8._range import FLOAT8, LARGEST, TINY
 
 _COLUMNS = 2048
 _TILE = 64

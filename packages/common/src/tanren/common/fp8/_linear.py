@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from tanren.common.fp8._arithmetic import FLOAT8, Rows, gradient_product, quantise_rows, rounded_product
+from tanren.common.fp8._arithmetic import Rows, gradient_product, quantise_rows, rounded_product
+from tanren.common.fp8._range import FLOAT8
 
 
 class _Product(torch.autograd.Function):

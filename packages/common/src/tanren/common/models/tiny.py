@@ -44,10 +44,14 @@ _ARCHITECTURES: dict[str, dict[str, Any]] = {
 }
 
 
-def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """Return a byte-level tokenizer (256 bytes and 3 special tokens) with the ChatML template."""
+def tiny_tokenizer(words: int = 0) -> PreTrainedTokenizerFast:
+    """Return a byte-level tokenizer (256 bytes and 3 special tokens) with the ChatML template.
+
+    `words`: with so many words in all; the others are text that is never read, only written (w259, w260, ...).
+    """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: index for index, token in enumerate((*SPECIAL, *alphabet))}
+    vocabulary |= {f"w{index}": index for index in range(len(vocabulary), words)}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

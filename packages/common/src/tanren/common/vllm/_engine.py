@@ -17,6 +17,7 @@ import os
 import time
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -182,6 +183,11 @@ class Vllm:
         """Give everything back."""
         from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
 
+        if self._asleep and self._settings.sleep_level:
+            # Its allocator frees only what is mapped. Where there is no memory for that any more, it says so as the process ends.
+            torch.cuda.empty_cache()
+            with suppress(RuntimeError):
+                self._llm.wake_up()
         self._llm.llm_engine.engine_core.shutdown()
         del self._llm
         cleanup_dist_env_and_memory()
