@@ -23,6 +23,10 @@ class NavigatedError(Exception):
     """The page went on to another one while it was asked."""
 
 
+class ThrownError(AssertionError):
+    """A script of a test threw: what it looked for is not in the page, or not yet."""
+
+
 class Browser:
     """One tab. Every call waits for its answer; what the page logged as an error is in `errors`."""
 
@@ -65,11 +69,12 @@ class Browser:
     def run(self, script: str) -> Any:
         """Return what a script evaluates to, as JSON can carry it."""
         answer = self._call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
-        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
+        if "exceptionDetails" in answer:
+            raise ThrownError(f"{script}: {answer['exceptionDetails']}")
         return answer["result"].get("value")
 
     def wait(self, condition: str) -> None:
-        """Wait until a condition of the page is true, at most 20 seconds."""
+        """Wait until a condition of the page is true, at most 20 seconds; one that throws is not true yet."""
         last = time.monotonic() + 20
         while not self._holds(condition):
             assert time.monotonic() < last, f"never true: {condition}"
@@ -90,7 +95,7 @@ class Browser:
     def _holds(self, condition: str) -> bool:
         try:
             return bool(self.run(f"Boolean({condition})"))
-        except NavigatedError:
+        except (NavigatedError, ThrownError):  # between two pages, or two states of one, elements are missing
             return False
 
     def _call(self, method: str, **parameters: Any) -> Any:
