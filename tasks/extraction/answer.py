@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any
 
 from tanren.common.actions import find_answer
+from tanren.common.strict_json import StrictJsonError, read_strict
 
 LISTS = ("persons", "occured_locations", "police_departments")
 """The keys of an answer, spelled as the data that this pack continues has them."""
@@ -20,9 +20,6 @@ MAX_DEPTH = 16
 
 MAX_DIGITS = 40
 """Longest number that is read: ages have two or three digits."""
-
-# Strings are skipped whole; an unclosed one runs to the end, where the parser will refuse it.
-_STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
 
 
 class AnswerError(Exception):
@@ -46,13 +43,10 @@ def read_object(completion: str) -> dict[str, Any]:
     text = answer[first : last + 1]
     if len(text) > MAX_CHARACTERS:
         raise AnswerError(f"{len(text)} characters, at most {MAX_CHARACTERS} are read")
-    _check_depth(text)
     try:
-        value = json.loads(
-            text, object_pairs_hook=_object, parse_constant=_no_constant, parse_int=_integer, parse_float=_float
-        )
-    except json.JSONDecodeError as error:
-        raise AnswerError(f"{error.msg} (line {error.lineno}, column {error.colno})") from None
+        value = read_strict(text, depth=MAX_DEPTH, check_number=_check_digits)
+    except StrictJsonError as error:
+        raise AnswerError(str(error)) from None
     assert isinstance(value, dict)  # the text begins with "{"
     try:
         json.dumps(value, ensure_ascii=False).encode()
@@ -79,44 +73,6 @@ def shape_error(value: Mapping[str, Any]) -> str:
             if not isinstance(entry, str):
                 return f"{name}[{number}] is no text"
     return ""
-
-
-def _check_depth(text: str) -> None:
-    depth = 0
-    for match in _STRING_OR_BRACKET.finditer(text):
-        token = match.group()
-        if token in ("[", "{"):
-            depth += 1
-            if depth > MAX_DEPTH:
-                raise AnswerError(f"nested deeper than {MAX_DEPTH} levels")
-        elif token in ("]", "}"):
-            depth -= 1
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise AnswerError(f"the key {twice[:40]!r} is there twice")
-    return found
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise AnswerError(f"{name} is no JSON value")
-
-
-def _integer(text: str) -> int:
-    _check_digits(text)
-    return int(text)
-
-
-def _float(text: str) -> float:
-    _check_digits(text)
-    number = float(text)
-    if number in (float("inf"), float("-inf")):
-        raise AnswerError(f"{text} is beyond the range of a number")
-    return number
 
 
 def _check_digits(text: str) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from .grpo_runs import write_work
+
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = Path(sys.executable).parent
 TINY = """
@@ -101,3 +103,21 @@ def steps_of(run: Path) -> list[dict[str, Any]]:
         {key: value for key, value in step.items() if key in ("step", "loss", "grad_norm", "lr", "tokens")}
         for step in read_steps(run / "metrics.jsonl")
     ]
+
+
+@pytest.fixture
+def letters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with the recipe letters.toml of train-grpo and its task pack."""
+    write_work(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PIXI_PROJECT_ROOT", str(ROOT))
+    return tmp_path
+
+
+@pytest.fixture
+def train_grpo(letters: Path) -> Callable[..., int]:
+    """Run train-grpo in this process; return its exit code."""
+    from tanren.common.command import run_command
+    from tanren.grpo.cli import _main
+
+    return lambda *arguments: run_command(_main, [str(argument) for argument in arguments])

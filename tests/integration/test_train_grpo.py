@@ -12,28 +12,10 @@ from typing import Any
 
 import pytest
 
-from .grpo_runs import lines_of, numbers_of, summary_of, write_work
+from .grpo_runs import lines_of, numbers_of, summary_of
 
 Command = Callable[..., int]
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture
-def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with the recipe and its task pack."""
-    write_work(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PIXI_PROJECT_ROOT", str(ROOT))
-    return tmp_path
-
-
-@pytest.fixture
-def train_grpo(work: Path) -> Command:
-    """Run train-grpo in this process; return its exit code."""
-    from tanren.common.command import run_command
-    from tanren.grpo.cli import _main
-
-    return lambda *arguments: run_command(_main, [str(argument) for argument in arguments])
 
 
 def _rise(run: Path) -> float:
@@ -43,9 +25,9 @@ def _rise(run: Path) -> float:
 
 @pytest.mark.filterwarnings("ignore")
 def test_the_mean_reward_rises_and_with_the_gradient_flipped_it_does_not(
-    train_grpo: Command, work: Path, monkeypatch: pytest.MonkeyPatch
+    train_grpo: Command, letters: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert train_grpo("letters.toml", "--output.run-dir", work / "right") == 0
+    assert train_grpo("letters.toml", "--output.run-dir", letters / "right") == 0
     from tanren.grpo import losses, trainer
 
     right = losses.token_terms
@@ -55,22 +37,22 @@ def test_the_mean_reward_rises_and_with_the_gradient_flipped_it_does_not(
         return replace(terms, loss=-terms.loss)
 
     monkeypatch.setattr(trainer, "token_terms", flipped)
-    assert train_grpo("letters.toml", "--output.run-dir", work / "flipped") == 0
+    assert train_grpo("letters.toml", "--output.run-dir", letters / "flipped") == 0
     # A tenth of the words are small letters at first; 0.95 is reached.
-    assert _rise(work / "right") > 0.6
-    assert _rise(work / "flipped") < 0.05
-    summary = summary_of(work / "right")
+    assert _rise(letters / "right") > 0.6
+    assert _rise(letters / "flipped") < 0.05
+    summary = summary_of(letters / "right")
     assert summary["first_reward"] < 0.3
     assert summary["last_reward"] > 0.8
-    assert (work / "right" / "adapter" / "adapter_model.safetensors").is_file()
-    page = (work / "right" / "report.html").read_text(encoding="utf-8")
+    assert (letters / "right" / "adapter" / "adapter_model.safetensors").is_file()
+    page = (letters / "right" / "report.html").read_text(encoding="utf-8")
     assert all(part in page for part in ("Mean reward", "Seconds of each step", "where the time went: generate"))
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_every_completion_is_logged_and_the_account_is_exact(train_grpo: Command, work: Path) -> None:
+def test_every_completion_is_logged_and_the_account_is_exact(train_grpo: Command, letters: Path) -> None:
     flags = ("--train.steps", 5, "--train.updates-per-step", 2, "--rollout.refills", 1)
-    run = work / "run"
+    run = letters / "run"
     assert train_grpo("letters.toml", *flags, "--train.micro-batch-tokens", 100, "--output.run-dir", run) == 0
     lines, steps, summary = lines_of(run), numbers_of(run), summary_of(run)
     assert len(lines) == 5 * 4 * 8 == summary["completions"]
@@ -111,37 +93,37 @@ def test_every_completion_is_logged_and_the_account_is_exact(train_grpo: Command
 
 @pytest.mark.filterwarnings("ignore")
 def test_what_is_left_open_is_chosen_and_recorded(
-    train_grpo: Command, work: Path, capsys: pytest.CaptureFixture[str]
+    train_grpo: Command, letters: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    flags = ["letters.toml", "--output.run-dir", work / "run"]
+    flags = ["letters.toml", "--output.run-dir", letters / "run"]
     flags += ["--train.micro-batch-tokens", "auto", "--train.gradient-checkpointing", "auto", "--train.steps", 2]
     assert train_grpo(*flags) == 0
-    recorded = tomllib.loads((work / "run" / "config.toml").read_text(encoding="utf-8"))["train"]
+    recorded = tomllib.loads((letters / "run" / "config.toml").read_text(encoding="utf-8"))["train"]
     assert f"plan: train.micro_batch_tokens = {recorded['micro_batch_tokens']}" in capsys.readouterr().err
     assert recorded["gradient_checkpointing"] == "none"
     # Four prompts once each, and 32 completions of 6 tokens: all in one pass.
     assert recorded["micro_batch_tokens"] >= 32 * 6 + 4 * 24
-    assert all(step["micro_batches"] == 1 for step in numbers_of(work / "run"))
+    assert all(step["micro_batches"] == 1 for step in numbers_of(letters / "run"))
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_value_file_gives_prompts_rewards_and_regret(train_grpo: Command, work: Path) -> None:
+def test_a_value_file_gives_prompts_rewards_and_regret(train_grpo: Command, letters: Path) -> None:
     header = "id,prompt,q_action_0,q_action_1,q_action_2,q_action_3\n"
     rows = [f"s{n},state {n},{-1 - n},-2.5,-2.7,-9\n" for n in range(4)]
-    (work / "q.csv").write_text(header + "".join(rows), encoding="utf-8")
+    (letters / "q.csv").write_text(header + "".join(rows), encoding="utf-8")
     recipe = (
-        (work / "letters.toml")
+        (letters / "letters.toml")
         .read_text(encoding="utf-8")
         .replace('[task]\nname = "./letters"\n', '[data]\nfile = "q.csv"\n')
     )
     recipe += '\n[[rewards]]\nkind = "boltzmann"\ntau = 0.5\ninvalid_penalty = -0.5\n'
-    (work / "q.toml").write_text(recipe, encoding="utf-8")
-    assert train_grpo("q.toml", "--train.steps", 2, "--output.run-dir", work / "run") == 0
-    lines = lines_of(work / "run")
+    (letters / "q.toml").write_text(recipe, encoding="utf-8")
+    assert train_grpo("q.toml", "--train.steps", 2, "--output.run-dir", letters / "run") == 0
+    lines = lines_of(letters / "run")
     assert {line["prompt_id"] for line in lines} == {"s0", "s1", "s2", "s3"}
     assert {line["target_action"] for line in lines if line["prompt_id"] in ("s0", "s1")} == {0}
     assert {line["reward"] for line in lines if line["parsed_action"] is None} == {-0.5}
-    assert {"accuracy", "regret", "parse_rate"} <= numbers_of(work / "run")[0].keys()
+    assert {"accuracy", "regret", "parse_rate"} <= numbers_of(letters / "run")[0].keys()
 
 
 def _rows(path: Path, *rows: dict[str, Any]) -> None:
@@ -187,59 +169,59 @@ REFUSED: dict[str, tuple[tuple[object, ...], str]] = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_cannot_be_trained_is_told_before_anything_is_written(
-    train_grpo: Command, work: Path, capsys: pytest.CaptureFixture[str], case: str
+    train_grpo: Command, letters: Path, capsys: pytest.CaptureFixture[str], case: str
 ) -> None:
     _rows(
-        work / "rendered.jsonl",
+        letters / "rendered.jsonl",
         *({"prompt": f"what {n}?"} for n in range(1)),
         {"prompt": RENDERED},
         *({"prompt": f"{n}?"} for n in range(4)),
     )
-    _rows(work / "twice.jsonl", {"prompt": "x", "id": "a"}, {"prompt": "y", "id": "a"})
-    _rows(work / "empty.jsonl", {"prompt": " "})
+    _rows(letters / "twice.jsonl", {"prompt": "x", "id": "a"}, {"prompt": "y", "id": "a"})
+    _rows(letters / "empty.jsonl", {"prompt": " "})
     flags, told = REFUSED[case]
-    code = train_grpo("letters.toml", *flags, "--output.runs", work / "runs")
+    code = train_grpo("letters.toml", *flags, "--output.runs", letters / "runs")
     said = capsys.readouterr().err
     assert code == 2
     assert told in said
     assert "Traceback" not in said
-    assert not list((work / "runs").glob("*")) or case == "no such engine"
+    assert not list((letters / "runs").glob("*")) or case == "no such engine"
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_reward_that_fails_ends_with_one_message_and_loses_no_log(
-    train_grpo: Command, work: Path, capsys: pytest.CaptureFixture[str]
+    train_grpo: Command, letters: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (work / "own.py").write_text(
+    (letters / "own.py").write_text(
         "calls = 0\n\n\ndef nan_later(completions, rows):\n    global calls\n    calls += 1\n"
         "    return [float('nan') if calls > 2 else float(len(one)) for one in completions]\n",
         encoding="utf-8",
     )
-    recipe = (work / "letters.toml").read_text(
+    recipe = (letters / "letters.toml").read_text(
         encoding="utf-8"
     ) + '\n[[rewards]]\nkind = "function"\nfunction = "own.py:nan_later"\n'
-    (work / "nan.toml").write_text(recipe, encoding="utf-8")
-    assert train_grpo("nan.toml", "--output.run-dir", work / "run") == 2
+    (letters / "nan.toml").write_text(recipe, encoding="utf-8")
+    assert train_grpo("nan.toml", "--output.run-dir", letters / "run") == 2
     said = capsys.readouterr().err
     assert "the reward 'nan_later'" in said
     assert "Traceback" not in said
-    assert summary_of(work / "run")["status"] == "failed"
-    assert [step["step"] for step in numbers_of(work / "run")] == [1, 2]
-    assert len(lines_of(work / "run")) == 2 * 32
+    assert summary_of(letters / "run")["status"] == "failed"
+    assert [step["step"] for step in numbers_of(letters / "run")] == [1, 2]
+    assert len(lines_of(letters / "run")) == 2 * 32
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_run_stands_on_its_parents_result_and_records_it(train_grpo: Command, work: Path) -> None:
+def test_a_run_stands_on_its_parents_result_and_records_it(train_grpo: Command, letters: Path) -> None:
     from tanren.common.merge import merge_run
 
-    parent, child, same = work / "parent", work / "child", work / "same"
+    parent, child, same = letters / "parent", letters / "child", letters / "same"
     # not the recipe's head: it shares its weights with the embeddings, so it cannot be merged
     layers = ("--lora.target-modules", "q_proj", "v_proj")
     assert train_grpo("letters.toml", "--train.steps", 3, *layers, "--output.run-dir", parent) == 0
-    merge_run(str(parent), work / "merged", "float32", None)
+    merge_run(str(parent), letters / "merged", "float32", None)
     flags = ("--train.steps", 2, "--loss.beta", 0.1, *layers)
     assert train_grpo("letters.toml", "--model.parent", parent, *flags, "--output.run-dir", child) == 0
-    assert train_grpo("letters.toml", "--model.name", work / "merged", *flags, "--output.run-dir", same) == 0
+    assert train_grpo("letters.toml", "--model.name", letters / "merged", *flags, "--output.run-dir", same) == 0
     found, expected = ([line["completion"] for line in lines_of(run)] for run in (child, same))
     assert found == expected
     assert found[:32] != [line["completion"] for line in lines_of(parent)][:32]

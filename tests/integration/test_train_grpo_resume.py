@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from .conftest import lines_until, start
-from .grpo_runs import lines_of, numbers_of, summary_of, write_work
+from .grpo_runs import lines_of, numbers_of, summary_of
 
 Command = Callable[..., int]
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,27 +33,11 @@ FLAGS = (
 )
 
 
-@pytest.fixture
-def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    write_work(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PIXI_PROJECT_ROOT", str(ROOT))
-    return tmp_path
-
-
-@pytest.fixture
-def train_grpo(work: Path) -> Command:
-    from tanren.common.command import run_command
-    from tanren.grpo.cli import _main
-
-    return lambda *arguments: run_command(_main, [str(argument) for argument in arguments])
-
-
 @pytest.mark.filterwarnings("ignore")
 def test_a_run_that_died_goes_on_bit_for_bit_and_loses_no_log(
-    train_grpo: Command, work: Path, capsys: pytest.CaptureFixture[str]
+    train_grpo: Command, letters: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    whole, died = work / "whole", work / "died"
+    whole, died = letters / "whole", letters / "died"
     assert train_grpo(*FLAGS, "--output.run-dir", whole) == 0
     # As if it had died in step 4, after its completions were logged, with a line torn.
     shutil.copytree(whole, died)
@@ -80,14 +64,14 @@ def test_a_run_that_died_goes_on_bit_for_bit_and_loses_no_log(
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_run_is_not_resumed_with_other_settings_or_prompts(
-    train_grpo: Command, work: Path, capsys: pytest.CaptureFixture[str]
+    train_grpo: Command, letters: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = work / "run"
+    run = letters / "run"
     assert train_grpo(*FLAGS, "--output.run-dir", run) == 0
     (run / "summary.json").unlink()
     assert train_grpo(*FLAGS, "--resume", run, "--optim.lr", 0.5) == 2
     assert "optim.lr: the run has 0.015, now 0.5" in capsys.readouterr().err
-    task = work / "letters" / "task.py"
+    task = letters / "letters" / "task.py"
     task.write_text(task.read_text(encoding="utf-8").replace("say {n}", "write {n}"), encoding="utf-8")
     for name in [name for name in sys.modules if name.startswith("tanren_task_letters")]:
         del sys.modules[name]  # a new process would read the pack anew
@@ -95,9 +79,9 @@ def test_a_run_is_not_resumed_with_other_settings_or_prompts(
     assert "cannot be resumed: prompts_sha256 was" in capsys.readouterr().err
 
 
-def test_a_preempted_run_writes_a_checkpoint_and_says_how_to_go_on(work: Path) -> None:
-    run = work / "run"
-    process = start("train-grpo", "letters.toml", "--train.steps", 4000, "--output.run-dir", run, cwd=work)
+def test_a_preempted_run_writes_a_checkpoint_and_says_how_to_go_on(letters: Path) -> None:
+    run = letters / "run"
+    process = start("train-grpo", "letters.toml", "--train.steps", 4000, "--output.run-dir", run, cwd=letters)
     try:
         *_, said = lines_until(process, "step 2/4000")
         assert "reward" in said

@@ -12,11 +12,11 @@ import pytest
 
 from tanren.common.command import run_command
 from tanren.grpo.cli import _main
-from tests.integration.grpo_runs import lines_of, numbers_of, write_work
+from tests.integration.grpo_runs import lines_of, numbers_of
 
 ROOT = Path(__file__).resolve().parents[2]
 Serve = Callable[..., "subprocess.Popen[bytes]"]
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("letters")]
 
 
 @pytest.fixture
@@ -41,13 +41,6 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
     for process in started:
         process.kill()
         process.wait()
-
-
-@pytest.fixture(autouse=True)
-def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_work(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PIXI_PROJECT_ROOT", str(ROOT))
 
 
 def _train(tmp_path: Path, *flags: str) -> int:

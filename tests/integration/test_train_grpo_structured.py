@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from .grpo_runs import lines_of, numbers_of, summary_of, write_work
+from .grpo_runs import lines_of, numbers_of, summary_of
 
 pytest.importorskip("llguidance")
 Command = Callable[..., int]
@@ -18,27 +18,11 @@ ROOT = Path(__file__).resolve().parents[2]
 CHOICES = ["abcd", "ABCD", "12", "E"]
 
 
-@pytest.fixture
-def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    write_work(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PIXI_PROJECT_ROOT", str(ROOT))
-    return tmp_path
-
-
-@pytest.fixture
-def train_grpo(work: Path) -> Command:
-    from tanren.common.command import run_command
-    from tanren.grpo.cli import _main
-
-    return lambda *arguments: run_command(_main, [str(argument) for argument in arguments])
-
-
 @pytest.mark.filterwarnings("ignore")
 def test_a_run_learns_which_choice_is_rewarded(
-    train_grpo: Command, work: Path, capsys: pytest.CaptureFixture[str]
+    train_grpo: Command, letters: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = work / "run"
+    run = letters / "run"
     assert train_grpo("letters.toml", "--rollout.structured.choices", *CHOICES, "--output.run-dir", run) == 0
     assert (
         "rollout.structured: completions are sampled from the words that their form allows" in capsys.readouterr().err
@@ -56,14 +40,14 @@ def test_a_run_learns_which_choice_is_rewarded(
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_run_with_a_form_goes_on_bit_for_bit_and_with_no_other_form(
-    train_grpo: Command, work: Path, capsys: pytest.CaptureFixture[str]
+    train_grpo: Command, letters: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    schema = work / "form.json"
+    schema = letters / "form.json"
     form = {"type": "array", "items": {"type": "string", "pattern": "^[a-zA-Z]{0,2}$"}, "minItems": 1, "maxItems": 2}
     schema.write_text(json.dumps(form), encoding="utf-8")
     form_flags = ("letters.toml", "--rollout.structured.json-schema", schema, "--rollout.max-new-tokens", 16)
     flags = (*form_flags, "--train.steps", 5, "--checkpoint.every-steps", 2, "--checkpoint.keep", 9)
-    whole, died = work / "whole", work / "died"
+    whole, died = letters / "whole", letters / "died"
     assert train_grpo(*flags, "--output.run-dir", whole) == 0
     for line in lines_of(whole):
         if line["finish_reason"] == "stop":

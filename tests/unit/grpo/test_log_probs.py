@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from tanren.common.attention.packed import registered_name
-from tanren.common.fused import _log_probs, linear_log_probs, next_token_log_probs
-from tanren.grpo.micro_batches import Tensors, micro_batches, tensors_of
+from tanren.common.fused import _log_probs, linear_log_probs
+from tanren.grpo.micro_batches import log_probs_of, micro_batches, tensors_of
 from tanren.grpo.rollout import Rated
 
 MakeModel = Callable[..., Any]
@@ -21,19 +21,6 @@ PAIRS = [([5, 6, 7], [8, 9]), ([20], [30, 31, 32, 33]), ([40, 41, 42, 43, 44, 45
 @pytest.fixture
 def batch(rated: MakeRated) -> list[Rated]:
     return [rated(prompt, tokens, advantage=0.5 - index) for index, (prompt, tokens) in enumerate(PAIRS)]
-
-
-def _found(model: Any, made: Tensors, *, reference: bool = False) -> Any:
-    return next_token_log_probs(
-        model,
-        made.tokens,
-        made.positions,
-        made.lengths,
-        made.predicting,
-        made.targets,
-        follows=made.follows,
-        reference=reference,
-    )
 
 
 def _padded(model: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -74,7 +61,7 @@ def test_packed_completions_have_the_log_probs_of_a_padded_batch_and_its_gradien
     trained = [one for one in model.parameters() if one.requires_grad]
     values, entropies = _padded(model)
     expected = torch.autograd.grad((weights * values).sum(), trained)
-    found = _found(model, tensors_of(batch, "cpu"))
+    found = log_probs_of(model, tensors_of(batch, "cpu"))
     got = torch.autograd.grad((weights * found.log_probs).sum(), trained)
     torch.testing.assert_close(found.log_probs, values.float(), rtol=0, atol=2e-5)
     torch.testing.assert_close(found.entropies, entropies.float(), rtol=0, atol=2e-5)
@@ -86,12 +73,12 @@ def test_packed_completions_have_the_log_probs_of_a_padded_batch_and_its_gradien
 def test_the_reference_is_the_model_without_its_adapter(adapted: MakeModel, batch: list[Rated], layers: str) -> None:
     model = adapted(layers=layers)
     made = tensors_of(batch, "cpu")
-    reference = _found(model, made, reference=True)
+    reference = log_probs_of(model, made, reference=True)
     assert not reference.log_probs.requires_grad
     with model.disable_adapter():
         expected = _padded(model)[0].detach()
     torch.testing.assert_close(reference.log_probs, expected.float(), rtol=0, atol=2e-5)
-    assert (reference.log_probs - _found(model, made).log_probs).abs().max() > 1e-2
+    assert (reference.log_probs - log_probs_of(model, made).log_probs).abs().max() > 1e-2
 
 
 def test_logits_in_parts_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,10 +138,10 @@ def test_a_shared_prompt_changes_neither_log_probs_nor_gradients(
         for group, (prompt, lengths) in enumerate(((text(40), (50, 1, 33)), (text(3), (4,)), (text(17), (20, 9))))
         for length in lengths
     ]
-    alone = _found(model, tensors_of(completions, "cpu"))
+    alone = log_probs_of(model, tensors_of(completions, "cpu"))
     made = tensors_of(completions, "cpu", shared=True)
     assert made.tokens.shape[1] == 40 + 84 + 3 + 4 + 17 + 29
-    together = _found(model, made)
+    together = log_probs_of(model, made)
     above = torch.randn(len(alone.log_probs), generator=generator)
     expected, got = (torch.autograd.grad((above * one.log_probs).sum(), trained) for one in (alone, together))
     torch.testing.assert_close(together.log_probs, alone.log_probs, rtol=0, atol=2e-5)

@@ -33,8 +33,7 @@ def check_effects(loaded: Loaded[GrpoConfig]) -> tuple[str, ...]:
     idle += [
         (name, False, f"rollout.engine = {rollout.engine}")
         for name in sorted(origins)
-        if (name.startswith("vllm.") and rollout.engine == "transformers")
-        or (name.startswith("vllm.") and rollout.engine == "vllm-server")
+        if (name.startswith("vllm.") and rollout.engine in ("transformers", "vllm-server"))
         or (name.startswith("server.") and rollout.engine != "vllm-server")
         or (name == "rollout.batch_size" and rollout.engine in ("vllm", "vllm-server"))
     ]

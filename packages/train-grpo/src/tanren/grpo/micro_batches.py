@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
+from tanren.common.completions import Completion
 from tanren.common.first_fit import first_fit
+from tanren.common.fused import TokenLogProbs, next_token_log_probs
+from tanren.common.task_contract import Row
+from tanren.grpo.prompts import Prompt
 from tanren.grpo.rollout import Rated
 
 
@@ -108,3 +113,24 @@ def tensors_of(completions: Sequence[Rated], device: torch.device | str, *, shar
         engine=torch.tensor(engine, dtype=torch.float32, device=device),
         advantages=torch.from_numpy(advantages).to(device, torch.float32),
     )
+
+
+def log_probs_of(model: Any, made: Tensors, *, reference: bool = False) -> TokenLogProbs:
+    """Return the log-probability of each learned token; `reference`: of the model without its adapter, without gradient."""
+    return next_token_log_probs(
+        model,
+        made.tokens,
+        made.positions,
+        made.lengths,
+        made.predicting,
+        made.targets,
+        follows=made.follows,
+        reference=reference,
+    )
+
+
+def stand_in(prompt: Sequence[int], completion: Sequence[int], group: int) -> Rated:
+    """Return a completion of these tokens that nobody generated or judged, to lay out and compute as any."""
+    asked = Prompt(Row("", (), "", "", None), tuple(prompt), "")
+    written = Completion(tuple(completion), (0.0,) * len(completion), "length")
+    return Rated(asked, written, "", None, {}, 0.0, None, group, 1.0)

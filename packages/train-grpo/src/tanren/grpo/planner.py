@@ -152,16 +152,11 @@ class GrpoJob(PackedJob):
 
     def _stand_ins(self, groups: Sequence[int]) -> list[Rated]:
         """Return completions of these groups, as long as they may be: the values of their tokens do not matter."""
-        from tanren.common.completions import Completion
-        from tanren.common.task_contract import Row
-        from tanren.grpo.prompts import Prompt
-        from tanren.grpo.rollout import Rated
+        from tanren.grpo.micro_batches import stand_in
 
         rollout = self.loaded.config.rollout
-        prompt = Prompt(Row("", (), "", "", None), (0,) * rollout.max_prompt_tokens, "")
-        new = rollout.max_new_tokens
-        completion = Completion((0,) * new, (0.0,) * new, "length")
-        return [Rated(prompt, completion, "", None, {}, 0.0, None, group, 1.0) for group in groups]
+        prompt, completion = (0,) * rollout.max_prompt_tokens, (0,) * rollout.max_new_tokens
+        return [stand_in(prompt, completion, group) for group in groups]
 
     def _load(self, batch: Sequence[Rated]) -> Load:
         from tanren.grpo.micro_batches import tensors_of
@@ -175,9 +170,8 @@ class GrpoJob(PackedJob):
 
     def loss(self, load: Load) -> Loss:
         """Return the trainer's loss of a micro-batch: what it computes, not its values."""
-        from tanren.common.fused import next_token_log_probs
         from tanren.grpo.losses import token_terms
-        from tanren.grpo.micro_batches import tensors_of
+        from tanren.grpo.micro_batches import log_probs_of, tensors_of
 
         goes_on = load.follows or (False,) * len(load.lengths)
         groups = list(accumulate(not follows for follows in goes_on))
@@ -188,15 +182,7 @@ class GrpoJob(PackedJob):
 
         def compute(model: Any, device: torch.device) -> torch.Tensor:
             made = tensors_of(batch, device, shared=self.shared)
-            found = next_token_log_probs(
-                model,
-                made.tokens,
-                made.positions,
-                made.lengths,
-                made.predicting,
-                made.targets,
-                follows=made.follows,
-            ).log_probs
+            found = log_probs_of(model, made).log_probs
             return token_terms(config, found, found.detach(), made.advantages, made.learned).loss.sum()
 
         return compute

@@ -14,9 +14,10 @@ from tanren.common.adapted import adapters_at_work, base_of
 from tanren.common.attention import Choice, traits_of
 from tanren.common.attention.packed import sharing_fault
 from tanren.common.config import AUTO
+from tanren.common.distances import apart
 from tanren.common.errors import UserError
-from tanren.common.fused import next_token_log_probs
 from tanren.grpo.config import SharePrompts
+from tanren.grpo.micro_batches import log_probs_of, stand_in, tensors_of
 
 SAMPLES = {"cuda": (150, (70, 1, 130)), "cpu": (30, (14, 1, 26))}
 """Tokens of the proof's prompt and completions. On a GPU across, at and within the kernels' tiles of 64 and 128; a CPU has none."""
@@ -66,7 +67,9 @@ def _prove(model: Any) -> tuple[str | None, str]:
         generator = torch.Generator().manual_seed(0)
         prompt, completions = SAMPLES[model.device.type]
         vocabulary = int(base_of(model).config.get_text_config().vocab_size)
-        texts = [torch.randint(0, vocabulary, (length,), generator=generator) for length in (prompt, *completions)]
+        texts = [
+            torch.randint(0, vocabulary, (length,), generator=generator).tolist() for length in (prompt, *completions)
+        ]
         above = torch.randn(sum(completions), generator=generator).to(model.device)
         both = []
         for shared in (False, True):
@@ -74,8 +77,8 @@ def _prove(model: Any) -> tuple[str | None, str]:
             both.append((found.detach(), torch.autograd.grad((found * above).sum(), adapters)))
     (alone, expected), (together, gradients) = both
     off = float((together - alone).abs().mean())
-    apart = sorted(_apart(one, other) for one, other in zip(gradients, expected, strict=True))
-    median = apart[len(apart) // 2]
+    distances = sorted(apart(one, other) for one, other in zip(gradients, expected, strict=True))
+    median = distances[len(distances) // 2]
     limits = LIMITS[torch.bfloat16 if model.dtype == torch.float16 else model.dtype]
     said = f"log-probabilities within {off:.1e} nats, gradients within {median:.1e} of those one by one"
     if off <= limits[0] and median <= limits[1]:
@@ -83,29 +86,7 @@ def _prove(model: Any) -> tuple[str | None, str]:
     return f"it gives other numbers on this model: {said}, over the limits of {limits[0]:.0e} and {limits[1]:.0e}", ""
 
 
-def _log_probs(model: Any, prompt: torch.Tensor, completions: list[torch.Tensor], *, shared: bool) -> torch.Tensor:
-    """Return the log-probability of each token of the completions."""
-    parts, positions, lengths, follows, predicting = [], [], [], [], []
-    place = 0
-    if shared:
-        parts, positions, lengths, follows = [prompt], [torch.arange(len(prompt))], [len(prompt)], [False]
-        place = len(prompt)
-    for one in completions:
-        text = one if shared else torch.cat([prompt, one])
-        begin = place if shared else place + len(prompt)
-        first = len(prompt) - 1 if shared else begin - 1
-        predicting.append(torch.cat([torch.tensor([first]), torch.arange(begin, begin + len(one) - 1)]))
-        positions.append(torch.arange(len(prompt), len(prompt) + len(one)) if shared else torch.arange(len(text)))
-        parts.append(text)
-        lengths.append(len(text))
-        follows.append(shared)
-        place += len(text)
-    device = model.device
-    row, where = torch.cat(parts)[None].to(device), torch.cat(positions)[None].to(device)
-    wanted, targets = torch.cat(predicting).to(device), torch.cat(completions).to(device)
-    return next_token_log_probs(model, row, where, lengths, wanted, targets, follows=follows).log_probs
-
-
-def _apart(one: torch.Tensor, other: torch.Tensor) -> float:
-    one, other = one.double(), other.double()
-    return float((one - other).norm() / other.norm())
+def _log_probs(model: Any, prompt: list[int], completions: list[list[int]], *, shared: bool) -> torch.Tensor:
+    """Return the log-probability of each token of the completions, laid out as the trainer does it."""
+    group = [stand_in(prompt, one, 0) for one in completions]
+    return log_probs_of(model, tensors_of(group, model.device, shared=shared)).log_probs

@@ -18,12 +18,12 @@ import torch
 
 from tanren.common.config import AUTO
 from tanren.common.errors import FoundWantingError
-from tanren.common.fused import TokenLogProbs, next_token_log_probs
+from tanren.common.fused import TokenLogProbs
 from tanren.common.schedule import rate_factor
 from tanren.grpo.config import GrpoConfig
 from tanren.grpo.losses import correction_weights, token_terms, token_weight
 from tanren.grpo.measures import Measures
-from tanren.grpo.micro_batches import Tensors, micro_batches, tensors_of
+from tanren.grpo.micro_batches import Tensors, log_probs_of, micro_batches, tensors_of
 from tanren.grpo.rollout import Rated, Rollout
 
 if TYPE_CHECKING:
@@ -157,16 +157,7 @@ class GrpoTrainer:
             return [[self._log_probs(self._tensors(batch)).log_probs for batch in update.batches] for update in updates]
 
     def _log_probs(self, made: Tensors, *, reference: bool = False) -> TokenLogProbs:
-        return next_token_log_probs(
-            self._model,
-            made.tokens,
-            made.positions,
-            made.lengths,
-            made.predicting,
-            made.targets,
-            follows=made.follows,
-            reference=reference,
-        )
+        return log_probs_of(self._model, made, reference=reference)
 
     def _tensors(self, batch: Sequence[Rated]) -> Tensors:
         return tensors_of(batch, self._device, shared=self._shared)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from tanren.common.adapted import adapters_at_work
+from tanren.common.distances import apart
 from tanren.common.experts._adapter import GROUPED, PRODUCTS
 from tanren.common.experts._model import NotGroupableError, outermost, within, wrappers
 
@@ -78,10 +79,5 @@ def _compare(module: Any, library: str) -> tuple[float, float]:
                 raise NotGroupableError(f"grouped experts do not run here: {type(error).__name__}: {said}") from error
             finally:
                 experts.config._experts_implementation = library
-    off, *gradients = (_apart(one, other) for one, other in zip(made[GROUPED], made[library], strict=True))
+    off, *gradients = (apart(one, other) for one, other in zip(made[GROUPED], made[library], strict=True))
     return off, max(gradients)
-
-
-def _apart(one: torch.Tensor, other: torch.Tensor) -> float:
-    one, other = one.double(), other.double()
-    return float((one - other).norm() / other.norm())

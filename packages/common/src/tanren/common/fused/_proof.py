@@ -8,6 +8,7 @@ import torch
 
 from tanren.common.adapted import adapters_at_work
 from tanren.common.attention.packed import packing_arguments
+from tanren.common.distances import apart
 from tanren.common.fp8 import unrounded_inputs
 from tanren.common.fused._model import FusedModel, NotFusableError
 
@@ -45,8 +46,8 @@ def prove(model: Any, fused: FusedModel) -> str:
         except Exception as error:  # a compiler that is missing, a GPU that a kernel does not know: told, not guessed
             said = str(error).strip().split("\n", 1)[0]
             raise NotFusableError(f"fused layers do not run here: {type(error).__name__}: {said}") from error
-    off = _apart(hidden, library)
-    gradients = sorted(_apart(one, other) for one, other in zip(found, expected, strict=True))
+    off = apart(hidden, library)
+    gradients = sorted(apart(one, other) for one, other in zip(found, expected, strict=True))
     median = gradients[len(gradients) // 2]
     limits = LIMITS[library.dtype]
     if not (off <= limits[0] and median <= limits[1]):
@@ -55,8 +56,3 @@ def prove(model: Any, fused: FusedModel) -> str:
             f"{median:.1e} in the gradients (limit {limits[1]:.0e})"
         )
     return f"proven on this model: hidden states within {off:.1e}, gradients within {median:.1e} of the library's"
-
-
-def _apart(one: torch.Tensor, other: torch.Tensor) -> float:
-    one, other = one.detach().double(), other.detach().double()
-    return float((one - other).norm() / other.norm())
