@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
@@ -11,10 +10,8 @@ from jinja2 import Environment, StrictUndefined
 
 from tanren.common.run import RunDirectory
 
+from ._log import FOLDER, LOG, read_log
 from ._table import cells, number, ranking
-
-FOLDER, LOG = "control", "decisions.jsonl"
-"""In a run directory: the folder of a controlled run, and in it the decisions."""
 
 
 def control_section(run: RunDirectory, summary: Mapping[str, Any]) -> str:
@@ -49,8 +46,6 @@ def _plot(run: RunDirectory, week: str, number_of: int) -> str:
 
 def _log(run: RunDirectory) -> Mapping[str, Sequence[Mapping[str, Any]]]:
     found: dict[str, list[Mapping[str, Any]]] = {}
-    with (run.path / FOLDER / LOG).open(encoding="utf-8") as file:
-        for line in file:
-            entry = json.loads(line)
-            found.setdefault(entry["week"], []).append(entry)
+    for entry in read_log(run.path / FOLDER / LOG):
+        found.setdefault(entry["week"], []).append(entry)
     return found
