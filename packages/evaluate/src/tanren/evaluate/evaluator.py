@@ -83,7 +83,7 @@ class GenerationEvaluator:
         if wanted:
             with (
                 serving() as engine,
-                self._console.phase(f"evaluate {candidate}", f"{len(self._rows)} held-out items, {self.how}"),
+                self._console.phase(f"evaluate {candidate}", f"{len(self._rows)} items, {self.how}"),
             ):
                 self._generate(candidate, engine, prompts, journal)
         self._judge(candidate, journal.finish(), folder)
