@@ -93,7 +93,7 @@ def _of_items(run: str, evaluated: Evaluated) -> dict[str, Any]:
         "differences": {name: compare(judged[first], judged[name]) for name in others},
         "chosen": evaluated.pair[1],
         "ranking": rank(judged) if len(others) > 1 else None,
-        "metrics": METRICS,
+        "metrics": dict(sorted(METRICS.items(), key=lambda item: item[0] != scores[first]["judged_by"])),
         "plots": {metric: share_plot(title, scores, metric) for metric, title in METRICS.items()},
         "legend": legend(list(scores)),
         "modes": _modes(evaluated),
