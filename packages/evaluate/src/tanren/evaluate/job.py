@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tanren.common.command import Preempted
+from tanren.common.completions import Sampling
 from tanren.common.config import Loaded, dump_toml
 from tanren.common.console import Console
 from tanren.common.errors import ExitCode, TanrenError
@@ -22,7 +23,7 @@ from tanren.common.run import (
 from tanren.common.task_contract import Row
 from tanren.common.task_packs import TaskPack
 from tanren.evaluate.config import EvaluateConfig
-from tanren.evaluate.engine import Backend, Sampling
+from tanren.evaluate.engine import Backend, Draws
 from tanren.evaluate.evaluator import GenerationEvaluator
 from tanren.evaluate.listing import write_candidates
 from tanren.evaluate.measures import pack_tables
@@ -80,7 +81,7 @@ def run_job(
             write_atomically(run.config, dump_toml(loaded.values(), loaded.origins))
             environment = describe_environment() | {"command": COMMAND, **backend.environment()}
             run.write_json(run.environment, environment)
-        evaluator = GenerationEvaluator(pack, rows, config.generation, console, sampling_of(config))
+        evaluator = GenerationEvaluator(pack, rows, config.generation, console, draws_of(config))
         _generate(evaluator, backend, candidates, rows, run, console)
         evaluation = _evaluation(evaluator, config, [one.name for one in candidates])
         evaluation["modes"] = {one.name: modes_of(pack, evaluator.judged[one.name]) for one in candidates}
@@ -100,10 +101,10 @@ def run_job(
     return ExitCode.DONE
 
 
-def sampling_of(config: EvaluateConfig) -> Sampling:
+def draws_of(config: EvaluateConfig) -> Draws:
     """Return how a recipe's completions are drawn."""
     one = config.generation
-    return Sampling(one.max_new_tokens, one.temperature, one.top_p, one.samples, one.seed)
+    return Draws(Sampling(one.max_new_tokens, one.temperature, one.top_p), one.samples, one.seed)
 
 
 def _backend(loaded: Loaded[EvaluateConfig], candidates: Sequence[Candidate], console: Console) -> Backend:

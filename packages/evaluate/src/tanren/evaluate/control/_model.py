@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tanren.common.chain import Link
+from tanren.common.completions import Sampling
 from tanren.common.console import Console
 from tanren.common.control_contract import Episode, Parser, Week
 from tanren.common.errors import UserError
@@ -37,7 +38,6 @@ class ModelController:
         """Ask for a decision of each episode; one without an action is a failed decision, never another action."""
         import torch
 
-        from tanren.evaluate.engine import Sampling
         from tanren.evaluate.generation import generate
 
         del weeks
