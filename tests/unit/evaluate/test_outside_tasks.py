@@ -18,6 +18,7 @@ from tanren.evaluate.predictions import Prediction, read_predictions, read_tasks
 from tanren.evaluate.report import write_report
 from tanren.evaluate.task_list import read_task_list
 from tanren.evaluate.view._workbench import Workbench
+from tests.browser import Browser
 
 ROOT = Path(__file__).resolve().parents[3]
 Evaluate = Callable[..., int]
@@ -145,6 +146,7 @@ def test_the_report_and_the_viewer_show_the_list(generated: RunDirectory) -> Non
     saved = bench.save("base", "p_4", 0, "k: 2", "")
     assert saved["answers"]["base, edited"][0]["verdict"] == "uncompared"
     assert saved["scores"][1]["valid"].startswith("75 ")
+    assert saved["scores"][1]["correct"].endswith(" of 2")
     wrong = bench.save("base", "p_3", 0, "k: [1, 3]", "k: [1")["answers"]["base, edited"][0]
     assert (wrong["verdict"], wrong["error"]) == ("wrong", "k[1]: found 3, expected 2")
     assert bench.shown("base", "p_2", 0)["kind"] == "table"
@@ -231,3 +233,16 @@ def test_the_150_public_tasks_go_the_whole_way(
         ("lenient", "strict", "compatible"), 150
     )
     assert found["lenient"]["by_format"]["JSON"] == {"valid": 50, "total": 50}
+
+
+def test_a_page_of_a_list_has_no_pane_of_what_is_not_expected(generated: RunDirectory, browser: Browser) -> None:
+    answer(generated, base=FENCED, trained=GOOD)
+    browser.open(write_report(generated).absolute().as_uri())
+    browser.run("document.querySelector('[data-id=p_1] summary').click()")
+    browser.wait("document.querySelectorAll('[data-id=p_1] .pane').length === 3")
+    assert browser.run("document.querySelector('[data-id=p_1] .verdicts').textContent") == (
+        "base ✓ valid, uncomparedtrained ✓ valid, uncompared"
+    )
+    assert browser.run("document.querySelector('[name=diff]').parentElement.checkVisibility()") is False
+    assert "uncompared (2)" in browser.run("document.querySelector('[name=verdict]').textContent")
+    assert browser.errors == []

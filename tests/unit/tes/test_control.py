@@ -250,6 +250,7 @@ def test_a_decision_that_is_missing_is_kept_apart_from_the_action_off() -> None:
             ["columns.csv", "--policy", "optimal"],
             "columns.csv: found the columns ['datetime', 'load'], expected datetime",
         ),
+        ([".", "--policy", "optimal"], ". is a folder; name its files, a week each"),
         (["short.csv", "--policy", "optimal"], "short.csv: found 2 rows, expected 96"),
         (
             ["--generate", "1", "--policy", "optimum"],

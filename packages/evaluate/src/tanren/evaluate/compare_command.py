@@ -65,7 +65,9 @@ def compare_command(
     stored = [one for named in runs for one in _find(named)]
     kept, notes = _without_repeats(stored)
     if len(kept) < 2:
-        raise UserError(f"{len(kept)} candidate to compare; name at least two runs, or one with several candidates")
+        raise UserError(
+            f"{len(kept)} candidate{'s' * (len(kept) != 1)} to compare; name at least two runs, or one with several candidates"
+        )
     first = kept[0]
     rows = read_tasks(first.run.evaluation / TASKS)
     pack = _pack(first.run)
@@ -213,7 +215,7 @@ def _tables(result: Mapping[str, Any]) -> list[str]:
     tables.append(ranking_table(result["ranking"], scores, result["differences"]))
     if "samples" in next(iter(scores.values())):
         tables.append(samples_table(scores))
-    if any(result["modes"].values()):
+    if len(shown_metrics(scores)) > 1 and any(result["modes"].values()):
         tables.append(candidate_modes_table(result["modes"]))
     differences = list(result["measures_differences"].values())
     tables += pack_tables(result["task"], scores, differences[0] if len(differences) == 1 else None)

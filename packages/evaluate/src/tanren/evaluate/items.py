@@ -31,6 +31,7 @@ def page_data(run: str, evaluated: Evaluated) -> dict[str, Any]:
         "group": evaluated.pack.description.group,
         "candidates": names,
         "pair": list(evaluated.pair),
+        "expects": any(row.reference for row in evaluated.rows),
         "uncompared": any(not row.compared for row in evaluated.rows),
         "items": [
             item_record(row) | {"answers": [answer_records(one) for one in answers]}

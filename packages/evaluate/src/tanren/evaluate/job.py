@@ -176,7 +176,7 @@ def _tables(evaluation: Mapping[str, Any], how: str, items: str) -> Iterator[str
         yield ranking_table(evaluation["ranking"], scores, evaluation["differences"])
     if "samples" in scores[names[0]]:
         yield samples_table(scores)
-    if any(modes.values()):
+    if "tasks" in evaluation and any(modes.values()):  # of the pack's own rows report and summary.json have them
         yield modes_table(group, modes[names[0]], names[0]) if len(names) == 1 else candidate_modes_table(modes)
     yield from pack_tables(evaluation["task"], scores, evaluation["measures_difference"] if len(names) == 2 else None)
 

@@ -86,7 +86,7 @@ def ranking_table(ranking: Mapping[str, Any], scores: Mapping[str, Any], differe
     pairs = len(ranking["pairs"])
     table = Table(
         title=f"Ranking by {ranking['metric']}: percent [95 % interval]; candidates that share a letter cannot be told apart "
-        f"(exact test, Holm's correction for {pairs} pairs)"
+        f"(exact test, Holm's correction for {pairs} pair{'s' * (pairs != 1)})"
     )
     reference = next(name for name in scores if name not in differences)
     for column in ("candidate", "n", "valid", "correct", f"minus {reference}, points", "letter"):

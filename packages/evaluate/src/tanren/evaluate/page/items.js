@@ -169,9 +169,12 @@ function showItems(data, hooks) {
   function panes(item) {
     const prompt = element("section", { class: "pane" }, element("h3", {}, "prompt"));
     for (const [role, text] of item.prompt) prompt.append(element("div", { class: "role" }, role), rawText(text));
-    const gold = element("section", { class: "pane" }, element("h3", {}, "expected"), element("div", { class: "body" }, rawText(item.gold, "no text is expected")));
-    if (hooks.gold) hooks.gold(gold, item);
-    const all = [prompt, gold];
+    const all = [prompt];
+    if (data.expects) {
+      const gold = element("section", { class: "pane" }, element("h3", {}, "expected"), element("div", { class: "body" }, rawText(item.gold, "no text is expected")));
+      if (hooks.gold) hooks.gold(gold, item);
+      all.push(gold);
+    }
     data.candidates.forEach((name, candidate) => item.answers[candidate].forEach((answer, sample) => {
       const number = item.answers[candidate].length > 1 ? `, sample ${sample + 1}` : "";
       const text = form.elements.diff.checked && item.gold ? differingText(item.gold, answer.text) : rawText(answer.text);
@@ -254,6 +257,7 @@ function showItems(data, hooks) {
       });
     });
   }
+  form.elements.diff.parentElement.hidden = !data.expects;
   restore();
   update();
   document.documentElement.dataset.ready = "yes";
