@@ -60,7 +60,7 @@ def generated(here: Path, evaluate: Evaluate, capsys: pytest.CaptureFixture[str]
     """Return a run that a model has answered the list in."""
     assert evaluate("outside.toml", "--output.run-dir", "run") == 0
     told = capsys.readouterr().err
-    assert "tasks of tasks.json: 4" in told
+    assert "4 tasks of tasks.json" in told
     assert "4 (2)" in told  # of all four, two are compared
     return RunDirectory(Path("run"))
 
@@ -173,7 +173,7 @@ def test_the_list_is_named_on_the_command_line_too_and_options_without_effect_ar
     Path("own.toml").write_text(recipe, encoding="utf-8")
     assert evaluate("own.toml", "--tasks", "tasks.json", "--dry-run", "--json") == 0
     found = json.loads(capsys.readouterr().out)
-    assert (found["plan"]["items"], found["plan"]["completions"]) == ("4: tasks of tasks.json", 4)
+    assert (found["plan"]["items"], found["plan"]["completions"]) == ("4 tasks of tasks.json", 4)
     [warning] = found["warnings"]
     assert warning == "task.options.heldout_rows: no effect, as tasks = tasks.json says what is asked (flag --tasks)"
 

@@ -42,8 +42,10 @@ class GenerationEvaluator:
         settings: GenerationConfig,
         console: Console,
         draws: Draws | None = None,
+        items: str = "held-out items",
     ) -> None:
-        """Prepare to evaluate candidates on `rows`, greedily unless `draws` says otherwise."""
+        """Prepare to evaluate candidates on `rows`, which are called `items`, greedily unless `draws` says otherwise."""
+        self._items = items
         self._pack, self._rows, self._settings, self._console = pack, rows, settings, console
         self._draws = draws or Draws.greedy(settings.max_new_tokens)
         self.judged: dict[str, list[Judged]] = {}
@@ -83,7 +85,7 @@ class GenerationEvaluator:
         if wanted:
             with (
                 serving() as engine,
-                self._console.phase(f"evaluate {candidate}", f"{len(self._rows)} items, {self.how}"),
+                self._console.phase(f"evaluate {candidate}", f"{len(self._rows)} {self._items}, {self.how}"),
             ):
                 self._generate(candidate, engine, prompts, journal)
         self._judge(candidate, journal.finish(), folder)

@@ -64,8 +64,9 @@ def run_job(
     """
     console, config, begun = Console(), loaded.config, time.time()
     names = ", ".join(one.name for one in candidates)
-    items = HELDOUT if listed is None else listed.title
-    console.line(f"evaluate {config.name}: {names}; {items[0].lower()}{items[1:]}: {len(rows)}")
+    title = HELDOUT if listed is None else listed.title
+    items = f"{title[0].lower()}{title[1:]}"
+    console.line(f"evaluate {config.name}: {names}; {len(rows)} {items}")
     for warning in warnings:
         console.warn(warning)
     if earlier is None:
@@ -81,7 +82,7 @@ def run_job(
             write_atomically(run.config, dump_toml(loaded.values(), loaded.origins))
             environment = describe_environment() | {"command": COMMAND, **backend.environment()}
             run.write_json(run.environment, environment)
-        evaluator = GenerationEvaluator(pack, rows, config.generation, console, draws_of(config))
+        evaluator = GenerationEvaluator(pack, rows, config.generation, console, draws_of(config), items)
         _generate(evaluator, backend, candidates, rows, run, console)
         evaluation = _evaluation(evaluator, config, [one.name for one in candidates])
         evaluation["modes"] = {one.name: modes_of(pack, evaluator.judged[one.name]) for one in candidates}
@@ -96,7 +97,7 @@ def run_job(
             "evaluation": evaluation,
         }
         run.write_json(run.summary, summary)
-        _tell(console, evaluation, evaluator.how, items, run)
+        _tell(console, evaluation, evaluator.how, title, run)
         metrics.close()
     return ExitCode.DONE
 
