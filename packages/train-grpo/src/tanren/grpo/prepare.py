@@ -20,6 +20,7 @@ from tanren.common.parent import check_parent_template
 from tanren.common.plan.trace import read_shape
 from tanren.common.run import RunDirectory
 from tanren.common.tracking import Tracker
+from tanren.grpo.ahead import Ahead
 from tanren.grpo.collector import Collector
 from tanren.grpo.config import Truncated
 from tanren.grpo.engine import sampling_of
@@ -105,4 +106,5 @@ def make_loop(
     sampling = sampling_of(config.rollout, stop_token_ids(model.get_base_model(), tokenizer), plan.structured)
     collector = Collector(config, prepared.prompts, engine, sampling, rewards, tokenizer)
     trainer = GrpoTrainer(model, config, make_optimizer(model, config), packs=packs, shared=shared)
-    return Loop(config, model, collector, engine, trainer, run, console, tracker, interruption)
+    ahead = Ahead(collector) if config.rollout.ahead else None
+    return Loop(config, model, collector, engine, trainer, run, console, tracker, interruption, ahead)
