@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from tanren.common.config import AUTO, dump_toml
+from tanren.common.config import dump_toml
 from tanren.common.console import Console
 from tanren.common.errors import ExitCode
 from tanren.common.evaluators import Evaluator, find_evaluator, find_report_writer
@@ -33,8 +33,6 @@ from tanren.grpo.plan import Plan
 from tanren.grpo.summary import make_summary, write_views
 
 if TYPE_CHECKING:
-    from tanren.common.attention import Choice
-    from tanren.common.models.load import LoadedModel
     from tanren.grpo.prepare import Prepared
 
 BASE, TRAINED = "base", "trained"
@@ -92,25 +90,16 @@ def _run(
     resumed: bool,
 ) -> int:
     """Do the run in its directory: evaluate, train, evaluate, save, report."""
-    from tanren.common.adapter import attach_lora, save_adapter
+    from tanren.common.adapter import save_adapter
     from tanren.common.chat import template_hash
-    from tanren.common.coverage import say_coverage
     from tanren.grpo.ground import describe_ground
+    from tanren.grpo.method import load_base, make_trainable
     from tanren.grpo.prepare import make_loop, open_rewards
 
     config, begun = plan.config, time.time()
-    loaded, attention = _load(plan, prepared, console)
+    loaded, attention = load_base(plan, prepared, console)
     template = template_hash(prepared.tokenizer)
-    environment = describe_ground(
-        prepared.prompts,
-        prepared.device,
-        attention,
-        loaded,
-        plan.parents(prepared.device.dtype),
-        template,
-        prepared.engine,
-        plan.structured,
-    )
+    environment = describe_ground(plan, prepared, attention, loaded, template)
     if resumed:
         check_same_ground(run, environment, console, SAME_ON_RESUME)
     else:
@@ -119,10 +108,7 @@ def _run(
     if evaluator is not None:
         evaluator.evaluate(BASE, loaded.model, prepared.tokenizer, run.evaluation)
 
-    with console.phase("attach LoRA", f"rank {config.lora.rank} on {config.lora.target_modules}"):
-        model = attach_lora(loaded, config.lora, config.seed)
-    say_coverage(model, config.lora, console)
-    shared = _choose_ways(plan, prepared, model, attention, console)
+    model, shared = make_trainable(plan, prepared, loaded, attention, console)
     with open_rewards(plan, run.path / REWARDS_LOG) as rewards, watch_for_interruption(console) as interruption:
         loop = make_loop(
             plan,
@@ -167,37 +153,6 @@ def _run(
     run.write_json(run.summary, summary)
     _tell(run, console, summary, "" if evaluator is None else evaluator.table(BASE, TRAINED))
     return ExitCode.DONE
-
-
-def _load(plan: Plan, prepared: Prepared, console: Console) -> tuple[LoadedModel, Choice]:
-    """Load the model and choose how it attends in training; say both."""
-    from tanren.common.attention.training import choose_training_attention
-    from tanren.common.models.start import load_start
-
-    config = plan.config
-    loaded = load_start(plan.source, prepared.device, config.model.quantisation, plan.parent, console)
-    with console.phase("prove attention", config.train.attention):
-        attention = choose_training_attention(loaded.model, config.train.attention)
-    for line in attention.lines():
-        console.line(line)
-    return loaded, attention
-
-
-def _choose_ways(plan: Plan, prepared: Prepared, model: Any, attention: Choice, console: Console) -> bool:
-    """Choose how experts and layers are computed, and whether a group shares its prompt in training, which is returned; say all."""
-    from tanren.common.experts import choose_experts
-    from tanren.common.fused import choose_route
-    from tanren.grpo.sharing import choose_sharing
-
-    train = plan.config.train
-    assert train.gradient_checkpointing != AUTO, "settled before"
-    experts = choose_experts(model, train.experts)
-    if experts is not None:
-        console.line(experts.line())
-    console.line(choose_route(model, train.layers, train.gradient_checkpointing, prepared.device.device).line())
-    sharing = choose_sharing(model, train.share_prompts, attention)
-    console.line(sharing.line())
-    return sharing.shared
 
 
 def _tell(run: RunDirectory, console: Console, summary: Mapping[str, Any], table: str) -> None:

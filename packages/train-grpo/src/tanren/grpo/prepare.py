@@ -99,12 +99,16 @@ def make_loop(
     *,
     packs: bool,
     shared: bool,
+    until: int | None = None,
 ) -> Loop:
-    """Return the loop of a run; `packs` says whether completions may share a pass, `shared` whether also their prompt."""
+    """Return the loop of a run, or of its steps up to `until`.
+
+    `packs` says whether completions may share a pass, `shared` whether also their prompt.
+    """
     config, tokenizer = plan.config, prepared.tokenizer
     engine = open_engine(prepared.engine, config, model, tokenizer, prepared.prompts, run, console)
     sampling = sampling_of(config.rollout, stop_token_ids(model.get_base_model(), tokenizer), plan.structured)
     collector = Collector(config, prepared.prompts, engine, sampling, rewards, tokenizer)
     trainer = GrpoTrainer(model, config, make_optimizer(model, config), packs=packs, shared=shared)
     ahead = Ahead(collector) if config.rollout.ahead else None
-    return Loop(config, model, collector, engine, trainer, run, console, tracker, interruption, ahead)
+    return Loop(config, model, collector, engine, trainer, run, console, tracker, interruption, ahead, until)
