@@ -12,12 +12,30 @@ from pathlib import Path
 import pytest
 
 from tanren.common.command import run_command
+from tanren.evaluate.cli import _main as evaluate
+from tanren.evaluate.predictions import read_predictions
 from tanren.grpo.cli import _main
 from tests.integration.grpo_runs import lines_of, numbers_of
 
 ROOT = Path(__file__).resolve().parents[2]
 Serve = Callable[..., "subprocess.Popen[bytes]"]
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("letters")]
+
+
+EVALUATE = """
+name = "again"
+
+[model]
+name = "builtin:tiny-qwen3"
+dtype = "float32"
+threads = 1
+
+[task]
+name = "./letters"
+
+[generation]
+max_new_tokens = 6
+"""
 
 
 @pytest.fixture
@@ -95,6 +113,22 @@ def test_a_server_that_is_gone_ends_the_run_with_one_message_and_nothing_logged_
     serve()
     assert _train(tmp_path, *short, "--resume", "run") == 0
     assert [step["step"] for step in numbers_of(tmp_path / "run")] == [1, 2, 3]
+
+
+def test_the_engine_that_generates_answers_the_evaluations_too(
+    tmp_path: Path, serve: Serve, capsys: pytest.CaptureFixture[str]
+) -> None:
+    serve()
+    flags = ["--evaluation.enabled", "--evaluation.max-new-tokens", "6", "--train.steps", "8"]
+    assert _train(tmp_path, *flags) == 0, capsys.readouterr().err
+    evaluations = [tmp_path / name / "evaluation" for name in ("run", "again")]
+    (tmp_path / "evaluate.toml").write_text(EVALUATE, encoding="utf-8")
+    again = ["evaluate.toml", "--candidate", "trained=run", "--output.run-dir", "again"]
+    assert run_command(evaluate, again) == 0, capsys.readouterr().err
+    for candidate in ("base", "trained"):
+        found, expected = (read_predictions(one / candidate / "predictions.jsonl") for one in evaluations)
+        assert found == expected
+    assert found != read_predictions(evaluations[0] / "base" / "predictions.jsonl")
 
 
 # A step of this recipe moves the model further than the standard limit lets pass.

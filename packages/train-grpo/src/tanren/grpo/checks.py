@@ -36,7 +36,10 @@ def check_effects(loaded: Loaded[GrpoConfig]) -> tuple[str, ...]:
         for name in sorted(origins)
         if (name.startswith("vllm.") and rollout.engine in ("transformers", "vllm-server"))
         or (name.startswith("server.") and rollout.engine != "vllm-server")
-        or (name == "rollout.batch_size" and rollout.engine in ("vllm", "vllm-server"))
+        or (
+            name in ("rollout.batch_size", "evaluation.batch_size", "evaluation.attention")
+            and rollout.engine in ("vllm", "vllm-server")
+        )
     ]
     for name, used, told in idle:
         if name in origins and not used:

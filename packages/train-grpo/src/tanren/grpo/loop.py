@@ -39,14 +39,13 @@ class Loop:
     run: RunDirectory
     console: Console
     tracker: Tracker
-    interruption: Interruption
     ahead: Ahead | None = None
     """Collects the next step's completions while the model learns; None: each step collects its own first."""
     until: int | None = None
     """Stop after this step with a checkpoint; None: after the last one."""
 
-    def train(self, *, resumed: bool) -> int:
-        """Run the steps that are left; return the last one that was done."""
+    def train(self, interruption: Interruption, *, resumed: bool) -> int:
+        """Run the steps that are left, until one is noted to be the last; return the last one that was done."""
         steps, last = self.config.train.steps, self.until or self.config.train.steps
         generations = GenerationsWriter(self.run.path)
         done = self._take_up(generations) if resumed else 0
@@ -54,7 +53,7 @@ class Loop:
             with self.console.phase("train", f"{steps} steps"), self.console.bar("train", steps, "step") as bar:
                 begun, first = time.perf_counter(), done
                 for step in range(done + 1, last + 1):
-                    if self.interruption.status is not None:
+                    if interruption.status is not None:
                         break
                     values = self._step(step, generations)
                     done = step
@@ -64,7 +63,7 @@ class Loop:
                     if every and step % every == 0 and step < steps:
                         self._save(step)
             # A signal may come at any time: what has been done by then is kept.
-            stopped = self.interruption.status is not None or self.until is not None
+            stopped = interruption.status is not None or self.until is not None
             if stopped and done and done not in self.run.checkpoint_steps():
                 self._save(done)
         finally:

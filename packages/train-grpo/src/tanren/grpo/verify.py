@@ -83,13 +83,12 @@ def _train(
             folder,
             own,
             NoTracker(),
-            Interruption(),
             packs=attention.packs,
             shared=shared,
             until=until,
         )
         try:
-            loop.train(resumed=True)
+            loop.train(Interruption(), resumed=True)
         finally:
             loop.engine.close()
     metrics.close()
