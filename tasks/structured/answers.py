@@ -12,8 +12,10 @@ import re
 from tanren.common.errors import UserError
 from tanren.common.task_contract import Parsed, Row, Verdict
 
+from .conversion import conversion_error
 from .formats import FORMATS
 from .limits import MAX_COMPLETION, FormatError
+from .structeval_tasks import source_of
 
 _FENCE = re.compile(r"^[ \t]*+```[^`\n]*+(?:\n|\Z)", re.MULTILINE)
 _CLOSING_FENCE = re.compile(r"^[ \t]*+```", re.MULTILINE)
@@ -34,6 +36,9 @@ def find_answer(completion: str) -> str:
 def judge(completion: str, row: Row) -> Parsed:
     """Judge a completion by the format in `row.group` and the value in `row.expected`.
 
+    A task of an outside list that asks for a conversion is judged by the values of its source; one with nothing to compare
+    with by its form alone.
+
     Absent: nothing, or text without even the mark of the format (formats.py: `{` or `[` for JSON, `<` for
     XML, a comma for CSV, ...), or a bare value such as a sentence that is read as YAML.
     Raises UserError when the row has no expected value or an unknown group.
@@ -41,7 +46,8 @@ def judge(completion: str, row: Row) -> Parsed:
     entry = FORMATS.get(row.group)
     if entry is None:
         raise UserError(f"row {row.id}: found the group {row.group!r}, expected one of {', '.join(FORMATS)}")
-    if row.expected is None:
+    source = source_of(row) if row.expected is None and row.compared else None
+    if row.expected is None and row.compared and source is None:
         raise UserError(f"row {row.id}: found no expected value, expected the gold value to compare with")
     if len(completion) > MAX_COMPLETION:
         error = f"too long: {len(completion)} characters, at most {MAX_COMPLETION} are read"
@@ -53,7 +59,9 @@ def judge(completion: str, row: Row) -> Parsed:
         value = entry.read(text)
     except FormatError as error:
         return Parsed(Verdict.ABSENT if error.absent else Verdict.UNPARSABLE, error=str(error))
-    wrong = entry.difference(row.expected, value)
+    if not row.compared:
+        return Parsed(Verdict.UNCOMPARED, value)
+    wrong = entry.difference(row.expected, value) if source is None else conversion_error(*source, row.group, value)
     if wrong is not None:
         return Parsed(Verdict.WRONG, value, wrong)
     return Parsed(Verdict.CORRECT, value)

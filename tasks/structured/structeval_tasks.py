@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from tanren.common.errors import UserError
@@ -21,6 +22,8 @@ _SOURCE = re.compile(r"<code>(.*?)(?:</code>|\Z)", re.DOTALL)
 
 def read_tasks(records: Sequence[Any], where: str) -> list[Row]:
     """Return the tasks as rows: `group` from `output_type`, the source's format and text of a conversion in `metadata`.
+
+    Only where there is such a source, and it parses, is an answer compared with anything.
 
     Raises UserError for what is no such task, for a type that is none of the five and for an id that is there twice.
     """
@@ -55,7 +58,8 @@ def _row(record: Any, where: str) -> Row:
     source = _SOURCE.search(record["query"])
     if conversion and source and conversion[1].lower() in FORMATS:
         metadata |= {"source_format": conversion[1].lower(), "source_text": source[1]}
-    return Row(record["task_id"], (Message("user", record["query"]),), "", group, metadata=metadata)
+    row = Row(record["task_id"], (Message("user", record["query"]),), "", group, metadata=metadata)
+    return replace(row, compared=source_of(row) is not None)
 
 
 def source_of(row: Row) -> tuple[str, Value] | None:

@@ -91,6 +91,10 @@ def _records(path: Path) -> list[tuple[str, dict[str, str]]]:
     try:
         with path.open("rb") as file:
             found = list(read_csv(file, str(path)))
+    except IsADirectoryError:
+        raise UserError(
+            f"the weather cannot be read: {path} is a folder; name its files, a week each: {path}/*.csv"
+        ) from None
     except OSError as error:
         raise UserError(f"the weather cannot be read: {path}: {error.strerror}; check the path") from None
     faults = [record for record in found if isinstance(record, Fault)]

@@ -112,6 +112,16 @@ def test_the_base_is_bit_for_bit_what_it_was_after_adapters_and_parents(
     assert any(not torch.equal(value, first["base"][key]) for key, value in below.items() if key in first["base"])
 
 
+def test_a_run_that_is_not_there_is_not_looked_for_in_the_network(
+    work: Path, evaluate: Evaluate, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (work / "runs" / "quick-20261122-101500").mkdir(parents=True)
+    assert evaluate("quick.toml", "--candidate", "runs/quick-20261122-101501", "--dry-run") == 2
+    assert "no such run in runs; did you mean quick-20261122-101500?" in capsys.readouterr().err
+    assert evaluate("quick.toml", "--candidate", "runs/other", "--dry-run") == 2
+    assert "no such run in runs; the newest there: quick-20261122-101500" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("flags", "told"),
     [

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from tanren.common import completions
+from tanren.common.completions import Completion, Sampling, Tokens
 from tanren.common.config import GenerationConfig
 from tanren.common.models.tiny import tiny_model, tiny_tokenizer
 from tanren.common.task_contract import Row
 from tanren.evaluate import vllm_engine
-from tanren.evaluate.engine import Completion, Sampling, Slot, prompts_of
+from tanren.evaluate.engine import CompletionText, Draws, Slot, prompts_of
 from tanren.evaluate.generation import TransformersEngine
 from tanren.evaluate.vllm_engine import VllmEngine
 from tanren.grpo import transformers_engine
@@ -34,14 +34,14 @@ class _OnCpu:
 
     def generate(
         self,
-        prompts: Sequence[completions.Tokens],
+        prompts: Sequence[Tokens],
         n: int,
-        sampling: completions.Sampling,
+        sampling: Sampling,
         seeds: Sequence[int] | None,
-    ) -> list[list[completions.Completion]]:
+    ) -> list[list[Completion]]:
         if seeds is None:  # temperature 0 is the limit of a low one
-            cold = completions.Sampling(sampling.max_new_tokens, 1e-4, stop_token_ids=sampling.stop_token_ids)
-            greedy: list[list[completions.Completion]] = self._engine(0).generate(prompts, n, cold)
+            cold = Sampling(sampling.max_new_tokens, 1e-4, stop_token_ids=sampling.stop_token_ids)
+            greedy: list[list[Completion]] = self._engine(0).generate(prompts, n, cold)
             return greedy
         return [
             self._engine(seed).generate([prompt], n, sampling)[0] for prompt, seed in zip(prompts, seeds, strict=True)
@@ -57,33 +57,33 @@ def model() -> Any:
 
 
 def _answers(
-    engine: Any, rows: Sequence[Row], sampling: Sampling, wanted: frozenset[Slot] | None = None
-) -> dict[Slot, Completion]:
+    engine: Any, rows: Sequence[Row], draws: Draws, wanted: frozenset[Slot] | None = None
+) -> dict[Slot, CompletionText]:
     prompts = prompts_of(tiny_tokenizer(), rows)
-    every = frozenset(Slot(row, sample) for row in range(len(rows)) for sample in range(sampling.samples))
-    found: dict[Slot, Completion] = {}
-    engine.generate(prompts, wanted or every, sampling, found.update, lambda _: None)
+    every = frozenset(Slot(row, sample) for row in range(len(rows)) for sample in range(draws.samples))
+    found: dict[Slot, CompletionText] = {}
+    engine.generate(prompts, wanted or every, draws, found.update, lambda _: None)
     return found
 
 
 def test_greedy_answers_are_those_of_the_engine_transformers(model: Any, rows: list[Row]) -> None:
     plain = TransformersEngine(model, tiny_tokenizer(), GenerationConfig(batch_size=2))
     vllm = VllmEngine(_OnCpu(model), model, tiny_tokenizer())  # type: ignore[arg-type]
-    sampling = Sampling(12)
-    assert _answers(vllm, rows, sampling) == _answers(plain, rows, sampling)
+    draws = Draws.greedy(12)
+    assert _answers(vllm, rows, draws) == _answers(plain, rows, draws)
 
 
 def test_a_sample_does_not_depend_on_what_else_is_asked(
     model: Any, rows: list[Row], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sampling = Sampling(10, temperature=1.0, samples=3, seed=5)
+    draws = Draws(Sampling(10), samples=3, seed=5)
     on_cpu = _OnCpu(model)
-    every = _answers(VllmEngine(on_cpu, model, tiny_tokenizer()), rows, sampling)  # type: ignore[arg-type]
+    every = _answers(VllmEngine(on_cpu, model, tiny_tokenizer()), rows, draws)  # type: ignore[arg-type]
     assert len(every) == 12
     assert len({one.text for one in every.values()}) > 4
     monkeypatch.setattr(vllm_engine, "TOGETHER", 6)  # two prompts at once
     wanted = frozenset({Slot(0, 1), Slot(2, 0), Slot(3, 2)})
-    some = _answers(VllmEngine(on_cpu, model, tiny_tokenizer()), rows, sampling, wanted)  # type: ignore[arg-type]
+    some = _answers(VllmEngine(on_cpu, model, tiny_tokenizer()), rows, draws, wanted)  # type: ignore[arg-type]
     assert wanted <= set(some)
     assert all(some[slot] == every[slot] for slot in some)
     assert {slot.prompt for slot in some} == {0, 2, 3}

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,84 +18,16 @@ from tasks.tes.generate import generated
 from tasks.tes.plant import ACTIONS
 from tasks.tes.prompts import build_prompt
 
-from .conftest import ROOT
+from .conftest import ROOT, Control, log_of
 from .test_tes_plant import OLD, best_by_recursion
 
-Control = Callable[..., dict[str, Any]]
 WEEK = ["--generate", "1", "--run-dir", "run"]
-
-
-@pytest.fixture
-def control(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Control:
-    """Return a function that runs `evaluate control ... --json` in an empty folder and returns the object."""
-    monkeypatch.setenv("PIXI_PROJECT_ROOT", str(ROOT))
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str) -> dict[str, Any]:
-        assert run_command(_main, ["control", *arguments, "--json"]) == 0
-        told = capsys.readouterr()
-        found: dict[str, Any] = json.loads(told.out)
-        found["told"] = told.err
-        return found
-
-    return run
-
-
-@pytest.fixture(scope="module")
-def one_thread() -> Iterator[None]:
-    """Let torch compute in one thread: of so small a model threads would only wait for each other."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def scripted(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Return a function that saves a model which answers with one of these texts, each letter following from the last.
-
-    Its layers add nothing, so what comes next depends on the last token alone, and the output head is that table.
-    """
-
-    def save(*answers: str) -> Path:
-        import torch
-
-        from tanren.common.models.tiny import tiny_model, tiny_tokenizer
-
-        tokenizer: Any = tiny_tokenizer()
-        model: Any = tiny_model("tiny-qwen3", torch.float32)
-        embeddings = model.get_input_embeddings().weight
-        head = torch.zeros_like(embeddings)
-        with torch.no_grad():
-            for layer in model.model.layers:
-                layer.self_attn.o_proj.weight.zero_()
-                layer.mlp.down_proj.weight.zero_()
-            for answer in answers:
-                # behind the newline that ends the prompt
-                ids = [*tokenizer("\n" + answer, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
-                for last, following in pairwise(ids):
-                    row = embeddings[last] / embeddings[last].norm()
-                    head[following] += row * (head[following] @ row < 0.5)
-        model.config.tie_word_embeddings = False
-        model.lm_head.weight = torch.nn.Parameter(20 * head)
-        folder = tmp_path_factory.mktemp("model") / "saved"
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        return folder
-
-    return save
 
 
 @pytest.fixture(scope="module")
 def always_one(scripted: Callable[[str], Path]) -> Path:
     """Return the folder of a model that answers [1] whatever it is asked."""
     return scripted("[1]")
-
-
-def log_of(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / "control" / "decisions.jsonl").read_text().splitlines()]
 
 
 def test_the_old_weeks_come_to_the_old_optima_and_constant_policies(control: Control, shared: Path) -> None:
@@ -320,6 +250,7 @@ def test_a_decision_that_is_missing_is_kept_apart_from_the_action_off() -> None:
             ["columns.csv", "--policy", "optimal"],
             "columns.csv: found the columns ['datetime', 'load'], expected datetime",
         ),
+        ([".", "--policy", "optimal"], ". is a folder; name its files, a week each"),
         (["short.csv", "--policy", "optimal"], "short.csv: found 2 rows, expected 96"),
         (
             ["--generate", "1", "--policy", "optimum"],

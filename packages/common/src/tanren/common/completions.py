@@ -37,6 +37,11 @@ class Sampling:
     structured: Structured | None = None
     """The form that every completion has; it ends where the form is complete. None: any."""
 
+    @property
+    def greedy(self) -> bool:
+        """Whether nothing is drawn."""
+        return self.temperature == 0
+
 
 @dataclass(frozen=True)
 class Completion:

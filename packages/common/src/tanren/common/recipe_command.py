@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import BaseModel
 
@@ -48,24 +48,40 @@ class Request:
 
     def print_plan(self, facts: Mapping[str, Any], warnings: Sequence[str] = ()) -> None:
         """Print the resolved configuration with its origins, and what the run would do: as TOML, or as one JSON object."""
-        if self.as_json:
-            json.dump(plan_values(self.loaded, facts, warnings), sys.stdout, indent=2, ensure_ascii=False)
-            sys.stdout.write("\n")
-        else:
-            sys.stdout.write(plan_text(self.loaded, facts, warnings))
+        print_plan(self.loaded, facts, warnings, as_json=self.as_json)
 
 
-def plan_values(loaded: Loaded[Any], facts: Mapping[str, Any], warnings: Sequence[str]) -> dict[str, Any]:
+class Settled(Protocol):
+    """Settings with their origins: a loaded recipe's, or those of a command without one."""
+
+    @property
+    def origins(self) -> Mapping[str, str]:
+        """Where each came from, by dotted names."""
+
+    def values(self) -> Mapping[str, Any]:
+        """Return them as nested JSON types."""
+
+
+def print_plan(settled: Settled, facts: Mapping[str, Any], warnings: Sequence[str], *, as_json: bool) -> None:
+    """Print settings with their origins, and what the run would do: as TOML, or as one JSON object."""
+    if as_json:
+        json.dump(plan_values(settled, facts, warnings), sys.stdout, indent=2, ensure_ascii=False)
+        sys.stdout.write("\n")
+    else:
+        sys.stdout.write(plan_text(settled, facts, warnings))
+
+
+def plan_values(loaded: Settled, facts: Mapping[str, Any], warnings: Sequence[str]) -> dict[str, Any]:
     """Return the resolved configuration with its origins, and what the run would do, as JSON types."""
     return {
-        "config": loaded.values(),
+        "config": dict(loaded.values()),
         "origins": dict(loaded.origins),
         "plan": dict(facts),
         "warnings": list(warnings),
     }
 
 
-def plan_text(loaded: Loaded[Any], facts: Mapping[str, Any], warnings: Sequence[str]) -> str:
+def plan_text(loaded: Settled, facts: Mapping[str, Any], warnings: Sequence[str]) -> str:
     """Return the same as TOML with comments."""
     told = "".join(f"# warning: {warning}\n" for warning in warnings)
     plan = "".join(_fact(name, value) for name, value in facts.items())

@@ -34,12 +34,13 @@ Split = Literal["train", "heldout"]
 
 
 class Verdict(StrEnum):
-    """What became of one completion. The four are kept apart: they ask for different cures."""
+    """What became of one completion. They are kept apart: they ask for different cures."""
 
     ABSENT = "absent"  # no answer of the asked kind was found
     UNPARSABLE = "unparsable"  # an answer is there, its syntax is broken
     WRONG = "wrong"  # it parses, its content is not the expected one
     CORRECT = "correct"  # it parses and its content equals the expected one
+    UNCOMPARED = "uncompared"  # it parses; no content is expected with which it could be compared (`Row.compared`)
 
 
 class TaskOptions(BaseModel):
@@ -72,6 +73,9 @@ class Row:
     which results are broken down (the format, in the pack `structured`). `expected` is the gold *value*, kept beside
     the text, so that judging never depends on how the text was written. `metadata` is free and is logged.
 
+    A row that is not `compared` (of an outside list of tasks, which has no gold answers) says nothing of the right content:
+    what parses gets the verdict `uncompared`, counts as valid, and takes no part in the share of correct answers.
+
     A row of plain text has `segments` instead of turns: it is the text of its segments, one after the other, as it stands,
     without a chat template; `prompt` is empty, and `reference` what is learned of it.
     """
@@ -83,6 +87,7 @@ class Row:
     expected: Any = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
     segments: tuple[Segment, ...] = ()
+    compared: bool = True
 
     @property
     def messages(self) -> tuple[Message, ...]:
@@ -101,7 +106,7 @@ class Parsed:
     @property
     def valid(self) -> bool:
         """Syntactically valid: the answer was found and parses."""
-        return self.verdict in (Verdict.WRONG, Verdict.CORRECT)
+        return self.verdict in (Verdict.WRONG, Verdict.CORRECT, Verdict.UNCOMPARED)
 
     @property
     def correct(self) -> bool:

@@ -10,8 +10,7 @@ from typing import Annotated, Any
 import tyro
 
 from tanren.common.errors import UserError
-from tanren.common.task_contract import Row
-from tanren.common.task_packs import TaskPack, load_pack
+from tanren.common.task_packs import load_pack
 
 _TASKS = "tasks.jsonl"
 
@@ -33,19 +32,24 @@ def score_command(
     """
     from tanren.evaluate.evaluator import vote_key_of
     from tanren.evaluate.measures import answers_to, pack_scores, pack_tables
+    from tanren.evaluate.modes import pack_modes
     from tanren.evaluate.predictions import Prediction, join
     from tanren.evaluate.scoring import judge, score
     from tanren.evaluate.submission import read_answers
     from tanren.evaluate.table import modes_table, samples_table, score_table
+    from tanren.evaluate.task_list import read_task_list
 
     loaded = load_pack(pack)
     answers = read_answers(predictions)
     path = tasks or predictions.parent.parent / _TASKS
-    rows, outside = _read_tasks(loaded, path)
+    if tasks is None and not path.is_file():
+        raise UserError(f"no tasks at {path}; name the tasks that the predictions answer with --tasks FILE")
+    listed = read_task_list(loaded, path)
+    rows = listed.rows
     pairs = join(rows, answers, str(predictions))
     values: dict[str, Any] = {}
     tables: list[str] = []
-    if not outside:
+    if not listed.outside:
         made = [answer for answer in answers if isinstance(answer, Prediction)]
         if len(made) < len(answers):
             raise UserError(
@@ -59,10 +63,9 @@ def score_command(
     own = pack_scores(loaded, answers_to([(row, answer.completion) for row, answer in pairs]))
     values |= own
     tables += pack_tables(loaded.description.name, {str(predictions): own})
-    score_modes = getattr(loaded.module, "score_modes", None)
-    if score_modes is not None:
-        first = [answer.completion for _, answer in pairs if getattr(answer, "sample", 0) == 0]
-        modes = score_modes(first, rows)  # of several samples the first: a mode knows no others
+    first = [answer.completion for _, answer in pairs if getattr(answer, "sample", 0) == 0]
+    modes = pack_modes(loaded, first, rows)
+    if modes:
         values |= modes
         tables.append(modes_table(loaded.description.group, modes, str(predictions)))
     if as_json:
@@ -89,8 +92,9 @@ def submit_command(
     """
     from tanren.evaluate.predictions import join
     from tanren.evaluate.submission import Entry, check_order, read_answers, write_submission
+    from tanren.evaluate.task_list import read_task_list
 
-    rows, _ = _read_tasks(load_pack(pack), tasks)
+    rows = read_task_list(load_pack(pack), tasks).rows
     answers = read_answers(predictions)
     pairs = join(rows, answers, str(predictions))
     if len(pairs) > len(rows):
@@ -110,21 +114,3 @@ def submit_command(
         f"{out}: {len(rows)} entries, in the order of {tasks}; {cut} cut at max_new_tokens, {empty} empty\n"
     )
     return 0
-
-
-def _read_tasks(pack: TaskPack, path: Path) -> tuple[list[Row], bool]:
-    """Return the tasks and whether they are an outside benchmark's."""
-    from tanren.evaluate.predictions import read_tasks
-    from tanren.evaluate.submission import is_json_list, read_list
-
-    if not path.is_file():
-        raise UserError(f"no tasks at {path}; name the tasks that the predictions answer with --tasks FILE")
-    if not is_json_list(path):
-        return read_tasks(path), False
-    reader = getattr(pack.module, "read_tasks", None)
-    if reader is None:
-        raise UserError(
-            f"{path}: a JSON list, and the pack {pack.description.name} reads no outside tasks; name a tasks.jsonl"
-        )
-    rows: list[Row] = reader(read_list(path), str(path))
-    return rows, True

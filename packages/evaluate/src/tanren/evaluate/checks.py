@@ -22,6 +22,14 @@ _LOCAL = (
 def check_settings(loaded: Loaded[EvaluateConfig], candidates: int) -> list[str]:
     """Return warnings. Raises UserError for what contradicts something else, or was asked for and cannot have an effect."""
     generation = loaded.config.generation
+    idle = [name for name in loaded.origins if name.startswith("task.options.")] if loaded.config.tasks else []
+    warnings = (
+        [
+            f"{', '.join(idle)}: no effect, as tasks = {loaded.config.tasks} says what is asked ({loaded.origins['tasks']})"
+        ]
+        if idle
+        else []
+    )
     if generation.samples > 1 and not generation.temperature:
         raise UserError(
             f"generation.samples = {generation.samples}: greedy answers are all the same; draw them with generation.temperature = 0.8 "
@@ -39,7 +47,7 @@ def check_settings(loaded: Loaded[EvaluateConfig], candidates: int) -> list[str]
             "generation.seed has no effect: nothing is drawn (generation.temperature, generation.selection)"
         )
     if generation.engine == "server":
-        return list(_check_server(loaded))
+        return warnings + list(_check_server(loaded))
     for name in ("generation.batch_size", "generation.attention") if generation.engine == "vllm" else ():
         if name in loaded.origins:
             raise UserError(
@@ -55,7 +63,7 @@ def check_settings(loaded: Loaded[EvaluateConfig], candidates: int) -> list[str]
             raise UserError(
                 f"candidate {one.name}: served has no effect with generation.engine = {generation.engine!r}; leave it out"
             )
-    return []
+    return warnings
 
 
 def _check_server(loaded: Loaded[EvaluateConfig]) -> Iterator[str]:

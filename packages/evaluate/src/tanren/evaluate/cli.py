@@ -32,6 +32,7 @@ COMMAND = RecipeCommand(
     description=(
         "Evaluates a model, and adapters and other models beside it, on a task pack's held-out rows: greedy or several samples, scores "
         "with 95 % intervals, paired differences, a ranking. "
+        "'--tasks FILE' asks the tasks of a file instead: an outside benchmark's list. "
         f"'{FLAG} [NAME=]WHAT', once for each, adds a candidate: an adapter's folder, a finished run directory, latest:NAME, a model. "
         f"'{RESUME} latest|RUN_DIRECTORY' goes on with what an interrupted evaluation has generated. "
         "'evaluate score PACK PREDICTIONS' scores predictions again without generating; "
@@ -84,7 +85,12 @@ def _main(arguments: Sequence[str]) -> int:
     config: EvaluateConfig = loaded.config
     candidates = settle_candidates(config)
     pack = load_pack(config.task.name, config.task.options)
-    rows = pack.rows("heldout")
+    listed = None
+    if config.tasks is not None:
+        from tanren.evaluate.task_list import read_task_list
+
+        listed = read_task_list(pack, config.tasks)
+    rows = pack.rows("heldout") if listed is None else listed.rows
     if not rows:
         raise UserError(f"the task pack {config.task.name} gave no held-out row to evaluate on; raise its option")
     warnings = check_settings(loaded, len(candidates))
@@ -93,7 +99,7 @@ def _main(arguments: Sequence[str]) -> int:
             "model": candidates[0].source.describe(),
             "candidates": [one.line() for one in candidates],
             "task": pack.description.name,
-            "items": len(rows),
+            "items": len(rows) if listed is None else f"{len(rows)}: {listed.title[0].lower()}{listed.title[1:]}",
             "completions": len(rows) * config.generation.samples * len(candidates),
         }
         replace(request, loaded=loaded).print_plan(facts, warnings)
@@ -102,4 +108,4 @@ def _main(arguments: Sequence[str]) -> int:
     from tanren.evaluate.resume import find_resumed
 
     earlier = find_resumed(resume, loaded) if resume is not None else None
-    return run_job(loaded, pack, rows, candidates, warnings, earlier)
+    return run_job(loaded, pack, rows, candidates, warnings, earlier, listed)

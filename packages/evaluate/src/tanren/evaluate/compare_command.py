@@ -19,6 +19,7 @@ from tanren.common.workspace import sha256_of
 from tanren.evaluate.evaluator import PREDICTIONS, TASKS, vote_key_of
 from tanren.evaluate.listing import candidate_names
 from tanren.evaluate.measures import answers_of, pack_differences, pack_scores, pack_tables
+from tanren.evaluate.modes import modes_of
 from tanren.evaluate.predictions import read_predictions, read_tasks
 from tanren.evaluate.ranking import choice_warning, rank, select
 from tanren.evaluate.scoring import Judged, compare, judge, score
@@ -64,7 +65,9 @@ def compare_command(
     stored = [one for named in runs for one in _find(named)]
     kept, notes = _without_repeats(stored)
     if len(kept) < 2:
-        raise UserError(f"{len(kept)} candidate to compare; name at least two runs, or one with several candidates")
+        raise UserError(
+            f"{len(kept)} candidate{'s' * (len(kept) != 1)} to compare; name at least two runs, or one with several candidates"
+        )
     first = kept[0]
     rows = read_tasks(first.run.evaluation / TASKS)
     pack = _pack(first.run)
@@ -191,19 +194,29 @@ def _result(judged: Mapping[str, list[Judged]], pack: TaskPack) -> dict[str, Any
             name: pack_differences(pack, answers_of(judged[first]), answers_of(judged[name])) for name in others
         },
         "ranking": rank(judged),
+        "modes": {name: modes_of(pack, items) for name, items in judged.items()},
     }
 
 
 def _tables(result: Mapping[str, Any]) -> list[str]:
-    from tanren.evaluate.table import candidates_table, ranking_table, samples_table, selection_line
+    from tanren.evaluate.table import (
+        candidate_modes_table,
+        candidates_table,
+        ranking_table,
+        samples_table,
+        selection_line,
+        shown_metrics,
+    )
 
     scores = result["candidates"]
     tables = [
-        candidates_table(result["group"], scores, "as generated"),
-        ranking_table(result["ranking"], scores, result["differences"]),
+        candidates_table(result["group"], scores, "as generated", metric, "Items") for metric in shown_metrics(scores)
     ]
+    tables.append(ranking_table(result["ranking"], scores, result["differences"]))
     if "samples" in next(iter(scores.values())):
         tables.append(samples_table(scores))
+    if len(shown_metrics(scores)) > 1 and any(result["modes"].values()):
+        tables.append(candidate_modes_table(result["modes"]))
     differences = list(result["measures_differences"].values())
     tables += pack_tables(result["task"], scores, differences[0] if len(differences) == 1 else None)
     if "selection" in result:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import tyro
@@ -94,6 +95,9 @@ class EvaluateConfig(ConfigModel):
 
     candidates: Annotated[list[CandidateConfig], tyro.conf.Suppress] = []
     """What is evaluated beside it: tables `[[candidates]]`; on the command line `--candidate [NAME=]WHAT`, once for each."""
+
+    tasks: Path | None = None
+    """A file of tasks in place of the pack's held-out rows: an outside benchmark's JSON list, where the pack reads one, or a tasks.jsonl."""
 
     allow_other_template: bool = False
     """Evaluate a candidate although it was trained with another chat template than its tokenizer's, and compare candidates whose prompts differ."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from tanren.common.chat import prompt_hash, render_prompt
+from tanren.common.completions import Sampling
 from tanren.common.task_contract import Row
 
 if TYPE_CHECKING:
@@ -21,21 +22,18 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Sampling:
-    """How tokens are chosen: logits are divided by `temperature`; of the likeliest, as many as reach `top_p` take part."""
+class Draws:
+    """What is asked for each prompt: how words are drawn, how many completions, and from which seed they follow."""
 
-    max_new_tokens: int
-    temperature: float = 0.0
-    """0: greedy, the likeliest token each time."""
-    top_p: float = 1.0
+    sampling: Sampling
     samples: int = 1
     """Completions of each prompt, drawn independently."""
     seed: int = 0
 
-    @property
-    def greedy(self) -> bool:
-        """Whether nothing is drawn."""
-        return self.temperature == 0
+    @classmethod
+    def greedy(cls, max_new_tokens: int) -> Draws:
+        """Return one completion of the most probable words."""
+        return cls(Sampling(max_new_tokens, temperature=0.0))
 
 
 @dataclass(frozen=True)
@@ -57,8 +55,11 @@ class Slot(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Completion:
-    """What a model wrote."""
+class CompletionText:
+    """What a model wrote, as text: all that a server tells of it.
+
+    `tanren.common.completions.Completion` has the tokens themselves with their log-probabilities, which training needs.
+    """
 
     text: str
     finish_reason: str
@@ -67,7 +68,7 @@ class Completion:
     completion_tokens: int
 
 
-Done = Callable[[Sequence[tuple[Slot, Completion]]], None]
+Done = Callable[[Sequence[tuple[Slot, CompletionText]]], None]
 """Takes completions as they come."""
 
 
@@ -78,13 +79,13 @@ class Engine(Protocol):
         self,
         prompts: Sequence[Prompt],
         wanted: frozenset[Slot],
-        sampling: Sampling,
+        draws: Draws,
         done: Done,
         say: Callable[[str], None],
     ) -> None:
         """Hand a completion for every slot of `wanted` to `done`, in any order, and tell `say` what it is at.
 
-        The others (of `sampling.samples` for each prompt) are there already, from before an interruption. What it makes
+        The others (of `draws.samples` for each prompt) are there already, from before an interruption. What it makes
         for a slot does not depend on which others are wanted, as far as the engine can promise that. A slot that is not
         wanted may be handed over all the same.
         """

@@ -16,6 +16,7 @@ from tanren.evaluate.evaluator import PREDICTIONS, TASKS
 from tanren.evaluate.listing import candidate_names
 from tanren.evaluate.predictions import read_predictions, read_tasks
 from tanren.evaluate.scoring import Judged, judge
+from tanren.evaluate.task_list import TaskList
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,9 @@ class Evaluated:
 
     pair: tuple[str, str]
     """The two that are compared first: the first one and, if the summary does not name another, the last."""
+
+    listed: TaskList | None = None
+    """The list of tasks that was answered; None: the pack's own held-out rows."""
 
 
 def predictions_of(run: RunDirectory, candidate: str) -> Path:
@@ -49,7 +53,8 @@ def read_evaluated(run: RunDirectory) -> Evaluated:
     """Read and judge what a run's candidates wrote. Raises UserError for a run that has nothing of the kind, or broken files."""
     if not is_evaluated(run):
         raise UserError(f"{run.path}: nothing to show: {_instead(run)}")
-    task = run.read_config()["task"]
+    config = run.read_config()
+    task, tasks = config["task"], config.get("tasks")
     pack = load_pack(task["name"], task.get("options"))
     rows = read_tasks(run.evaluation / TASKS)
     candidates = {}
@@ -59,7 +64,8 @@ def read_evaluated(run: RunDirectory) -> Evaluated:
     names = list(candidates)
     told = _summary(run).get("evaluation", {})
     second = told["second"] if told.get("second") in names else names[-1]
-    return Evaluated(pack, rows, candidates, (names[0], second))
+    listed = TaskList(Path(tasks), rows, outside=True) if tasks is not None else None
+    return Evaluated(pack, rows, candidates, (names[0], second), listed)
 
 
 def _instead(run: RunDirectory) -> str:

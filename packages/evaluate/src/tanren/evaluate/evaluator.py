@@ -15,7 +15,7 @@ from tanren.common.console import Bar, Console
 from tanren.common.run import write_atomically
 from tanren.common.task_contract import Row
 from tanren.common.task_packs import TaskPack
-from tanren.evaluate.engine import Completion, Engine, Prompt, Sampling, Slot, prompts_of
+from tanren.evaluate.engine import CompletionText, Draws, Engine, Prompt, Slot, prompts_of
 from tanren.evaluate.journal import Journal
 from tanren.evaluate.measures import answers_of, pack_differences, pack_scores, pack_tables
 from tanren.evaluate.predictions import Prediction, write_tasks
@@ -42,11 +42,11 @@ class GenerationEvaluator:
         rows: Sequence[Row],
         settings: GenerationConfig,
         console: Console,
-        sampling: Sampling | None = None,
+        draws: Draws | None = None,
     ) -> None:
-        """Prepare to evaluate candidates on `rows`, greedily unless `sampling` is given."""
+        """Prepare to evaluate candidates on `rows`, greedily unless `draws` says otherwise."""
         self._pack, self._rows, self._settings, self._console = pack, rows, settings, console
-        self._sampling = sampling or Sampling(settings.max_new_tokens)
+        self._draws = draws or Draws.greedy(settings.max_new_tokens)
         self.judged: dict[str, list[Judged]] = {}
         """Of every candidate that was evaluated, in the order of that."""
         self._scores: dict[str, Mapping[str, Any]] = {}
@@ -82,8 +82,8 @@ class GenerationEvaluator:
         """Do the same with any engine; `serving` is called only where something is left to generate."""
         write_tasks(folder / TASKS, self._rows)
         path = folder / candidate / PREDICTIONS
-        journal = Journal(path, prompts, self._sampling.samples, self._console)
-        count, wanted = len(prompts) * self._sampling.samples, journal.wanted
+        journal = Journal(path, prompts, self._draws.samples, self._console)
+        count, wanted = len(prompts) * self._draws.samples, journal.wanted
         if len(wanted) < count:
             there = count - len(wanted)
             self._console.line(
@@ -93,7 +93,7 @@ class GenerationEvaluator:
         if wanted:
             with (
                 serving() as engine,
-                self._console.phase(f"evaluate {candidate}", f"{len(self._rows)} held-out items, {self.how}"),
+                self._console.phase(f"evaluate {candidate}", f"{len(self._rows)} items, {self.how}"),
             ):
                 self._generate(candidate, engine, prompts, journal)
         self._judge(candidate, journal.finish(), folder)
@@ -135,10 +135,10 @@ class GenerationEvaluator:
     @property
     def how(self) -> str:
         """Say in a few words how completions are generated."""
-        sampling = self._sampling
+        sampling, count = self._draws.sampling, self._draws.samples
         if sampling.greedy:
             return "greedy"
-        samples = f"{sampling.samples} samples each, " if sampling.samples > 1 else ""
+        samples = f"{count} samples each, " if count > 1 else ""
         return f"{samples}temperature {sampling.temperature:g}, top_p {sampling.top_p:g}"
 
     def _generate(self, candidate: str, engine: Engine, prompts: Sequence[Prompt], journal: Journal) -> None:
@@ -147,13 +147,13 @@ class GenerationEvaluator:
         items = tokens = told = 0
         with self._console.bar(f"evaluate {candidate}", len(wanted), "items") as bar:
 
-            def done(completions: Sequence[tuple[Slot, Completion]]) -> None:
+            def done(completions: Sequence[tuple[Slot, CompletionText]]) -> None:
                 nonlocal items, tokens, told
                 items += journal.append(completions)
                 tokens += sum(completion.completion_tokens for _, completion in completions)
                 told = _tell(bar, items, told, tokens, time.perf_counter() - begun)
 
-            engine.generate(prompts, wanted, self._sampling, done, lambda facts: bar.advance(items, facts))
+            engine.generate(prompts, wanted, self._draws, done, lambda facts: bar.advance(items, facts))
 
     def _judge(self, candidate: str, predictions: Sequence[Prediction], folder: Path) -> None:
         where = str(folder / candidate / PREDICTIONS)

@@ -12,11 +12,12 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 
 from tanren.common.adapted import base_of
 from tanren.common.attention.packed import inference_attention
+from tanren.common.completions import Sampling
 from tanren.common.config import GenerationConfig
 from tanren.common.errors import UserError
 from tanren.common.models.decoding import contiguous_head, stop_token_ids
 from tanren.common.task_contract import Row
-from tanren.evaluate.engine import Completion, Done, Prompt, Sampling, Slot, prompts_of
+from tanren.evaluate.engine import CompletionText, Done, Draws, Prompt, Slot, prompts_of
 from tanren.evaluate.predictions import Prediction
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class TransformersEngine:
         self,
         prompts: Sequence[Prompt],
         wanted: frozenset[Slot],
-        sampling: Sampling,
+        draws: Draws,
         done: Done,
         say: Callable[[str], None],
     ) -> None:
@@ -55,8 +56,9 @@ class TransformersEngine:
         So a run that was interrupted goes on to the very completions of one that was not. Raises UserError, naming the row,
         for a prompt that leaves no room for the completion.
         """
+        sampling = draws.sampling
         check_room(self._model, prompts, sampling.max_new_tokens)
-        slots = [Slot(index, sample) for index in range(len(prompts)) for sample in range(sampling.samples)]
+        slots = [Slot(index, sample) for index in range(len(prompts)) for sample in range(draws.samples)]
         order = sorted(slots, key=lambda slot: len(prompts[slot.prompt].token_ids))
         size, steps = self._settings.batch_size, 0
 
@@ -71,7 +73,7 @@ class TransformersEngine:
                 if wanted.isdisjoint(batch):
                     continue
                 if not sampling.greedy:
-                    torch.manual_seed(sampling.seed * 1_000_003 + number)
+                    torch.manual_seed(draws.seed * 1_000_003 + number)
                 steps = 0
                 ids = [prompts[slot.prompt].token_ids for slot in batch]
                 made = _decode_batch(self._model, self._tokenizer, ids, eos, sampling, on_token)
@@ -94,7 +96,7 @@ def generate(
     decoding step, `on_batch` with the number of rows and of generated tokens after each batch.
     """
     prompts = prompts_of(tokenizer, rows)
-    sampling = sampling or Sampling(settings.max_new_tokens)
+    sampling = sampling or Draws.greedy(settings.max_new_tokens).sampling
     check_room(model, prompts, sampling.max_new_tokens)
     order = sorted(range(len(rows)), key=lambda index: len(prompts[index].token_ids))
     found: dict[int, Prediction] = {}
@@ -162,7 +164,7 @@ def _decode_batch(
     eos: list[int],
     sampling: Sampling,
     on_token: Callable[[], None],
-) -> list[Completion]:
+) -> list[CompletionText]:
     width = max(len(prompt) for prompt in prompts)
     padding = tokenizer.pad_token_id
     inputs = torch.tensor([[padding] * (width - len(prompt)) + [*prompt] for prompt in prompts], device=model.device)
@@ -184,7 +186,7 @@ def _decode_batch(
     )
     made = [_until_eos(row, eos) for row in output[:, width:].tolist()]
     return [
-        Completion(
+        CompletionText(
             text=str(tokenizer.decode(new, skip_special_tokens=True, clean_up_tokenization_spaces=False)),
             finish_reason="stop" if new and new[-1] in eos else "length",
             prompt_tokens=len(prompt),

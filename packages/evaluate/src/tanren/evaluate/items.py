@@ -31,6 +31,8 @@ def page_data(run: str, evaluated: Evaluated) -> dict[str, Any]:
         "group": evaluated.pack.description.group,
         "candidates": names,
         "pair": list(evaluated.pair),
+        "expects": any(row.reference for row in evaluated.rows),
+        "uncompared": any(not row.compared for row in evaluated.rows),
         "items": [
             item_record(row) | {"answers": [answer_records(one) for one in answers]}
             for row, *answers in zip(evaluated.rows, *columns, strict=True)
@@ -60,7 +62,7 @@ def answer_records(judged: Judged) -> list[dict[str, Any]]:
 def failure_kinds(prediction: Prediction, parsed: Parsed) -> list[str]:
     """Return what is wrong with an answer, in words that other answers share: its verdict with the reason, and how it was cut short."""
     kinds = []
-    if parsed.verdict is not Verdict.CORRECT:
+    if parsed.verdict not in (Verdict.CORRECT, Verdict.UNCOMPARED):
         reason = _shared(parsed)
         kinds.append(f"{parsed.verdict.value}: {reason}" if reason else parsed.verdict.value)
     if prediction.finish_reason == "length":

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tanren.common.command import Preempted
+from tanren.common.completions import Sampling
 from tanren.common.config import Loaded, dump_toml
 from tanren.common.console import Console
 from tanren.common.errors import ExitCode, TanrenError
@@ -22,22 +23,28 @@ from tanren.common.run import (
 from tanren.common.task_contract import Row
 from tanren.common.task_packs import TaskPack
 from tanren.evaluate.config import EvaluateConfig
-from tanren.evaluate.engine import Backend, Sampling
+from tanren.evaluate.engine import Backend, Draws
 from tanren.evaluate.evaluator import GenerationEvaluator
 from tanren.evaluate.listing import write_candidates
 from tanren.evaluate.measures import pack_tables
+from tanren.evaluate.modes import modes_of
 from tanren.evaluate.ranking import choice_warning, rank, select
 from tanren.evaluate.report import write_report
 from tanren.evaluate.roster import Candidate
 from tanren.evaluate.scoring import compare
 from tanren.evaluate.table import (
+    HELDOUT,
+    candidate_modes_table,
     candidates_table,
     comparison_table,
+    modes_table,
     ranking_table,
     samples_table,
     score_table,
     selection_line,
+    shown_metrics,
 )
+from tanren.evaluate.task_list import TaskList
 
 COMMAND = "evaluate"
 
@@ -49,11 +56,16 @@ def run_job(
     candidates: Sequence[Candidate],
     warnings: Sequence[str],
     earlier: RunDirectory | None,
+    listed: TaskList | None,
 ) -> int:
-    """Generate with every candidate, score, compare, report; return the exit code. `earlier` is the run that is resumed."""
+    """Generate with every candidate, score, compare, report; return the exit code.
+
+    `earlier` is the run that is resumed; `listed` the file that the rows come from, where it is not the pack that makes them.
+    """
     console, config, begun = Console(), loaded.config, time.time()
     names = ", ".join(one.name for one in candidates)
-    console.line(f"evaluate {config.name}: {names}; {len(rows)} held-out items")
+    items = HELDOUT if listed is None else listed.title
+    console.line(f"evaluate {config.name}: {names}; {items[0].lower()}{items[1:]}: {len(rows)}")
     for warning in warnings:
         console.warn(warning)
     if earlier is None:
@@ -69,9 +81,12 @@ def run_job(
             write_atomically(run.config, dump_toml(loaded.values(), loaded.origins))
             environment = describe_environment() | {"command": COMMAND, **backend.environment()}
             run.write_json(run.environment, environment)
-        evaluator = GenerationEvaluator(pack, rows, config.generation, console, sampling_of(config))
+        evaluator = GenerationEvaluator(pack, rows, config.generation, console, draws_of(config))
         _generate(evaluator, backend, candidates, rows, run, console)
         evaluation = _evaluation(evaluator, config, [one.name for one in candidates])
+        evaluation["modes"] = {one.name: modes_of(pack, evaluator.judged[one.name]) for one in candidates}
+        if listed is not None:
+            evaluation |= {"tasks": listed.record(), "heldout": listed.told()}
         summary = {
             "status": "done",
             "name": config.name,
@@ -81,15 +96,15 @@ def run_job(
             "evaluation": evaluation,
         }
         run.write_json(run.summary, summary)
-        _tell(console, evaluation, evaluator.how, run)
+        _tell(console, evaluation, evaluator.how, items, run)
         metrics.close()
     return ExitCode.DONE
 
 
-def sampling_of(config: EvaluateConfig) -> Sampling:
+def draws_of(config: EvaluateConfig) -> Draws:
     """Return how a recipe's completions are drawn."""
     one = config.generation
-    return Sampling(one.max_new_tokens, one.temperature, one.top_p, one.samples, one.seed)
+    return Draws(Sampling(one.max_new_tokens, one.temperature, one.top_p), one.samples, one.seed)
 
 
 def _backend(loaded: Loaded[EvaluateConfig], candidates: Sequence[Candidate], console: Console) -> Backend:
@@ -146,22 +161,33 @@ def _evaluation(evaluator: GenerationEvaluator, config: EvaluateConfig, names: S
     return found
 
 
-def _tell(console: Console, evaluation: Mapping[str, Any], how: str, run: RunDirectory) -> None:
+def _tables(evaluation: Mapping[str, Any], how: str, items: str) -> Iterator[str]:
+    """Yield the tables to print."""
+    scores, group, modes = evaluation["candidates"], evaluation["group"], evaluation["modes"]
+    names = list(scores)
+    if len(names) == 1:
+        yield score_table(group, scores[names[0]], names[0])
+    elif len(names) == 2:
+        first, second = names
+        yield comparison_table(group, scores, evaluation["difference"], first, second, how, items)
+    else:
+        for metric in shown_metrics(scores):
+            yield candidates_table(group, scores, how, metric, items)
+        yield ranking_table(evaluation["ranking"], scores, evaluation["differences"])
+    if "samples" in scores[names[0]]:
+        yield samples_table(scores)
+    if "tasks" in evaluation and any(modes.values()):  # of the pack's own rows report and summary.json have them
+        yield modes_table(group, modes[names[0]], names[0]) if len(names) == 1 else candidate_modes_table(modes)
+    yield from pack_tables(evaluation["task"], scores, evaluation["measures_difference"] if len(names) == 2 else None)
+
+
+def _tell(console: Console, evaluation: Mapping[str, Any], how: str, items: str, run: RunDirectory) -> None:
     """Print the tables, and write the report."""
-    scores, group = evaluation["candidates"], evaluation["group"]
+    scores = evaluation["candidates"]
     with console.phase("write report"):
         page = write_report(run)
-    if len(scores) == 1:
-        [(name, one)] = scores.items()
-        console.text(score_table(group, one, name))
-    elif len(scores) == 2:
-        first, second = scores
-        console.text(comparison_table(group, scores, evaluation["difference"], first, second, how))
-    else:
-        console.text(candidates_table(group, scores, how))
-        console.text(ranking_table(evaluation["ranking"], scores, evaluation["differences"]))
-    if "samples" in next(iter(scores.values())):
-        console.text(samples_table(scores))
+    for table in _tables(evaluation, how, items):
+        console.text(table)
     cut = {name: one["cut_at_max_new_tokens"] for name, one in scores.items() if one["cut_at_max_new_tokens"]}
     if cut:
         told = ", ".join(f"{name} {count}" for name, count in cut.items())
@@ -171,9 +197,6 @@ def _tell(console: Console, evaluation: Mapping[str, Any], how: str, run: RunDir
             console.warn(
                 f"{name}: {count} answers ended by {reason!r}: that is the server's doing, and they are judged as they are"
             )
-    difference = evaluation["measures_difference"] if len(scores) == 2 else None
-    for table in pack_tables(evaluation["task"], scores, difference):
-        console.text(table)
     if "selection" in evaluation:
         console.line(selection_line(evaluation["selection"]))
     elif warning := choice_warning(len(scores)):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tanren.common.console import Console
 from tanren.common.run import append_line, mend_last_line
-from tanren.evaluate.engine import Completion, Prompt, Slot
+from tanren.evaluate.engine import CompletionText, Prompt, Slot
 from tanren.evaluate.predictions import Prediction, read_predictions, write_predictions
 
 PARTIAL = "predictions.partial.jsonl"
@@ -37,7 +37,7 @@ class Journal:
         """What is not there yet."""
         return frozenset(self._slots()) - self._made.keys()
 
-    def append(self, completions: Sequence[tuple[Slot, Completion]]) -> int:
+    def append(self, completions: Sequence[tuple[Slot, CompletionText]]) -> int:
         """Keep completions; what was there already stays. Return how many were new."""
         before = len(self._made)
         self._path.parent.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 from tanren.common.chain import LATEST, PROVENANCE, SETTINGS, find_parent
 from tanren.common.errors import UserError
 from tanren.common.models.source import ModelSource
+
+_LISTED = 5
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ def find_named(named: str, runs: Path, key: str) -> NamedModel:
     folder = Path(named).expanduser()
     if not named.startswith(LATEST):
         if not folder.is_dir():
+            _refuse_lost_run(folder, runs, f"{key} {named}")
             return NamedModel(None, named, None)
         if (folder / SETTINGS).is_file():
             return NamedModel(folder, None, _run_of(folder))
@@ -54,6 +58,17 @@ def template_of(source: ModelSource) -> str | None:
         return None
     found = record.get("chat_template_hash") if isinstance(record, dict) else None
     return found if isinstance(found, str) else None
+
+
+def _refuse_lost_run(folder: Path, runs: Path, where: str) -> None:
+    """Refuse what would be a run of the folder of runs, and is none: taken for a hub id it would be looked for in the network."""
+    if not runs.expanduser().is_dir() or folder.parent.resolve() != runs.expanduser().resolve():
+        return
+    names = [path.name for path in runs.expanduser().iterdir() if path.is_dir()]
+    near = difflib.get_close_matches(folder.name, names, n=1)
+    there = ", ".join(sorted(names)[-_LISTED:]) or "none"
+    hint = f"did you mean {near[0]}?" if near else f"the newest there: {there}"
+    raise UserError(f"{where}: no such run in {runs}; {hint}")
 
 
 def _run_of(folder: Path) -> Path | None:

@@ -112,6 +112,8 @@ def seconds_of_steps(steps: Sequence[dict[str, Any]], spent: dict[str, float]) -
 
 def _share(share: Mapping[str, Any], name: str, index: int, top: int, span: int) -> str:
     y = top + _ROW / 2
+    if share["value"] is None:
+        return f'<text class="tick" x="{_WIDTH - _RIGHT + 12}" y="{y + 4}">no item is compared</text>'
     low, value, high = (_LEFT + span * share[key] for key in ("low", "value", "high"))
     told = f"{100 * share['value']:.0f} [{100 * share['low']:.0f}-{100 * share['high']:.0f}]  n={share['n']}"
     return (

@@ -14,7 +14,7 @@ from tanren.common.run import write_atomically
 from tanren.common.task_contract import Message, Row, Segment
 
 if TYPE_CHECKING:
-    from tanren.evaluate.engine import Completion
+    from tanren.evaluate.engine import CompletionText
 
 
 class Answer(Protocol):
@@ -49,7 +49,7 @@ class Prediction:
     """Which one of the task's samples it is."""
 
     @classmethod
-    def of(cls, identity: str, prompt_hash: str, made: Completion, sample: int = 0) -> Prediction:
+    def of(cls, identity: str, prompt_hash: str, made: CompletionText, sample: int = 0) -> Prediction:
         """Return a completion as the prediction of a task."""
         return cls(
             identity, made.text, prompt_hash, made.finish_reason, made.prompt_tokens, made.completion_tokens, sample

@@ -8,10 +8,9 @@ from dataclasses import asdict
 from itertools import combinations
 from typing import Any
 
-from tanren.evaluate.scoring import Judged
+from tanren.evaluate.scoring import Judged, judging_metric
 from tanren.evaluate.statistics import holm, mean_of, paired_difference_of_means
 
-METRIC = "correct"
 LEVEL = 0.05
 """A difference counts where p, corrected for the number of pairs, is below it."""
 _NO_CHOICE = 2
@@ -20,10 +19,13 @@ _NO_CHOICE = 2
 def rank(judged: Mapping[str, Sequence[Judged]]) -> dict[str, Any]:
     """Return the candidates by their share of correct answers, the best first, and every pair's difference.
 
+    Where not every item can be compared with something it is the share of valid answers (`metric` says which).
+
     p is that of McNemar's exact test (of several samples: the exact sign test), corrected by Holm for the number of pairs.
     `groups` are the largest sets of candidates that cannot be told apart from one another; one may be in several.
     """
-    values = {name: [item.value(METRIC) for item in items] for name, items in judged.items()}
+    metric = _metric(judged)
+    values = {name: [item.value(metric) for item in items] for name, items in judged.items()}
     means = {name: mean_of(numbers) for name, numbers in values.items()}
     order = sorted(values, key=lambda name: -means[name].value)
     pairs = list(combinations(order, 2))
@@ -31,7 +33,7 @@ def rank(judged: Mapping[str, Sequence[Judged]]) -> dict[str, Any]:
     adjusted = holm([difference.p for difference in found])
     alike = {frozenset(pair) for pair, p in zip(pairs, adjusted, strict=True) if p >= LEVEL}
     return {
-        "metric": METRIC,
+        "metric": metric,
         "level": LEVEL,
         "order": [{"name": name, **asdict(means[name])} for name in order],
         "pairs": [
@@ -62,24 +64,24 @@ def select(judged: Mapping[str, Sequence[Judged]], share: float, seed: int, refe
 
     Of equal ones it is the first. `difference` is over the others, the chosen minus `reference`.
     """
-    items = next(iter(judged.values()))
+    items, metric = next(iter(judged.values())), _metric(judged)
     n = len(items)
     count = min(max(1, round(share * n)), n - 1)
     drawn = set(random.Random(f"{seed}-selection").sample(range(n), count))  # noqa: S311 (a split, not a secret)
     means = {
         part: {
-            name: mean_of([item.value(METRIC) for index, item in enumerate(items) if (index in drawn) == inside])
+            name: mean_of([item.value(metric) for index, item in enumerate(items) if (index in drawn) == inside])
             for name, items in judged.items()
         }
         for part, inside in (("selection", True), ("rest", False))
     }
     chosen = max(judged, key=lambda name: means["selection"][name].value)
     rest = {
-        name: [item.value(METRIC) for index, item in enumerate(judged[name]) if index not in drawn]
+        name: [item.value(metric) for index, item in enumerate(judged[name]) if index not in drawn]
         for name in (reference, chosen)
     }
     return {
-        "metric": METRIC,
+        "metric": metric,
         "share": share,
         "seed": seed,
         "chosen": chosen,
@@ -89,6 +91,10 @@ def select(judged: Mapping[str, Sequence[Judged]], share: float, seed: int, refe
         "difference": asdict(paired_difference_of_means(rest[reference], rest[chosen])),
         "selection_ids": [items[index].row.id for index in sorted(drawn)],
     }
+
+
+def _metric(judged: Mapping[str, Sequence[Judged]]) -> str:
+    return judging_metric(next(iter(judged.values())))
 
 
 def _letter(number: int) -> str:

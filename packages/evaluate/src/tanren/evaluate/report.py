@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from typing import Any
 
@@ -17,10 +17,11 @@ from tanren.evaluate.evaluated import Evaluated, is_evaluated, read_evaluated
 from tanren.evaluate.evaluator import vote_key_of
 from tanren.evaluate.items import embedded, failures, page_data
 from tanren.evaluate.measures_section import measures_section
+from tanren.evaluate.modes import mode_shares, modes_of
 from tanren.evaluate.plots import curve, legend, seconds_of_steps, share_plot
 from tanren.evaluate.ranking import letters, rank
-from tanren.evaluate.scoring import Judged, compare, score, share_values
-from tanren.evaluate.table import percent, points, selection_line
+from tanren.evaluate.scoring import compare, score
+from tanren.evaluate.table import HELDOUT, percent, points, selection_line
 
 METRICS = {"correct": "content correct", "valid": "syntactically valid"}
 """What is counted of the answers, and how it is called on the page."""
@@ -92,26 +93,29 @@ def _of_items(run: str, evaluated: Evaluated) -> dict[str, Any]:
         "differences": {name: compare(judged[first], judged[name]) for name in others},
         "chosen": evaluated.pair[1],
         "ranking": rank(judged) if len(others) > 1 else None,
-        "metrics": METRICS,
+        "metrics": dict(sorted(METRICS.items(), key=lambda item: item[0] != scores[first]["judged_by"])),
         "plots": {metric: share_plot(title, scores, metric) for metric, title in METRICS.items()},
         "legend": legend(list(scores)),
-        "modes": {name: _modes(evaluated, items) for name, items in judged.items()},
+        "modes": _modes(evaluated),
+        "judged_by": scores[first]["judged_by"],
+        "items": HELDOUT.lower() if evaluated.listed is None else f"tasks of {evaluated.listed.path.name}",
         "failures": failures(evaluated),
         "shown_kinds": SHOWN_KINDS,
         "group": evaluated.pack.description.group,
-        "heldout": evaluated.pack.description.heldout,
+        "heldout": evaluated.pack.description.heldout if evaluated.listed is None else evaluated.listed.told(),
         "data": embedded(page_data(run, evaluated)),
         **measures_section(evaluated),
     }
 
 
-def _modes(evaluated: Evaluated, items: Sequence[Judged]) -> dict[str, dict[str, Any]]:
-    """Return the share of valid answers in each other reading that the pack has of them; of several samples of the first."""
-    score_modes = getattr(evaluated.pack.module, "score_modes", None)
-    if score_modes is None:
-        return {}
-    modes = score_modes([one.prediction.completion for one in items], evaluated.rows)
-    return {mode: share_values(values["valid"], values["total"]) for mode, values in modes.items()}
+def _modes(evaluated: Evaluated) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """Return of each other reading that the pack has, by group, the share of valid answers of every candidate."""
+    counts = [modes_of(evaluated.pack, judged) for judged in evaluated.candidates.values()]
+    found: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for mode in counts[0]:
+        shares = [mode_shares(own[mode]) for own in counts]
+        found[mode] = {group: [own[group] for own in shares] for group in shares[0]}
+    return found
 
 
 def _phases(events: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -65,21 +65,25 @@ def in_group(judged: Sequence[Judged], group: str) -> list[Judged]:
 def score(judged: Sequence[Judged], vote_key: VoteKey = by_value) -> dict[str, Any]:
     """Return verdict counts, shares with 95 % intervals by group and pooled, and how many were cut.
 
+    `judged_by` is the metric by which candidates are ranked: valid where not every item can be compared with something, and then
+    correct is a share of those that can.
+
     Of several samples `valid` and `correct` are means over the items of their samples' shares; beside them stand pass@k
     (arXiv:2107.03374) and what the majority's answers are worth, answers being compared by `vote_key`.
     """
-    samples = len(judged[0].samples) if judged else 1
+    samples, metric = len(judged[0].samples) if judged else 1, judging_metric(judged)
     by_group = {}
     for group in groups_of(judged):
         items = in_group(judged, group)
         written = [parsed.verdict.value for item in items for _, parsed in item.samples]
-        by_group[group] = {metric: _values(items, metric, samples) for metric in METRICS} | {
+        by_group[group] = {name: _values(items, name, samples) for name in METRICS} | {
             "verdicts": dict(Counter(written))
         }
         if samples > 1:
-            by_group[group] |= _of_samples(items, samples, vote_key)
+            by_group[group] |= _of_samples(items, samples, vote_key, metric)
     reasons = Counter(prediction.finish_reason for item in judged for prediction, _ in item.samples)
-    scores: dict[str, Any] = {"n": len(judged), "cut_at_max_new_tokens": reasons["length"], "by_group": by_group}
+    scores: dict[str, Any] = {"n": len(judged), "judged_by": metric}
+    scores |= {"cut_at_max_new_tokens": reasons["length"], "by_group": by_group}
     other = {reason: count for reason, count in reasons.items() if reason not in ("stop", "length")}
     if other:  # a server's filter, for one: such an answer says nothing about the model
         scores["ended_otherwise"] = other
@@ -87,23 +91,35 @@ def score(judged: Sequence[Judged], vote_key: VoteKey = by_value) -> dict[str, A
 
 
 def share_values(count: int, n: int) -> dict[str, Any]:
-    """Return a share as it is recorded: count, n, value and interval."""
+    """Return a share as it is recorded: count, n, value and interval; of no items no value."""
     share = wilson(count, n)
-    return asdict(share) | {"value": share.value}
+    return asdict(share) | {"value": share.value if n else None}
+
+
+def counted(judged: Sequence[Judged], metric: str) -> list[Judged]:
+    """Return the items that a metric is over: valid of all, correct of those that are compared with something."""
+    return [item for item in judged if metric != "correct" or item.row.compared]
+
+
+def judging_metric(judged: Sequence[Judged]) -> str:
+    """Return by which metric candidates are ranked: correct where every item is compared with something, else valid."""
+    return "correct" if all(item.row.compared for item in judged) else "valid"
+
+
+def difference_of(first: Sequence[Judged], second: Sequence[Judged], metric: str) -> dict[str, Any]:
+    """Return a paired difference (second minus first) as it is recorded; over no items it has no value."""
+    pairs = [
+        (one.value(metric), two.value(metric))
+        for one, two in zip(counted(first, metric), counted(second, metric), strict=True)
+    ]
+    found = asdict(paired_difference_of_means([one for one, _ in pairs], [two for _, two in pairs]))
+    return found if pairs else found | {"value": None}
 
 
 def compare(first: Sequence[Judged], second: Sequence[Judged]) -> dict[str, Any]:
     """Return the paired differences (second minus first) by group and pooled, for each metric."""
     return {
-        group: {
-            metric: asdict(
-                paired_difference_of_means(
-                    [item.value(metric) for item in in_group(first, group)],
-                    [item.value(metric) for item in in_group(second, group)],
-                )
-            )
-            for metric in METRICS
-        }
+        group: {metric: difference_of(in_group(first, group), in_group(second, group), metric) for metric in METRICS}
         for group in groups_of(first)
     }
 
@@ -113,18 +129,23 @@ def _hit(parsed: Parsed, metric: str) -> bool:
 
 
 def _values(items: Sequence[Judged], metric: str, samples: int) -> dict[str, Any]:
-    if samples == 1:
+    items = counted(items, metric)
+    if samples == 1 or not items:
         return share_values(sum(item.hits(metric) for item in items), len(items))
     return asdict(mean_of([item.value(metric) for item in items]))
 
 
-def _of_samples(items: Sequence[Judged], samples: int, vote_key: VoteKey) -> dict[str, Any]:
-    """Return what several samples come to together."""
-    votes = [majority([parsed for _, parsed in item.samples], item.row, vote_key) for item in items]
+def _of_samples(items: Sequence[Judged], samples: int, vote_key: VoteKey, metric: str) -> dict[str, Any]:
+    """Return what several samples come to together; pass@k by `metric`."""
+
+    def share_of(metric: str) -> dict[str, Any]:
+        over = counted(items, metric)
+        votes = [majority([parsed for _, parsed in item.samples], item.row, vote_key) for item in over]
+        return share_values(sum(_hit(vote, metric) for vote in votes), len(votes))
+
     return {
         "pass_at": {
-            str(k): asdict(mean_of([pass_at(k, samples, item.hits("correct")) for item in items]))
-            for k in sizes(samples)
+            str(k): asdict(mean_of([pass_at(k, samples, item.hits(metric)) for item in items])) for k in sizes(samples)
         },
-        "majority": {metric: share_values(sum(_hit(vote, metric) for vote in votes), len(votes)) for metric in METRICS},
+        "majority": {metric: share_of(metric) for metric in METRICS},
     }

@@ -13,12 +13,13 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tanren.common.completions import Sampling
 from tanren.common.console import Console
 from tanren.common.errors import MachineError, UserError
 from tanren.common.server_client import RefusedError, ServerClient
 from tanren.common.task_contract import Row
 from tanren.evaluate.config import EvaluationRequestsConfig
-from tanren.evaluate.engine import Completion, Done, Prompt, Sampling, Slot
+from tanren.evaluate.engine import CompletionText, Done, Draws, Prompt, Slot
 
 if TYPE_CHECKING:
     import httpx
@@ -44,7 +45,7 @@ class ServerEngine:
         self,
         prompts: Sequence[Prompt],
         wanted: frozenset[Slot],
-        sampling: Sampling,
+        draws: Draws,
         done: Done,
         say: Callable[[str], None],
     ) -> None:
@@ -54,11 +55,11 @@ class ServerEngine:
         server says; what had come by then was handed over.
         """
         for prompt in prompts:
-            needed = len(prompt.token_ids) + sampling.max_new_tokens
+            needed = len(prompt.token_ids) + draws.sampling.max_new_tokens
             if self._context is not None and needed > self._context:
-                raise self._too_long(prompt, sampling, f"its context has {self._context} tokens")
+                raise self._too_long(prompt, draws.sampling, f"its context has {self._context} tokens")
         counted: list[int] = []
-        asyncio.run(self._all(prompts, sorted(wanted), sampling, done, say, counted))
+        asyncio.run(self._all(prompts, sorted(wanted), draws, done, say, counted))
         if counted:
             self._console.warn(
                 f"{self._served}: the server counted other prompt tokens than our tokenizer for {len(counted)} completions (by up to "
@@ -70,7 +71,7 @@ class ServerEngine:
         self,
         prompts: Sequence[Prompt],
         wanted: Sequence[Slot],
-        sampling: Sampling,
+        draws: Draws,
         done: Done,
         say: Callable[[str], None],
         counted: list[int],
@@ -83,7 +84,7 @@ class ServerEngine:
             for slot in left:
                 under_way += 1
                 say(f"{under_way} requests under way")
-                completion = await self._one(client, prompts[slot.prompt], slot, sampling)
+                completion = await self._one(client, prompts[slot.prompt], slot, draws)
                 under_way -= 1
                 difference = completion.prompt_tokens - len(prompts[slot.prompt].token_ids)
                 if self._settings.api == "text" and difference:
@@ -99,8 +100,8 @@ class ServerEngine:
                     worker.cancel()
                 await asyncio.gather(*workers, return_exceptions=True)
 
-    async def _one(self, client: httpx.AsyncClient, prompt: Prompt, slot: Slot, sampling: Sampling) -> Completion:
-        chat = self._settings.api == "chat"
+    async def _one(self, client: httpx.AsyncClient, prompt: Prompt, slot: Slot, draws: Draws) -> CompletionText:
+        chat, sampling = self._settings.api == "chat", draws.sampling
         body: dict[str, Any] = {
             "model": self._served,
             "max_tokens": sampling.max_new_tokens,
@@ -108,7 +109,7 @@ class ServerEngine:
             "top_p": sampling.top_p,
         }
         if not sampling.greedy:
-            body["seed"] = _seed(sampling.seed, prompt.row, slot.sample)
+            body["seed"] = _seed(draws.seed, prompt.row, slot.sample)
         if chat:
             body["messages"] = _turns(prompt.row)
         else:
@@ -119,12 +120,12 @@ class ServerEngine:
             raise self._refusal(refused, prompt, sampling) from None
         return self._completion(answer, prompt)
 
-    def _completion(self, answer: dict[str, Any], prompt: Prompt) -> Completion:
+    def _completion(self, answer: dict[str, Any], prompt: Prompt) -> CompletionText:
         """Read an answer. Raises MachineError where it lacks what is needed."""
         try:
             choice, usage = answer["choices"][0], answer["usage"]
             text = choice["message"]["content"] if self._settings.api == "chat" else choice["text"]
-            found = Completion(
+            found = CompletionText(
                 text=text or "",  # null where a model wrote nothing, or only thoughts
                 finish_reason=str(choice["finish_reason"]),
                 prompt_tokens=int(usage["prompt_tokens"]),

@@ -9,17 +9,24 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from tanren.evaluate.modes import mode_shares
 from tanren.evaluate.ranking import letters
-from tanren.evaluate.scoring import METRICS, POOLED, share_values
+from tanren.evaluate.scoring import METRICS, POOLED
+
+HELDOUT = "Held-out items"
 
 
 def percent(share: Mapping[str, Any]) -> str:
-    """Return a share with its interval, in percent: `35 [23-49]`."""
+    """Return a share with its interval, in percent: `35 [23-49]`; a dash for one of no items."""
+    if share["value"] is None:
+        return "–"
     return f"{100 * share['value']:.0f} [{100 * share['low']:.0f}-{100 * share['high']:.0f}]"
 
 
 def points(difference: Mapping[str, Any]) -> str:
-    """Return a difference with its interval, in percentage points: `+42 [+28 to +54]`."""
+    """Return a difference with its interval, in percentage points: `+42 [+28 to +54]`; a dash for one over no items."""
+    if difference["value"] is None:
+        return "–"
     return f"{100 * difference['value']:+.0f} [{100 * difference['low']:+.0f} to {100 * difference['high']:+.0f}]"
 
 
@@ -30,11 +37,12 @@ def comparison_table(
     first: str,
     second: str,
     how: str = "greedy decoding",
+    items: str = HELDOUT,
 ) -> str:
-    """Return a text table: one line per group, the pooled one last. `how`: how the answers were generated."""
-    table = Table(title=f"Held-out items, {how}: percent [95 % interval]; {second} minus {first} in points, paired")
+    """Return a text table: one line per group, the pooled one last. `how`: how the answers were generated, `items`: to what."""
+    table = Table(title=f"{items}, {how}: percent [95 % interval]; {second} minus {first} in points, paired")
     table.add_column(heading)
-    table.add_column("n", justify="right")
+    table.add_column(_numbers(scores[first]), justify="right")
     for metric in ("valid", "correct"):
         for column in (first, second, "difference"):
             table.add_column(f"{metric}\n{column}", justify="right")
@@ -42,25 +50,32 @@ def comparison_table(
         one, two = scores[first]["by_group"][group], scores[second]["by_group"][group]
         if group == POOLED:
             table.add_section()
-        cells = [group, str(one["valid"]["n"])]
+        cells = [group, _number(one)]
         for metric in ("valid", "correct"):
             cells += [percent(one[metric]), percent(two[metric]), points(differences[group][metric])]
         table.add_row(*cells)
     return render(table)
 
 
-def candidates_table(heading: str, scores: Mapping[str, Any], how: str) -> str:
-    """Return a text table of many candidates: the share of correct answers, a line per group, the pooled one last."""
-    table = Table(title=f"Held-out items, {how}: percent correct [95 % interval]")
+def candidates_table(
+    heading: str, scores: Mapping[str, Any], how: str, metric: str = "correct", items: str = HELDOUT
+) -> str:
+    """Return a text table of many candidates: the share of correct (or valid) answers, a line per group, the pooled one last."""
+    table = Table(title=f"{items}, {how}: percent {metric} [95 % interval]")
     for column in (heading, "n", *scores):
         table.add_column(column, justify="left" if column == heading else "right")
     first = next(iter(scores.values()))["by_group"]
     for group in first:
         if group == POOLED:
             table.add_section()
-        shares = [one["by_group"][group]["correct"] for one in scores.values()]
-        table.add_row(group, str(first[group]["correct"]["n"]), *map(percent, shares))
+        shares = [one["by_group"][group][metric] for one in scores.values()]
+        table.add_row(group, str(first[group][metric]["n"]), *map(percent, shares))
     return render(table)
+
+
+def shown_metrics(scores: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the metrics that tables of many candidates show: correct, and valid before it where not every item is compared."""
+    return ("correct",) if next(iter(scores.values()))["judged_by"] == "correct" else METRICS
 
 
 def ranking_table(ranking: Mapping[str, Any], scores: Mapping[str, Any], differences: Mapping[str, Any]) -> str:
@@ -71,7 +86,7 @@ def ranking_table(ranking: Mapping[str, Any], scores: Mapping[str, Any], differe
     pairs = len(ranking["pairs"])
     table = Table(
         title=f"Ranking by {ranking['metric']}: percent [95 % interval]; candidates that share a letter cannot be told apart "
-        f"(exact test, Holm's correction for {pairs} pairs)"
+        f"(exact test, Holm's correction for {pairs} pair{'s' * (pairs != 1)})"
     )
     reference = next(name for name in scores if name not in differences)
     for column in ("candidate", "n", "valid", "correct", f"minus {reference}, points", "letter"):
@@ -80,7 +95,7 @@ def ranking_table(ranking: Mapping[str, Any], scores: Mapping[str, Any], differe
         name = one["name"]
         pooled = scores[name]["by_group"][POOLED]
         cells = [percent(pooled[metric]) for metric in METRICS]
-        difference = points(differences[name][POOLED]["correct"]) if name in differences else ""
+        difference = points(differences[name][POOLED][ranking["metric"]]) if name in differences else ""
         table.add_row(name, str(one["n"]), *cells, difference, letters(ranking["groups"], name))
     counting = sum(pair["p_holm"] < ranking["level"] for pair in ranking["pairs"])
     return f"{render(table)}\n{counting} of {pairs} differences are more than noise (p below {ranking['level']:g} after the correction)"
@@ -91,12 +106,13 @@ def samples_table(scores: Mapping[str, Any]) -> str:
     pooled = {name: one["by_group"][POOLED] for name, one in scores.items()}
     first = next(iter(pooled.values()))
     samples = next(iter(scores.values()))["samples"]
-    table = Table(title=f"{samples} samples of each of {first['correct']['n']} items: percent correct [95 % interval]")
+    metric = next(iter(scores.values()))["judged_by"]
+    table = Table(title=f"{samples} samples of each of {first[metric]['n']} items: percent {metric} [95 % interval]")
     table.add_column("candidate")
     for column in (*(f"pass@{k}" for k in first["pass_at"]), "majority"):
         table.add_column(column, justify="right")
     for name, one in pooled.items():
-        shares = [*one["pass_at"].values(), one["majority"]["correct"]]
+        shares = [*one["pass_at"].values(), one["majority"][metric]]
         table.add_row(name, *map(percent, shares))
     return render(table)
 
@@ -106,7 +122,7 @@ def selection_line(selection: Mapping[str, Any]) -> str:
     chosen, reference = selection["chosen"], selection["reference"]
     on, rest = selection["on_selection"][chosen], selection["on_rest"][chosen]
     line = (
-        f"chosen on {on['n']} items (drawn by seed {selection['seed']}): {chosen}, {percent(on)} % correct there; on the other "
+        f"chosen on {on['n']} items (drawn by seed {selection['seed']}): {chosen}, {percent(on)} % {selection['metric']} there; on the other "
         f"{rest['n']} items {percent(rest)} %"
     )
     if chosen == reference:
@@ -117,14 +133,25 @@ def selection_line(selection: Mapping[str, Any]) -> str:
 def score_table(heading: str, scores: Mapping[str, Any], candidate: str) -> str:
     """Return a text table of one candidate's scores."""
     table = Table(title=f"{candidate}: percent [95 % interval]")
-    for column in (heading, "n", "valid", "correct", "verdicts"):
+    for column in (heading, _numbers(scores), "valid", "correct", "verdicts"):
         table.add_column(column, justify="left" if column in (heading, "verdicts") else "right")
     for group, values in scores["by_group"].items():
         if group == POOLED:
             table.add_section()
         verdicts = ", ".join(f"{count} {verdict}" for verdict, count in values["verdicts"].items())
-        table.add_row(group, str(values["valid"]["n"]), percent(values["valid"]), percent(values["correct"]), verdicts)
+        table.add_row(group, _number(values), percent(values["valid"]), percent(values["correct"]), verdicts)
     return render(table)
+
+
+def _numbers(scores: Mapping[str, Any]) -> str:
+    """Return the heading above `_number`."""
+    return "n" if scores["judged_by"] == "correct" else "n\n(compared)"
+
+
+def _number(values: Mapping[str, Any]) -> str:
+    """Return how many items a group has, and how many of them are compared with something, where it is not all."""
+    n, compared = values["valid"]["n"], values["correct"]["n"]
+    return str(n) if n == compared else f"{n} ({compared})"
 
 
 def render(table: Table) -> str:
@@ -139,11 +166,21 @@ def modes_table(heading: str, modes: Mapping[str, Any], candidate: str) -> str:
     table = Table(title=f"{candidate}: percent valid [95 % interval] in {len(modes)} modes")
     for column in (heading, "n", *modes):
         table.add_column(column, justify="left" if column == heading else "right")
-    counts = {mode: {**values["by_format"], POOLED: values} for mode, values in modes.items()}
-    first = next(iter(counts.values()))
-    for group in first:
+    shares = {mode: mode_shares(counts) for mode, counts in modes.items()}
+    for group, first in next(iter(shares.values())).items():
         if group == POOLED:
             table.add_section()
-        shares = [share_values(values[group]["valid"], values[group]["total"]) for values in counts.values()]
-        table.add_row(group, str(first[group]["total"]), *map(percent, shares))
+        table.add_row(group, str(first["n"]), *(percent(one[group]) for one in shares.values()))
+    return render(table)
+
+
+def candidate_modes_table(modes: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return a text table of many candidates in a pack's modes, over all groups."""
+    pooled = {name: {mode: mode_shares(counts)[POOLED] for mode, counts in own.items()} for name, own in modes.items()}
+    first = next(iter(pooled.values()))
+    table = Table(title=f"Percent valid [95 % interval] in {len(first)} modes")
+    for column in ("candidate", "n", *first):
+        table.add_column(column, justify="left" if column == "candidate" else "right")
+    for name, shares in pooled.items():
+        table.add_row(name, str(next(iter(shares.values()))["n"]), *map(percent, shares.values()))
     return render(table)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from tanren.common import completions
 from tanren.common.adapted import base_of
+from tanren.common.completions import Completion
 from tanren.common.console import Console
 from tanren.common.models.decoding import stop_token_ids
-from tanren.evaluate.engine import Completion, Done, Prompt, Sampling, Slot
+from tanren.evaluate.engine import CompletionText, Done, Draws, Prompt, Slot
 from tanren.evaluate.generation import check_room
 
 if TYPE_CHECKING:
@@ -74,26 +75,25 @@ class VllmEngine:
         self,
         prompts: Sequence[Prompt],
         wanted: frozenset[Slot],
-        sampling: Sampling,
+        draws: Draws,
         done: Done,
         say: Callable[[str], None],
     ) -> None:
         """Generate part by part, each prompt with all its samples; a prompt's draws have seeds of their own."""
+        sampling = draws.sampling
         check_room(self._model, prompts, sampling.max_new_tokens)
         left = [index for index in range(len(prompts)) if any(slot.prompt == index for slot in wanted)]
-        size = max(1, TOGETHER // sampling.samples)
-        asked = completions.Sampling(
-            sampling.max_new_tokens, sampling.temperature, sampling.top_p, stop_token_ids=self._stops
-        )
+        size = max(1, TOGETHER // draws.samples)
+        asked = replace(sampling, stop_token_ids=self._stops)
         longest = max(len(prompt.token_ids) for prompt in prompts)
         vllm = self._one.take_over(
-            self._model, longest, sampling.max_new_tokens, min(size, len(prompts)), sampling.samples
+            self._model, longest, sampling.max_new_tokens, min(size, len(prompts)), draws.samples
         )
         for first in range(0, len(left), size):
             part = left[first : first + size]
             say(f"{len(part)} prompts at once, {len(left) - first} left")
-            seeds = None if sampling.greedy else [_seed(sampling.seed, prompts[index]) for index in part]
-            found = vllm.generate([prompts[index].token_ids for index in part], sampling.samples, asked, seeds)
+            seeds = None if sampling.greedy else [_seed(draws.seed, prompts[index]) for index in part]
+            found = vllm.generate([prompts[index].token_ids for index in part], draws.samples, asked, seeds)
             done(
                 [
                     (Slot(index, number), self._completion(prompts[index], one))
@@ -102,9 +102,9 @@ class VllmEngine:
                 ]
             )
 
-    def _completion(self, prompt: Prompt, one: completions.Completion) -> Completion:
+    def _completion(self, prompt: Prompt, one: Completion) -> CompletionText:
         text = self._tokenizer.decode(list(one.token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return Completion(str(text), one.finish_reason, len(prompt.token_ids), len(one.token_ids))
+        return CompletionText(str(text), one.finish_reason, len(prompt.token_ids), len(one.token_ids))
 
 
 def _seed(seed: int, prompt: Prompt) -> int:

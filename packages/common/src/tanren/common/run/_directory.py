@@ -214,7 +214,7 @@ def find_open_run(which: str, runs: Path, name: str) -> RunDirectory:
 
 
 def resume_command(folder: Path, *, verify: bool) -> list[str]:
-    """Return the command line that continues a run, with its own recorded settings as the recipe.
+    """Return the command line that continues a run, with its own recorded settings (as the recipe, where it had one).
 
     Raises UserError if there is no run, or if it does not say what started it or that is not installed here.
     """
@@ -224,7 +224,8 @@ def resume_command(folder: Path, *, verify: bool) -> list[str]:
     environment = next((path for path in environments if path.is_file()), None)
     if not run.config.is_file() or environment is None:
         raise UserError(f"{folder}: no run there (no config.toml and environment.json); name a run directory")
-    name = json.loads(environment.read_text(encoding="utf-8")).get("command")
+    recorded = json.loads(environment.read_text(encoding="utf-8"))
+    name = recorded.get("command")
     if name is None:
         raise UserError(
             f"{environment} does not say which command made it; write COMMAND {run.config} --resume {folder}"
@@ -232,7 +233,11 @@ def resume_command(folder: Path, *, verify: bool) -> list[str]:
     program = Path(sysconfig.get_path("scripts"), name)
     if not program.is_file():
         raise UserError(f"{folder} was made by {name}, which is not installed here (no {program}); install its package")
-    return [str(program), str(run.config), "--resume", str(run.path), *(["--verify"] if verify else [])]
+    if verify and "arguments" in recorded:
+        raise UserError(f"--verify: {folder} has no steps of training; leave it out")
+    # What takes no recipe has its own command line on record.
+    again = recorded.get("arguments", [str(run.config)])
+    return [str(program), *again, "--resume", str(run.path), *(["--verify"] if verify else [])]
 
 
 def _finished(path: Path) -> bool:

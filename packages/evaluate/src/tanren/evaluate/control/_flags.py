@@ -62,6 +62,14 @@ class ModelFlags:
             if getattr(self, field.name) not in (None, False)
         ]
 
+    def arguments(self) -> list[str]:
+        """Return the flags that were given, each with its value."""
+        said = []
+        for flag in self.given():
+            value = getattr(self, flag.removeprefix("--").replace("-", "_"))
+            said += [flag] if value is True else [flag, str(value)]
+        return said
+
     @property
     def drawn(self) -> tuple[float, float] | None:
         """Temperature and top_p with which answers are drawn; None: greedy."""

@@ -11,60 +11,63 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tanren.common.config import GenerationConfig, dump_toml
+from tanren.common.command import Preempted
+from tanren.common.config import dump_toml
 from tanren.common.console import Console
 from tanren.common.control_contract import OPTIMAL, Episode, Week
-from tanren.common.errors import ExitCode
+from tanren.common.errors import ExitCode, MachineError
 from tanren.common.run import (
     MetricsWriter,
     RunDirectory,
-    append_line,
     create_run,
     describe_environment,
+    held,
     write_atomically,
 )
 from tanren.common.task_packs import load_pack
 
-from ._candidate import Candidate
-from ._flags import ModelFlags
-from ._loop import Controller, NamedPolicy, run_loop
+from ._log import FOLDER, LOG, DecisionLog, read_log
+from ._loop import Controller, NamedPolicy, run_loop, run_policy
 from ._result import summary_values, week_values
-from ._section import FOLDER, LOG
+from ._resume import IDENTITY, NAME, refuse_other_model
+from ._settings import ControlSettings
 from ._table import control_table
 
-"""Where in the run directory the log is; the plots `<week>.svg` are beside it."""
+COMMAND = "evaluate"
 
 
 def run_control(
-    policy: str,
+    settings: ControlSettings,
     weeks: Sequence[Week],
-    candidate: Candidate | None,
-    flags: ModelFlags,
-    settings: Mapping[str, Any],
     runs: Path,
     run_dir: Path | None,
+    earlier: RunDirectory | None,
     *,
     as_json: bool,
 ) -> int:
-    """Run the weeks and write what they came to; return the exit code. `candidate` is the model, unless the policy needs none."""
-    console, begun = Console(), time.time()
-    controller: Controller = NamedPolicy(policy)
-    environment: dict[str, Any] = {"model": {"name": policy}}
-    if candidate is not None:  # loaded before there is a run directory: what it refuses leaves nothing behind
-        from ._model import ModelController
-
-        task = settings["task"]
-        controller = model = ModelController(candidate, flags, settings["seed"], load_pack(task).parse, console)
-        environment = model.environment
-    run = create_run(run_dir, runs, "control")
-    metrics = MetricsWriter(run.metrics)
-    console.attach(metrics)
-    with run.log.open("a", encoding="utf-8") as console.log:
+    """Run the weeks and write what they came to; return the exit code. `earlier` is the run that is resumed."""
+    console, begun, policy = Console(), time.time(), settings.policy
+    controller, environment = None, dict[str, Any]()
+    if earlier is None:  # a model is loaded before there is a run directory: what is refused leaves nothing behind
+        controller, environment = _controller(settings, console)
+    run = earlier or create_run(run_dir, runs, NAME)
+    with held(run), run.log.open("a", encoding="utf-8") as console.log:
+        metrics = MetricsWriter(run.metrics)
+        console.attach(metrics)
         console.line(f"run directory: {run.path}")
-        write_atomically(run.config, _recorded(settings, candidate, flags))
-        run.write_json(run.environment, describe_environment() | environment)
-        episodes = _loop(policy, controller, weeks, run.path / FOLDER, console, asks_model=candidate is not None)
-        baselines = {name: run_loop(weeks, NamedPolicy(name)) for name in weeks[0].policies}
+        log = DecisionLog(run.path / FOLDER / LOG)
+        total = len(weeks) * weeks[0].decisions
+        if earlier is None:
+            again = {"command": COMMAND, "arguments": [NAME, *settings.arguments()]}
+            run.write_json(run.environment, describe_environment() | again | environment)
+            write_atomically(run.config, dump_toml(settings.recorded, settings.origins))
+        else:
+            console.line(f"{len(log)} of {total} decisions are in the log already")
+            if len(log) < total:
+                controller, environment = _controller(settings, console)
+                refuse_other_model(run, environment)
+        episodes = _loop(settings, controller, weeks, log, run, console)
+        baselines = {name: run_policy(weeks, name) for name in weeks[0].policies}
         records = [
             week_values(
                 week.name,
@@ -74,7 +77,7 @@ def run_control(
             )
             for index, week in enumerate(weeks)
         ]
-        failures = _failures(records, weeks[0], run.path / FOLDER / LOG, console)
+        failures = _failures(records, weeks[0], log.path, console)
         with console.phase("plot"):
             _plot(policy, weeks, episodes, baselines[OPTIMAL], run.path / FOLDER)
         summary = summary_values(records) if len(records) > 1 else None
@@ -83,7 +86,7 @@ def run_control(
             run.summary,
             {
                 "status": "done",
-                "name": "control",
+                "name": NAME,
                 "steps": 0,
                 "seconds": round(time.time() - begun, 1),
                 "seconds_by_phase": phases,
@@ -92,62 +95,49 @@ def run_control(
             },
         )
         _tell(records, summary, failures, run, console, as_json=as_json)
-    metrics.close()
+        metrics.close()
     return ExitCode.DONE
 
 
-def _recorded(settings: Mapping[str, Any], candidate: Candidate | None, flags: ModelFlags) -> str:
-    """Return the run's configuration as TOML, each value with its origin."""
-    values = {"control": dict(settings)}
-    said = {f"control.{key}": "command line" for key, value in settings.items() if value}
-    if candidate is None:
-        return dump_toml(values, said)
-    temperature, top_p = flags.drawn or (0.0, 1.0)
-    values["control"] |= {
-        "prompt": candidate.prompt,
-        "samples": flags.count,
-        "vote": "majority",
-        "temperature": temperature,
-        "top_p": top_p,
-    }
-    said |= {f"control.{flag.removeprefix('--').replace('-', '_')}": f"flag {flag}" for flag in flags.given()}
-    model = candidate.loaded.values()
-    kept: dict[str, Any] = {"adapter": None if candidate.adapter is None else str(candidate.adapter)}
-    kept |= {key: model[key] for key in ("allow_other_template", "model")}
-    kept["generation"] = {key: model["generation"][key] for key in GenerationConfig.model_fields}
-    return dump_toml(kept | values, said | dict(candidate.loaded.origins))
+def _controller(settings: ControlSettings, console: Console) -> tuple[Controller, dict[str, Any]]:
+    """Return who decides, and what `environment.json` records of it. Raises UserError for a model that is refused."""
+    if settings.candidate is None:
+        return NamedPolicy(settings.policy), dict.fromkeys(IDENTITY) | {"model": {"name": settings.policy}}
+    from ._model import ModelController
+
+    parse = load_pack(settings.task).parse
+    found = ModelController(settings.candidate, settings.flags, settings.seed or 0, parse, console)
+    return found, found.environment
 
 
 def _loop(
-    policy: str, controller: Controller, weeks: Sequence[Week], folder: Path, console: Console, *, asks_model: bool
+    settings: ControlSettings,
+    controller: Controller | None,
+    weeks: Sequence[Week],
+    log: DecisionLog,
+    run: RunDirectory,
+    console: Console,
 ) -> list[Episode]:
     """Close the loop; every decision is in the log as soon as it acts."""
-    folder.mkdir()
-    failed = 0
-    with (
-        (folder / LOG).open("ab") as log,
-        console.phase("control", f"{policy}, {len(weeks)} week{'s' * (len(weeks) > 1)}"),
-        console.bar("control", weeks[0].decisions, "decisions") as bar,
-    ):
+    try:
+        with (
+            console.phase(NAME, f"{settings.policy}, {len(weeks)} week{'s' * (len(weeks) > 1)}"),
+            console.bar(NAME, weeks[0].decisions, "decisions") as bar,
+        ):
 
-        def on_decision(entry: Mapping[str, Any]) -> None:
-            nonlocal failed
-            append_line(log, entry)
-            failed += entry["action"] is None
-            if asks_model and entry["week"] == weeks[-1].name:
-                bar.report(entry["decision"], f"{failed} failed")
+            def on_decision(number: int) -> None:
+                if settings.candidate is not None:
+                    bar.report(number, f"{log.failed} failed")
 
-        return run_loop(weeks, controller, on_decision)
+            return run_loop(weeks, controller, log, on_decision)
+    except (MachineError, KeyboardInterrupt, Preempted):
+        console.line(f"what was decided is kept; to go on: the same command with --resume {run.path}")
+        raise
 
 
 def _failures(records: Sequence[Mapping[str, Any]], week: Week, log: Path, console: Console) -> dict[str, Any]:
     """Return why decisions failed, each reason with its count, and what the plant did then; say it as a warning."""
-    reasons: Counter[str] = Counter()
-    with log.open(encoding="utf-8") as file:
-        for line in file:
-            entry = json.loads(line)
-            if entry["action"] is None:
-                reasons[entry["failed"]] += 1
+    reasons = Counter(entry["failed"] for entry in read_log(log) if entry["action"] is None)
     failed = sum(record["failed_decisions"] for record in records)
     assert failed == reasons.total()
     if failed:
@@ -187,7 +177,14 @@ def _tell(
         page = write_report(run)
     if as_json:
         result = dict(records[0]) if summary is None else {"weeks": list(records), "summary": dict(summary)}
-        json.dump(result | {"failures": dict(failures), "run": str(run.path)}, sys.stdout, indent=2, ensure_ascii=False)
+        folder = run.path / FOLDER
+        where = {
+            "run": str(run.path),
+            "decision_log": str(folder / LOG),
+            "plots": [str(folder / f"{record['week']}.svg") for record in records],
+            "report": str(page),
+        }
+        json.dump(result | {"failures": dict(failures)} | where, sys.stdout, indent=2, ensure_ascii=False)
         sys.stdout.write("\n")
     else:
         sys.stdout.write(f"{control_table(records, summary)}\n")

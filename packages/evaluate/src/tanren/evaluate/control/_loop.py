@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 from tanren.common.control_contract import Episode, Week
+
+from ._log import DecisionLog
 
 
 @dataclass(frozen=True)
@@ -22,8 +24,8 @@ class Decision:
 class Controller(Protocol):
     """Decides."""
 
-    def decide(self, weeks: Sequence[Week], episodes: Sequence[Episode]) -> list[Decision]:
-        """Return a decision for each episode."""
+    def decide(self, number: int, weeks: Sequence[Week], episodes: Sequence[Episode]) -> list[Decision]:
+        """Return decision `number` (from 1) of each episode."""
 
 
 class NamedPolicy:
@@ -33,27 +35,51 @@ class NamedPolicy:
         """Take one of a week's `policies`."""
         self._name = name
 
-    def decide(self, weeks: Sequence[Week], episodes: Sequence[Episode]) -> list[Decision]:
+    def decide(self, number: int, weeks: Sequence[Week], episodes: Sequence[Episode]) -> list[Decision]:
         """Return what the policy does."""
+        del number
         return [Decision(week.action(self._name, one)) for week, one in zip(weeks, episodes, strict=True)]
 
 
-def run_loop(
-    weeks: Sequence[Week], controller: Controller, on_decision: Callable[[Mapping[str, Any]], None] | None = None
-) -> list[Episode]:
-    """Return a finished episode of each week. `on_decision` is given each entry of the decision log as it comes.
+def run_policy(weeks: Sequence[Week], name: str) -> list[Episode]:
+    """Return a finished episode of each week under a policy that needs no model."""
+    episodes = [week.begin() for week in weeks]
+    for week, episode in zip(weeks, episodes, strict=True):
+        while not episode.done:
+            episode.decide(week.action(name, episode))
+    return episodes
 
-    The weeks go on together, so that a model is asked for all of them at once.
+
+def run_loop(
+    weeks: Sequence[Week], controller: Controller | None, log: DecisionLog, on_decision: Callable[[int], None]
+) -> list[Episode]:
+    """Return a finished episode of each week, with every decision in `log`; `on_decision` hears each number (from 1).
+
+    The weeks go on together, so that a model is asked for all of them at once. A decision that the log has acts again as it
+    did; where it has all of them, no controller is needed. Of an hour that it has in part all weeks are asked again, in
+    the batch that they were asked in, and those that were there stay.
     """
     episodes = [week.begin() for week in weeks]
     number = 0
     while waiting := [index for index, episode in enumerate(episodes) if not episode.done]:
         number += 1
         own = [weeks[index] for index in waiting]
-        decisions = controller.decide(own, [episodes[index] for index in waiting])
-        for index, week, decision in zip(waiting, own, decisions, strict=True):
-            before = {"week": week.name, "decision": number} | dict(episodes[index].state())
-            happened = episodes[index].decide(decision.action)
-            if on_decision is not None:
-                on_decision(before | {"action": decision.action} | dict(decision.details) | dict(happened))
+        made = [log.made(week, number) for week in own]
+        decisions: list[Decision | None] = [None] * len(own)
+        if None in made:
+            assert controller is not None, "somebody decides what is not decided yet"
+            decisions = [*controller.decide(number, own, [episodes[index] for index in waiting])]
+        entries = []
+        for index, week, before, decision in zip(waiting, own, made, decisions, strict=True):
+            episode = episodes[index]
+            stands = {"week": week.name, "decision": number} | dict(episode.state())
+            if before is not None:
+                prompt = [asdict(message) for message in episode.row().prompt] if "prompt" in before else None
+                log.check(stands | dict(episode.decide(before["action"])), prompt)
+                continue
+            assert decision is not None
+            happened = episode.decide(decision.action)
+            entries.append(stands | {"action": decision.action} | dict(decision.details) | dict(happened))
+        log.append(entries)
+        on_decision(number)
     return episodes

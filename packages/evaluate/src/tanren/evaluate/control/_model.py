@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from tanren.common.chain import Link
+from tanren.common.completions import Sampling
 from tanren.common.console import Console
 from tanren.common.control_contract import Episode, Parser, Week
 from tanren.common.errors import UserError
 from tanren.common.models.quantised import require_bitsandbytes
 from tanren.common.task_contract import Parsed
+from tanren.common.workspace import sha256_of
 from tanren.evaluate.candidate import check_provenance, quantisation_of, with_adapter
 
 from ._candidate import Candidate
@@ -30,13 +33,11 @@ class ModelController:
         self._settings = candidate.loaded.config.generation
         self.environment: dict[str, Any] = {}
         self._load(candidate)
-        self._asked = 0
 
-    def decide(self, weeks: Sequence[Week], episodes: Sequence[Episode]) -> list[Decision]:
+    def decide(self, number: int, weeks: Sequence[Week], episodes: Sequence[Episode]) -> list[Decision]:
         """Ask for a decision of each episode; one without an action is a failed decision, never another action."""
         import torch
 
-        from tanren.evaluate.engine import Sampling
         from tanren.evaluate.generation import generate
 
         del weeks
@@ -44,8 +45,7 @@ class ModelController:
         samples = self._flags.count
         drawn = self._flags.drawn
         if drawn is not None:
-            torch.manual_seed(self._seed * 1_000_003 + self._asked)  # each hour its own draws, the same in every run
-        self._asked += 1
+            torch.manual_seed(self._seed * 1_000_003 + number)  # each hour its own draws, the same in every run
         answers = generate(
             self._model,
             self._tokenizer,
@@ -116,6 +116,7 @@ class ModelController:
         self.environment = {
             "device": asdict(device),
             "model": base.provenance,
+            "adapter": None if candidate.adapter is None else _hashes(candidate.adapter),
             "parents": [link.record(number) for number, link in enumerate(parents, start=1)],
             "chat_template_hash": template,
         }
@@ -125,6 +126,11 @@ class ModelController:
             if candidate.adapter is None
             else with_adapter(base, candidate.adapter, parents, candidate.source, device, quantisation, console)
         )
+
+
+def _hashes(adapter: Path) -> dict[str, str]:
+    """Return the hashes of an adapter's files, whether it has a record of them or not."""
+    return {path.name: sha256_of(path) for path in sorted(adapter.glob("adapter_*")) if path.is_file()}
 
 
 def _why(judged: Sequence[Parsed], cut: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
@@ -11,10 +10,11 @@ from jinja2 import Environment, StrictUndefined
 
 from tanren.common.run import RunDirectory
 
+from ._log import FOLDER, LOG, read_log
 from ._table import cells, number, ranking
 
-FOLDER, LOG = "control", "decisions.jsonl"
-"""In a run directory: the folder of a controlled run, and in it the decisions."""
+_SHOWN = 60
+"""Characters of an answer in the table of decisions: it ends with the action."""
 
 
 def control_section(run: RunDirectory, summary: Mapping[str, Any]) -> str:
@@ -24,7 +24,7 @@ def control_section(run: RunDirectory, summary: Mapping[str, Any]) -> str:
         return ""
     template = files("tanren.evaluate.control").joinpath("section.html.j2").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"cells": cells, "number": number, "ranking": ranking}
+    environment.filters |= {"cells": cells, "ending": _ending, "number": number, "ranking": ranking}
     log = _log(run)
     weeks = [
         {"values": week, "plot": _plot(run, week["week"], index), "log": log.get(week["week"], [])}
@@ -35,7 +35,20 @@ def control_section(run: RunDirectory, summary: Mapping[str, Any]) -> str:
         result=result["summary"] or result["weeks"][0],
         summary=result["summary"],
         failures=result["failures"],
+        asked=max((len(entry.get("samples", ())) for entries in log.values() for entry in entries), default=0),
     )
+
+
+def _ending(entry: Mapping[str, Any]) -> str:
+    """Return what the first answer ends with, and what all of them voted for; the whole texts are in the log."""
+    if not entry.get("samples"):
+        return ""
+    first, *others = entry["samples"]
+    text = " ".join(first["completion"].split())
+    shown = text if len(text) <= _SHOWN else f"…{text[1 - _SHOWN :]}"
+    votes = ", ".join(f"{count} for {action}" for action, count in entry["votes"].items())
+    said = f" · {votes or 'no vote'}" if others else ""
+    return (shown or "nothing was written") + said
 
 
 def _plot(run: RunDirectory, week: str, number_of: int) -> str:
@@ -49,8 +62,6 @@ def _plot(run: RunDirectory, week: str, number_of: int) -> str:
 
 def _log(run: RunDirectory) -> Mapping[str, Sequence[Mapping[str, Any]]]:
     found: dict[str, list[Mapping[str, Any]]] = {}
-    with (run.path / FOLDER / LOG).open(encoding="utf-8") as file:
-        for line in file:
-            entry = json.loads(line)
-            found.setdefault(entry["week"], []).append(entry)
+    for entry in read_log(run.path / FOLDER / LOG):
+        found.setdefault(entry["week"], []).append(entry)
     return found

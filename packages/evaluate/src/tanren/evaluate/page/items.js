@@ -5,7 +5,8 @@
 const CHUNK = 40;
 const DIFF_CELLS = 4e6; // products of token counts that are compared: about 30 ms
 const SAMENESS = { all: "all", improved: "improved", worsened: "worsened", same: "same", right: "same: both correct", wrong: "same: both not" };
-const VERDICTS = ["correct", "wrong", "unparsable", "absent"];
+const VERDICTS = ["correct", "uncompared", "wrong", "unparsable", "absent"];
+const RIGHT = ["correct", "uncompared"]; // as far as can be told: the second parses, and nothing is expected
 
 function element(tag, attributes, ...children) {
   const made = document.createElement(tag);
@@ -18,7 +19,7 @@ function element(tag, attributes, ...children) {
 }
 
 function share(answers) {
-  return answers.filter((answer) => answer.verdict === "correct").length / answers.length;
+  return answers.filter((answer) => RIGHT.includes(answer.verdict)).length / answers.length;
 }
 
 function changeOf(item, from, to) {
@@ -28,11 +29,12 @@ function changeOf(item, from, to) {
 
 function verdictTag(answers) {
   if (answers.length > 1) {
-    const right = answers.filter((answer) => answer.verdict === "correct").length;
-    return element("span", { class: `tag ${right === answers.length ? "correct" : right ? "" : "wrong"}` }, `${right}/${answers.length} correct`);
+    const right = answers.filter((answer) => RIGHT.includes(answer.verdict)).length;
+    const what = answers.some((answer) => answer.verdict === "uncompared") ? "valid" : "correct";
+    return element("span", { class: `tag ${right === answers.length ? "correct" : right ? "" : "wrong"}` }, `${right}/${answers.length} ${what}`);
   }
   const verdict = answers[0].verdict;
-  return element("span", { class: `tag ${verdict}` }, `${verdict === "correct" ? "✓" : "✗"} ${verdict}`);
+  return element("span", { class: `tag ${verdict}` }, `${RIGHT.includes(verdict) ? "✓" : "✗"} ${verdict === "uncompared" ? "valid, uncompared" : verdict}`);
 }
 
 // Tokens that differ between two texts, as [kind, text] with kind "same", "del" (expected only) or "ins" (answer only);
@@ -116,7 +118,7 @@ function showItems(data, hooks) {
     }
     options("change", Object.entries(SAMENESS).map(([key, text]) => [key, key === "all" ? text : `${text} (${changes[key]})`]), change);
     const of = data.candidates.length > 1 ? ` of ${data.candidates[to]}` : "";
-    options("verdict", [["all", `all${of}`], ...VERDICTS.map((name) => [name, `${name} (${verdicts[name] || 0})`])], verdict);
+    options("verdict", [["all", `all${of}`], ...VERDICTS.filter((name) => name !== "uncompared" || data.uncompared).map((name) => [name, `${name} (${verdicts[name] || 0})`])], verdict);
     const found = Object.entries(kinds).sort((a, b) => b[1] - a[1]);
     if (kind !== "all" && !kinds[kind]) found.push([kind, 0]);
     options("kind", [["all", `all${of}`], ...found.map(([name, number]) => [name, `${name} (${number})`])], kind);
@@ -167,9 +169,12 @@ function showItems(data, hooks) {
   function panes(item) {
     const prompt = element("section", { class: "pane" }, element("h3", {}, "prompt"));
     for (const [role, text] of item.prompt) prompt.append(element("div", { class: "role" }, role), rawText(text));
-    const gold = element("section", { class: "pane" }, element("h3", {}, "expected"), element("div", { class: "body" }, rawText(item.gold, "no text is expected")));
-    if (hooks.gold) hooks.gold(gold, item);
-    const all = [prompt, gold];
+    const all = [prompt];
+    if (data.expects) {
+      const gold = element("section", { class: "pane" }, element("h3", {}, "expected"), element("div", { class: "body" }, rawText(item.gold, "no text is expected")));
+      if (hooks.gold) hooks.gold(gold, item);
+      all.push(gold);
+    }
     data.candidates.forEach((name, candidate) => item.answers[candidate].forEach((answer, sample) => {
       const number = item.answers[candidate].length > 1 ? `, sample ${sample + 1}` : "";
       const text = form.elements.diff.checked && item.gold ? differingText(item.gold, answer.text) : rawText(answer.text);
@@ -252,6 +257,7 @@ function showItems(data, hooks) {
       });
     });
   }
+  form.elements.diff.parentElement.hidden = !data.expects;
   restore();
   update();
   document.documentElement.dataset.ready = "yes";

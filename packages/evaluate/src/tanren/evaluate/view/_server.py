@@ -52,8 +52,9 @@ class ViewServer(ThreadingHTTPServer):
         super().__init__((HOST, port), _Handler)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of a browser that went away; all else is a bug and shows its traceback."""
-        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
+        """Say nothing of a browser that went away, or of a connection that Ctrl-C closed; all else is a bug and shows its traceback."""
+        closed = request.fileno() < 0  # below its thread, where Ctrl-C came just as that was started
+        if not closed and not isinstance(sys.exception(), ConnectionError | TimeoutError):
             super().handle_error(request, client_address)
 
 

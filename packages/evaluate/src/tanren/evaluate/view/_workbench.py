@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -122,9 +122,13 @@ class Workbench:
         scores = []
         for name, judged in everything.candidates.items():
             pooled = score(judged)["by_group"][POOLED]
-            scores.append(
-                {"name": name, "n": len(judged)} | {key: percent(pooled[key]) for key in ("valid", "correct")}
-            )
+            shares = {key: _share(pooled[key], len(judged)) for key in ("valid", "correct")}
+            scores.append({"name": name, "n": len(judged)} | shares)
         made = {f"{name}{SUFFIX}": name for name in self._made.candidates}
         names = list(everything.candidates)
         return {"candidates": names, "edited": {name: made[name] for name in names if name in made}, "scores": scores}
+
+
+def _share(share: Mapping[str, Any], n: int) -> str:
+    """Return a share in percent, with its number of items where it is over others than all."""
+    return percent(share) if share["n"] == n else f"{percent(share)} of {share['n']}"

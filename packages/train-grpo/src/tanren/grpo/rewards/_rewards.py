@@ -44,7 +44,7 @@ class Judged:
     @property
     def valid(self) -> bool:
         """It parses."""
-        return self.verdict in (Verdict.WRONG, Verdict.CORRECT)
+        return self.verdict in (Verdict.WRONG, Verdict.CORRECT, Verdict.UNCOMPARED)
 
 
 @dataclass(frozen=True)
