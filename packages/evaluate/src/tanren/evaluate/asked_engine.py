@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from tanren.common import completions
+from tanren.common.completions import Answers
 from tanren.common.models.decoding import stop_token_ids
-from tanren.evaluate.engine import Completion, Done, Prompt, Sampling, Slot
+from tanren.evaluate.engine import Done, Draws, Prompt, Slot, text_of
 from tanren.evaluate.generation import check_room
 
 if TYPE_CHECKING:
@@ -17,9 +18,7 @@ if TYPE_CHECKING:
 class AskedEngine:
     """Hands prompts on, all at once."""
 
-    def __init__(
-        self, answers: completions.Answers, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
-    ) -> None:
+    def __init__(self, answers: Answers, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         """Ask `answers`, which has the weights of `model`."""
         self._answers, self._model, self._tokenizer = answers, model, tokenizer
 
@@ -27,22 +26,21 @@ class AskedEngine:
         self,
         prompts: Sequence[Prompt],
         wanted: frozenset[Slot],
-        sampling: Sampling,
+        draws: Draws,
         done: Done,
         say: Callable[[str], None],
     ) -> None:
         """Generate one completion of each prompt that is left."""
-        assert sampling.greedy, "a trainer evaluates greedily"
-        assert sampling.samples == 1
-        check_room(self._model, prompts, sampling.max_new_tokens)
+        assert draws.sampling.greedy, "a trainer evaluates greedily"
+        assert draws.samples == 1
+        check_room(self._model, prompts, draws.sampling.max_new_tokens)
         left = [index for index in range(len(prompts)) if Slot(index, 0) in wanted]
-        asked = completions.Sampling(
-            sampling.max_new_tokens, 0.0, stop_token_ids=tuple(stop_token_ids(self._model, self._tokenizer))
-        )
+        asked = replace(draws.sampling, stop_token_ids=tuple(stop_token_ids(self._model, self._tokenizer)))
         say(f"{len(left)} prompts at once")
         made = self._answers([prompts[index].token_ids for index in left], asked)
-        done([(Slot(index, 0), self._completion(prompts[index], one)) for index, one in zip(left, made, strict=True)])
-
-    def _completion(self, prompt: Prompt, one: completions.Completion) -> Completion:
-        text = self._tokenizer.decode(list(one.token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return Completion(str(text), one.finish_reason, len(prompt.token_ids), len(one.token_ids))
+        done(
+            [
+                (Slot(index, 0), text_of(self._tokenizer, prompts[index], one))
+                for index, one in zip(left, made, strict=True)
+            ]
+        )

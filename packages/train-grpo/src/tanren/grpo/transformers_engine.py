@@ -139,10 +139,11 @@ def draw(
 
     `logits`, (rows, words), are the model's; `allowed` are the same with -inf for the words that are not to be drawn.
     """
-    if sampling.temperature:
-        chosen = torch.multinomial(probabilities(allowed, sampling), 1, generator=generator)
-    else:
-        chosen = allowed.argmax(dim=-1, keepdim=True)
+    chosen = (
+        allowed.argmax(dim=-1, keepdim=True)
+        if sampling.greedy
+        else torch.multinomial(probabilities(allowed, sampling), 1, generator=generator)
+    )
     return chosen[:, 0], logits.log_softmax(dim=-1).gather(1, chosen)[:, 0]
 
 
