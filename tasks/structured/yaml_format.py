@@ -8,20 +8,18 @@ objects.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
 import yaml
+from yaml._yaml import CParser
 
-from .limits import MAX_DEPTH, MAX_NODES, FormatError, check_number, check_text
+from .limits import MAX_DEPTH, MAX_NODES, BrokenSyntaxError, FormatError, check_number, check_text
 from .values import Value
 
 _TAG = "tag:yaml.org,2002:"
 _ALLOWED_TAGS = (None, "!", f"{_TAG}str", f"{_TAG}map", f"{_TAG}seq")
-
-
-class YamlSyntaxError(FormatError):
-    """What no parser of YAML reads, unlike what is only refused here."""
 
 
 class _Dumper(yaml.SafeDumper):
@@ -63,18 +61,18 @@ def parse(text: str) -> Value:
     The parser of libyaml delivers events one by one, so that depth and size are bounded while reading.
     """
     check_text(text)
-    loader = yaml.CSafeLoader(text.rstrip("\n") + "\n")
+    builder = _Builder()
+    take = builder.takers()
     try:
-        builder = _Builder()
-        while (event := loader.get_event()) is not None:
-            builder.take(event)
+        next_event = CParser(text.rstrip("\n") + "\n").get_event
+        while (event := next_event()) is not None:
+            take[type(event)](event)
     except yaml.YAMLError as error:
-        raise YamlSyntaxError(f"YAML: {_reason(error)}") from None
-    finally:
-        loader.dispose()
-    if not isinstance(builder.root, dict | list):
+        raise BrokenSyntaxError(f"YAML: {_reason(error)}") from None
+    root = builder.root
+    if not isinstance(root, dict | list):
         raise FormatError("YAML: found a bare value, expected a mapping or a list", absent=True)
-    return builder.root
+    return root
 
 
 def _reason(error: yaml.YAMLError) -> str:
@@ -88,43 +86,85 @@ class _Builder:
     """Builds the value from events, without recursion and within the bounds."""
 
     def __init__(self) -> None:
-        self.root: Value = None
-        self.open: list[list[Value] | dict[str, Value]] = []
-        self.keys: list[str | None] = []  # per open container: the key that waits for its value
+        self.top: list[Value] = []
+        self.inner: list[Value] | dict[str, Value] = self.top  # the innermost open container
+        self.key: str | None = None  # of a mapping that is open: the key that waits for its value
+        self.above: list[list[Value] | dict[str, Value]] = []  # those around it, none of which waits for a value
         self.nodes = 0
         self.documents = 0
 
-    def take(self, event: yaml.Event) -> None:
-        """Use one event. Raises FormatError."""
-        if isinstance(event, yaml.ScalarEvent):
+    @property
+    def root(self) -> Value:
+        """The document's value, None where there is none."""
+        return self.top[0] if self.top else None
+
+    def takers(self) -> dict[type[yaml.Event], Callable[[Any], None]]:
+        """Return what takes each kind of event, and raises FormatError."""
+        return {
+            yaml.ScalarEvent: self._scalar,
+            yaml.MappingStartEvent: self._mapping,
+            yaml.SequenceStartEvent: self._list,
+            yaml.MappingEndEvent: self._end,
+            yaml.SequenceEndEvent: self._end,
+            yaml.AliasEvent: self._alias,
+            yaml.DocumentStartEvent: self._document,
+            yaml.DocumentEndEvent: _nothing,
+            yaml.StreamStartEvent: _nothing,
+            yaml.StreamEndEvent: _nothing,
+        }
+
+    def _scalar(self, event: yaml.ScalarEvent) -> None:
+        self.nodes += 1
+        if event.tag is not None or event.anchor is not None or self.nodes > MAX_NODES:
             self._check(event)
-            if self.open and self.keys[-1] is None and type(self.open[-1]) is dict:
-                self._take_key(event.value)
-            else:
-                self._place(_plain(event.value) if event.tag is None and event.implicit[0] else event.value)
-        elif isinstance(event, yaml.CollectionStartEvent):
-            self._check(event)
-            if self.open and self.keys[-1] is None and type(self.open[-1]) is dict:
-                raise FormatError("YAML: a list or mapping as a key, expected a string")
-            container: list[Value] | dict[str, Value] = {} if isinstance(event, yaml.MappingStartEvent) else []
-            self._place(container)
-            self.open.append(container)
-            self.keys.append(None)
-            if len(self.open) > MAX_DEPTH:
-                raise FormatError(f"YAML: nested deeper than {MAX_DEPTH} levels")
-        elif isinstance(event, yaml.CollectionEndEvent):
-            self.open.pop()
-            self.keys.pop()
-        elif isinstance(event, yaml.AliasEvent):
-            # the first anchor is refused, so that an alias that is reached has none before it
-            raise YamlSyntaxError(f"YAML: the alias *{event.anchor}, aliases are not read")
-        elif isinstance(event, yaml.DocumentStartEvent):
-            self.documents += 1
-            if self.documents > 1:
-                raise FormatError("YAML: a second document, expected one")
+        text: str = event.value
+        inner, key = self.inner, self.key
+        if key is None and isinstance(inner, dict):
+            if text in inner:
+                raise FormatError(f"YAML: the key {text[:40]!r} is there twice")
+            self.key = text
+            return
+        value = _plain(text) if event.implicit[0] and event.tag is None and text[:1] in _SPECIAL else text
+        if isinstance(inner, list):
+            inner.append(value)
+        else:
+            assert key is not None, "a value is placed in a mapping only after its key"
+            inner[key] = value
+            self.key = None
+
+    def _mapping(self, event: yaml.MappingStartEvent) -> None:
+        self._open(event, {})
+
+    def _list(self, event: yaml.SequenceStartEvent) -> None:
+        self._open(event, [])
+
+    def _open(self, event: yaml.CollectionStartEvent, container: list[Value] | dict[str, Value]) -> None:
+        self.nodes += 1
+        self._check(event)
+        if isinstance(self.inner, list):
+            self.inner.append(container)
+        elif self.key is not None:
+            self.inner[self.key] = container
+        else:
+            raise FormatError("YAML: a list or mapping as a key, expected a string")
+        self.above.append(self.inner)
+        self.inner, self.key = container, None
+        if len(self.above) > MAX_DEPTH:
+            raise FormatError(f"YAML: nested deeper than {MAX_DEPTH} levels")
+
+    def _end(self, _event: yaml.CollectionEndEvent) -> None:
+        self.inner = self.above.pop()
+
+    def _alias(self, event: yaml.AliasEvent) -> None:
+        # the first anchor is refused, so that an alias that is reached has none before it
+        raise BrokenSyntaxError(f"YAML: the alias *{event.anchor}, aliases are not read")
+
+    def _document(self, _event: yaml.DocumentStartEvent) -> None:
+        self.documents += 1
+        if self.documents > 1:
+            raise FormatError("YAML: a second document, expected one")
 
     def _check(self, event: yaml.ScalarEvent | yaml.CollectionStartEvent) -> None:
-        self.nodes += 1
         if self.nodes > MAX_NODES:
             raise FormatError(f"YAML: more than {MAX_NODES} values")
         if event.anchor is not None:
@@ -132,25 +172,9 @@ class _Builder:
         if event.tag not in _ALLOWED_TAGS:
             raise FormatError(f"YAML: the tag {event.tag[:60]}, tags are not read")
 
-    def _take_key(self, key: str) -> None:
-        mapping = self.open[-1]
-        assert isinstance(mapping, dict)
-        if key in mapping:
-            raise FormatError(f"YAML: the key {key[:40]!r} is there twice")
-        self.keys[-1] = key
 
-    def _place(self, value: Value) -> None:
-        if not self.open:
-            self.root = value
-            return
-        container = self.open[-1]
-        if isinstance(container, list):
-            container.append(value)
-            return
-        key = self.keys[-1]
-        assert key is not None, "a value is placed in a mapping only after its key"
-        container[key] = value
-        self.keys[-1] = None
+def _nothing(_event: yaml.Event) -> None:
+    """Take an event that says nothing of the value."""
 
 
 _CACHED_CHARACTERS = 64
@@ -158,9 +182,7 @@ _CACHED_CHARACTERS = 64
 
 
 def _plain(text: str) -> Value:
-    """Return what an unquoted scalar means."""
-    if text[:1] not in _RULES.yaml_implicit_resolvers:
-        return text
+    """Return what an unquoted scalar means, one that begins as `_SPECIAL` says."""
     return _resolved(text) if len(text) <= _CACHED_CHARACTERS else _resolve(text)
 
 
@@ -176,6 +198,8 @@ def _resolve(text: str) -> Value:
 _resolved = lru_cache(maxsize=4096)(_resolve)
 _RULES = yaml.SafeLoader("")
 """Says what an unquoted scalar means; it reads nothing."""
+_SPECIAL = frozenset(_RULES.yaml_implicit_resolvers)
+"""How an unquoted scalar begins that may mean something else than its text."""
 
 
 def _number(tag: str, text: str) -> int | float:
