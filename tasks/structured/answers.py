@@ -28,7 +28,7 @@ def find_answer(completion: str) -> str:
 
     Raises FormatError when the first block is not closed.
     """
-    opening = _FENCE.search(completion)
+    opening = _FENCE.search(completion) if "```" in completion else None
     if opening:
         closing = _CLOSING_FENCE.search(completion, opening.end())
         if closing is None:

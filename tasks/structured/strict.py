@@ -31,10 +31,10 @@ def strict_error(completion: str, row: Row, source: tuple[str, Value] | None) ->
     value, error = read_strictly(row.group, text)
     if error is not None:
         return str(error)
+    if row.expected is not None:
+        return entry.difference(row.expected, value)  # a gold value has finite numbers alone
     if not entry.as_text and _has_no_number(value):
         return "NaN or an infinity, which the formats do not share"
-    if row.expected is not None:
-        return entry.difference(row.expected, value)
     return None if source is None else conversion_error(*source, row.group, value)
 
 
