@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tanren.common.adapted import base_of
 from tanren.common.console import Console
 from tanren.common.models.decoding import stop_token_ids
-from tanren.evaluate.engine import Done, Draws, Prompt, Slot
+from tanren.evaluate.engine import Done, Draws, Prompt, Slot, text_of
 from tanren.evaluate.generation import check_room
 
 if TYPE_CHECKING:
