@@ -129,7 +129,7 @@ def _loop(
                 if settings.candidate is not None:
                     bar.report(number, f"{log.failed} failed")
 
-            return run_loop(weeks, controller, log, on_decision)
+            return run_loop(weeks, controller, log, on_decision, lambda number, told: bar.advance(number - 1, told))
     except (MachineError, KeyboardInterrupt, Preempted):
         console.line(f"what was decided is kept; to go on: the same command with --resume {run.path}")
         raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 from tanren.common.control_contract import Episode, Week
@@ -24,8 +25,10 @@ class Decision:
 class Controller(Protocol):
     """Decides."""
 
-    def decide(self, number: int, weeks: Sequence[Week], episodes: Sequence[Episode]) -> list[Decision]:
-        """Return decision `number` (from 1) of each episode."""
+    def decide(
+        self, number: int, weeks: Sequence[Week], episodes: Sequence[Episode], say: Callable[[str], None]
+    ) -> list[Decision]:
+        """Return decision `number` (from 1) of each episode, and tell `say` meanwhile what it is at."""
 
 
 class NamedPolicy:
@@ -35,9 +38,11 @@ class NamedPolicy:
         """Take one of a week's `policies`."""
         self._name = name
 
-    def decide(self, number: int, weeks: Sequence[Week], episodes: Sequence[Episode]) -> list[Decision]:
+    def decide(
+        self, number: int, weeks: Sequence[Week], episodes: Sequence[Episode], say: Callable[[str], None]
+    ) -> list[Decision]:
         """Return what the policy does."""
-        del number
+        del number, say
         return [Decision(week.action(self._name, one)) for week, one in zip(weeks, episodes, strict=True)]
 
 
@@ -51,9 +56,15 @@ def run_policy(weeks: Sequence[Week], name: str) -> list[Episode]:
 
 
 def run_loop(
-    weeks: Sequence[Week], controller: Controller | None, log: DecisionLog, on_decision: Callable[[int], None]
+    weeks: Sequence[Week],
+    controller: Controller | None,
+    log: DecisionLog,
+    on_decision: Callable[[int], None],
+    say: Callable[[int, str], None],
 ) -> list[Episode]:
-    """Return a finished episode of each week, with every decision in `log`; `on_decision` hears each number (from 1).
+    """Return a finished episode of each week, with every decision in `log`.
+
+    `on_decision` hears the number (from 1) of each that was made now, `say` what the controller is at while it decides.
 
     The weeks go on together, so that a model is asked for all of them at once. A decision that the log has acts again as it
     did; where it has all of them, no controller is needed. Of an hour that it has in part all weeks are asked again, in
@@ -68,7 +79,8 @@ def run_loop(
         decisions: list[Decision | None] = [None] * len(own)
         if None in made:
             assert controller is not None, "somebody decides what is not decided yet"
-            decisions = [*controller.decide(number, own, [episodes[index] for index in waiting])]
+            standing = [episodes[index] for index in waiting]
+            decisions = [*controller.decide(number, own, standing, partial(say, number))]
         entries = []
         for index, week, before, decision in zip(waiting, own, made, decisions, strict=True):
             episode = episodes[index]
@@ -80,6 +92,7 @@ def run_loop(
             assert decision is not None
             happened = episode.decide(decision.action)
             entries.append(stands | {"action": decision.action} | dict(decision.details) | dict(happened))
-        log.append(entries)
-        on_decision(number)
+        if entries:
+            log.append(entries)
+            on_decision(number)
     return episodes

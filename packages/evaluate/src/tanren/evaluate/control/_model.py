@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -34,7 +36,9 @@ class ModelController:
         self.environment: dict[str, Any] = {}
         self._load(candidate)
 
-    def decide(self, number: int, weeks: Sequence[Week], episodes: Sequence[Episode]) -> list[Decision]:
+    def decide(
+        self, number: int, weeks: Sequence[Week], episodes: Sequence[Episode], say: Callable[[str], None]
+    ) -> list[Decision]:
         """Ask for a decision of each episode; one without an action is a failed decision, never another action."""
         import torch
 
@@ -43,15 +47,17 @@ class ModelController:
         del weeks
         rows = [episode.row() for episode in episodes]
         samples = self._flags.count
+        longest = self._settings.max_new_tokens * math.ceil(len(rows) * samples / self._settings.batch_size)
         drawn = self._flags.drawn
         if drawn is not None:
             torch.manual_seed(self._seed * 1_000_003 + number)  # each hour its own draws, the same in every run
+        tokens = itertools.count(1)
         answers = generate(
             self._model,
             self._tokenizer,
             [row for row in rows for _ in range(samples)],
             self._settings,
-            on_token=lambda: None,
+            on_token=lambda: say(f"token {next(tokens)} of at most {longest}"),
             on_batch=lambda *_: None,
             sampling=Sampling(self._settings.max_new_tokens, *drawn) if drawn is not None else None,
         )
