@@ -16,6 +16,7 @@ from tanren.common.run import RunDirectory
 from tanren.common.task_contract import Row
 from tanren.common.task_packs import TaskPack, load_pack
 from tanren.common.workspace import sha256_of
+from tanren.evaluate.control import compare_controlled, is_controlled
 from tanren.evaluate.evaluator import PREDICTIONS, TASKS, vote_key_of
 from tanren.evaluate.listing import candidate_names
 from tanren.evaluate.measures import answers_of, pack_differences, pack_scores, pack_tables
@@ -52,7 +53,8 @@ def compare_command(
     All candidates of all runs take part, those with the very same predictions once. Items are joined by their ids.
 
     Args:
-        runs: Run directories (of evaluate, train-sft or train-grpo), or folders of single candidates in them.
+        runs: Run directories (of evaluate, train-sft or train-grpo), or folders of single candidates in them; or runs of
+            evaluate control, which are compared week by week.
         allow_other_prompts: Compare all the same where items have the same ids, but the models read other prompts.
         selection: Share of the items on which the best is chosen; it is reported on the others. 0: nothing is chosen.
         seed: Of the split of `selection`.
@@ -62,6 +64,10 @@ def compare_command(
         raise UserError(f"--selection {selection:g}: expected at least 0 and below 1")
     if seed and not selection:
         raise UserError(f"--seed {seed} has no effect without --selection; leave it out")
+    controlled = [one for one in runs if is_controlled(one)]
+    if controlled:
+        _check_controlled(runs, controlled, allow_other_prompts=allow_other_prompts, selection=selection)
+        return compare_controlled(runs, as_json=as_json)
     stored = [one for named in runs for one in _find(named)]
     kept, notes = _without_repeats(stored)
     if len(kept) < 2:
@@ -89,6 +95,20 @@ def compare_command(
     else:
         sys.stdout.write("\n".join(_tables(result)) + "\n")
     return 0
+
+
+def _check_controlled(
+    runs: Sequence[Path], controlled: Sequence[Path], *, allow_other_prompts: bool, selection: float
+) -> None:
+    """Refuse what does not go together with runs of `evaluate control`."""
+    others = [one for one in runs if one not in controlled]
+    if others:
+        raise UserError(
+            f"{controlled[0]} is a run of evaluate control, and {others[0]} is none: they cannot be compared"
+        )
+    for flag, given in (("--allow-other-prompts", allow_other_prompts), ("--selection", selection)):
+        if given:
+            raise UserError(f"{flag} has no effect on runs of evaluate control; leave it out")
 
 
 def _find(named: Path) -> list[_Stored]:
