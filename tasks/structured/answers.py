@@ -1,8 +1,11 @@
 """Finding the answer in a completion, and judging it.
 
 The rule: when a line of the completion opens a code block (```), the answer is the content of the first
-block, whose closing line may be missing; otherwise it is the whole completion. Blank lines around it do not
-count. Prose beside an answer that is not in a block therefore belongs to the answer, and breaks it.
+block, up to the next line that begins with ```; otherwise it is the whole completion. Blank lines around it
+do not count. A block that no line closes is no answer: who reads it, as the mode `lenient` does, finds no
+block, and a model that is rewarded for one learns never to close any. What stands before and after the first
+block, further blocks included, does not count; prose beside an answer that is not in a block belongs to the
+answer, and breaks it.
 """
 
 from __future__ import annotations
@@ -23,11 +26,17 @@ _BLANK_LINES = re.compile(r"(?:[ \t\r]*+\n)++")
 
 
 def find_answer(completion: str) -> str:
-    """Return the text of the answer (the rule above), empty when there is none."""
-    opening = _FENCE.search(completion)
+    """Return the text of the answer (the rule above), empty when there is none.
+
+    Raises FormatError when the first block is not closed.
+    """
+    opening = _FENCE.search(completion) if "```" in completion else None
     if opening:
         closing = _CLOSING_FENCE.search(completion, opening.end())
-        completion = completion[opening.end() : closing.start() if closing else len(completion)]
+        if closing is None:
+            line = completion.count("\n", 0, opening.start()) + 1
+            raise FormatError(f"a code block is opened on line {line}, and no line closes it")
+        completion = completion[opening.end() : closing.start()]
     blank = _BLANK_LINES.match(completion)
     # The first line keeps its indentation: YAML needs it when the lines below are indented as well.
     return completion[blank.end() if blank else 0 :].rstrip()
@@ -52,10 +61,10 @@ def judge(completion: str, row: Row) -> Parsed:
     if len(completion) > MAX_COMPLETION:
         error = f"too long: {len(completion)} characters, at most {MAX_COMPLETION} are read"
         return Parsed(Verdict.UNPARSABLE, error=error)
-    text = find_answer(completion)
-    if not text:
-        return Parsed(Verdict.ABSENT, error="nothing was written")
     try:
+        text = find_answer(completion)
+        if not text:
+            return Parsed(Verdict.ABSENT, error="nothing was written")
         value = entry.read(text)
     except FormatError as error:
         return Parsed(Verdict.ABSENT if error.absent else Verdict.UNPARSABLE, error=str(error))

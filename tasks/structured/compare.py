@@ -28,9 +28,13 @@ def _difference(expected: Value, found: Value, path: str, as_text: bool) -> str 
             return _report(path, _show(found), "a list")
         if len(found) != len(expected):
             return _report(path, f"{len(found)} entries", str(len(expected)))
-        pairs = zip(expected, found, strict=True)
-        steps = (_difference(want, have, f"{path}[{i}]", as_text) for i, (want, have) in enumerate(pairs))
-        return next((step for step in steps if step), None)
+        for i, (want, have) in enumerate(zip(expected, found, strict=True)):
+            if type(want) is str and want == have:  # most values are: no path is written for them
+                continue
+            step = _difference(want, have, f"{path}[{i}]", as_text)
+            if step:
+                return step
+        return None
     same = _text_equal(expected, found) if as_text else _typed_equal(expected, found)
     return None if same else _report(path, _show(found), _show(expected))
 
@@ -39,16 +43,19 @@ def _mapping_difference(expected: dict[str, Value], found: Value, path: str, as_
     if not isinstance(found, dict):
         return _report(path, _show(found), "a mapping")
     for key, want in expected.items():
+        have = found.get(key)
+        if type(want) is str and want == have:
+            continue
         below = f"{path}.{key}" if path else key
         if key not in found:
             others = [other for other in found if other not in expected]
             return _report(below, f"no such key, but {_show(others[0])}" if others else "no such key", _show(want))
-        step = _difference(want, found[key], below, as_text)
+        step = _difference(want, have, below, as_text)
         if step:
             return step
-    extra = next((key for key in found if key not in expected), None)
-    if extra is None:
+    if len(found) == len(expected):
         return None
+    extra = next(key for key in found if key not in expected)
     return _report(f"{path}.{extra[:_SHOWN]}" if path else extra[:_SHOWN], _show(found[extra]), "no such key")
 
 

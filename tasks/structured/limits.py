@@ -29,6 +29,10 @@ class FormatError(Exception):
         self.absent = absent
 
 
+class BrokenSyntaxError(FormatError):
+    """What no parser of the format reads, unlike what is only refused here."""
+
+
 def check_text(text: str, max_bytes: int = MAX_BYTES) -> None:
     """Raise FormatError unless the text is Unicode without NUL and has at most `max_bytes` bytes of UTF-8."""
     if len(text) > max_bytes:

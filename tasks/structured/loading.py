@@ -21,23 +21,24 @@ from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import DefusedXMLParser
 
 from .formats import FORMATS
-from .limits import MAX_DEPTH, MAX_NODES, FormatError, check_text
+from .limits import MAX_DEPTH, MAX_NODES, BrokenSyntaxError, FormatError, check_text
 from .values import Value
-from .yaml_format import YamlSyntaxError
 
 MAX_SLOW_YAML = 6 * 1024
 """Longest YAML, in bytes, that PyYAML's own parser reads: it takes 5 ms for 1 KiB. Answers to StructEval-T have at most 4."""
 
 _DATE = re.compile(
-    r"(?<!\d)(\d{4})-(\d\d?)-(\d\d?)(?!\d)(?:[Tt \t]+(\d\d?):(\d\d):(\d\d)(?:[.\d]*[ \t]*[-+](\d\d?))?)?"
+    r"([0-9](?<![0-9]{2})[0-9]{3})-([0-9]{1,2})-([0-9]{1,2})(?![0-9])"
+    r"(?:[Tt \t]+([0-9]{1,2}):([0-9]{2}):([0-9]{2})(?:[.0-9]*[ \t]*[-+]([0-9]{1,2}))?)?"
 )
-_SIGN_OF_IT = re.compile(r"[\t\x85\u2028\u2029\ufeff%=<|>?]")
-"""One of these is in every text that the next pattern finds; to look for them takes an eighth of its time."""
-
 _OWN_TO_PYYAML = re.compile(
-    r"[\t\x85\u2028\u2029\ufeff]|^%|<<|[:-] =(?:\s|\Z)|^=|[|>][-+0-9]*+#|[{\[,]\s*+[^\"'\n{}\[\],?]*+\?", re.MULTILINE
+    r"[\t\x85\u2028\u2029\ufeff%<:\-=|>{\[,](?:(?<=[\t\x85\u2028\u2029\ufeff])|(?<=\n%)|(?<=<)<|(?<=[:-]) =(?:\s|\Z)"
+    r"|(?<=\n=)|(?<=[|>])[-+0-9]*+#|(?<=[{\[,])\s*+[^\"'\n{}\[\],?]*+\?)"
 )
-"""Where libyaml and PyYAML's parser are known to differ, and what they make of it only when values are built."""
+"""Where libyaml and PyYAML's parser are known to differ, and what they make of it only when values are built.
+
+Both patterns begin with a class of characters and look behind afterwards: so `re` skips what is none, in a third of the time.
+"""
 
 
 @lru_cache(maxsize=4)
@@ -74,14 +75,9 @@ def load(name: str, text: str) -> Any:
 
 @lru_cache(maxsize=4)
 def _read_as_usual(name: str, text: str) -> tuple[Any, FormatError | None]:
-    if name in ("json", "yaml", "toml"):
-        value, error = read_strictly(name, text)
-        if name == "toml":  # the pack reads it with tomllib, too
-            return value, error
-        if error is None and not (name == "yaml" and _is_odd_yaml(text)):
-            return value, None
-        if isinstance(error, YamlSyntaxError) and "\ufeff" not in text:
-            return None, error
+    value, error = read_strictly(name, text)
+    if _decides(name, text, error):
+        return value, error
     try:
         check_text(text)
         return _LOADERS[name](text), None
@@ -91,9 +87,18 @@ def _read_as_usual(name: str, text: str) -> tuple[Any, FormatError | None]:
         return None, FormatError(str(refused).partition("\n")[0])
 
 
+def _decides(name: str, text: str, error: FormatError | None) -> bool:
+    """Whether the usual parser returns the value, or refuses the text, as the pack's own did, with that error or none."""
+    if name == "toml":  # the pack reads it with tomllib, too
+        return True
+    if isinstance(error, BrokenSyntaxError):
+        return "\ufeff" not in text
+    return error is None and (name == "json" or (name == "yaml" and not _is_odd_yaml(text)))
+
+
 def _is_odd_yaml(text: str) -> bool:
     """Whether PyYAML's own parser might read, or refuse, what libyaml reads; and whether a date might be none (2024-02-30)."""
-    if _SIGN_OF_IT.search(text) and _OWN_TO_PYYAML.search(text):
+    if _OWN_TO_PYYAML.search(f"\n{text}"):
         return True
     for match in _DATE.finditer(text):
         year, month, day, hour, minute, second, zone = (int(part or 0) for part in match.groups())

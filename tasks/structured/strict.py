@@ -12,7 +12,7 @@ from .formats import FORMATS
 from .loading import read_strictly
 from .values import Value
 
-_BLANK_LINES = re.compile(r"\A(?:[ \t\r]*+\n)++")
+_BLANK_LINES = re.compile(r"(?:[ \t\r]*+\n)++")
 
 
 def strict_error(completion: str, row: Row, source: tuple[str, Value] | None) -> str | None:
@@ -21,7 +21,8 @@ def strict_error(completion: str, row: Row, source: tuple[str, Value] | None) ->
     No fence and no prose; a mapping or a list; every key once; rows of one width; no NaN and no infinity. `source` is the
     format and value of the document to convert; where the row has a gold value (`expected`), that is what must be equal.
     """
-    text = _BLANK_LINES.sub("", completion.rstrip())  # the first line keeps its indentation, which YAML needs
+    blank = _BLANK_LINES.match(completion)
+    text = completion[blank.end() if blank else 0 :].rstrip()  # the first line keeps its indentation, which YAML needs
     if text.lstrip().startswith("```") or text.endswith("```"):
         return "a fence, expected the document alone"
     entry = FORMATS[row.group]
@@ -30,10 +31,10 @@ def strict_error(completion: str, row: Row, source: tuple[str, Value] | None) ->
     value, error = read_strictly(row.group, text)
     if error is not None:
         return str(error)
+    if row.expected is not None:
+        return entry.difference(row.expected, value)  # a gold value has finite numbers alone
     if not entry.as_text and _has_no_number(value):
         return "NaN or an infinity, which the formats do not share"
-    if row.expected is not None:
-        return entry.difference(row.expected, value)
     return None if source is None else conversion_error(*source, row.group, value)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import re
 import tomllib
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import tomli_w
 
 from .limits import MAX_DEPTH, FormatError, check_text, check_value
+from .toml_lines import read_lines
 from .values import Value
 
 _MAX_BYTES = 16 * 1024
@@ -76,7 +76,9 @@ def parse(text: str) -> Value:
     check_text(text, _MAX_BYTES)
     _check_depth(text)
     try:
-        found = tomllib.loads(text)
+        found = read_lines(text)
+        if found is None:
+            found = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise FormatError(f"TOML: {error}") from None
     except (
@@ -84,9 +86,8 @@ def parse(text: str) -> Value:
         RecursionError,
     ):  # an integer past Python's digit limit; nesting that the scan took for a string
         raise FormatError("TOML: a number or a nesting beyond the bounds") from None
-    value = _plain(found)
-    check_value(value)
-    return value
+    check_value(found)
+    return _dates_as_text(found)
 
 
 def _check_depth(text: str) -> None:
@@ -103,12 +104,19 @@ def _check_depth(text: str) -> None:
             raise FormatError(f"TOML: nested deeper than {MAX_DEPTH} levels")
 
 
-def _plain(value: Any) -> Value:
-    if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_plain(inner) for inner in value]
-    if isinstance(value, datetime.datetime | datetime.date | datetime.time):
-        return value.isoformat().replace("+00:00", "Z")
-    assert isinstance(value, bool | int | float | str)
-    return value
+def _dates_as_text(top: dict[str, Any]) -> Value:
+    """Turn dates and times into ISO text, in place."""
+    waiting: list[Any] = [top]
+    while waiting:
+        node = waiting.pop()
+        for key, value in node.items() if type(node) is dict else enumerate(node):
+            kind = type(value)
+            if kind is dict or kind is list:
+                waiting.append(value)
+            elif kind not in _SCALARS:
+                node[key] = value.isoformat().replace("+00:00", "Z")
+    return top
+
+
+_SCALARS = frozenset((str, int, float, bool))
+"""What tomllib makes of all that is no date, time, table or list."""

@@ -8,10 +8,10 @@ key that no element can have, so that it shows as a difference: an attribute is 
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
-from dataclasses import dataclass, field
+from contextlib import suppress
 from xml.parsers import expat
 
-from .limits import MAX_DEPTH, MAX_NODES, FormatError, check_text
+from .limits import MAX_DEPTH, MAX_NODES, BrokenSyntaxError, FormatError, check_text
 from .values import Value, text_of
 
 ITEM = "item"
@@ -45,80 +45,54 @@ def parse(text: str) -> Value:
     Texts are stripped and stay texts.
     """
     check_text(text)
-    target = _Target()
-    # Expat itself: ElementTree's parser, on which defusedxml's stands, does as much work again for each event.
-    parser = expat.ParserCreate("utf-8", "}")
-    parser.buffer_text = True
-    parser.StartDoctypeDeclHandler = _refuse_doctype
-    parser.StartElementHandler, parser.EndElementHandler = target.start, target.end
-    parser.CharacterDataHandler = target.data
+    text = text.strip()
+    if "<!DOCTYPE" in text:
+        _refuse_doctype(text)
     try:
-        parser.Parse(text.strip(), True)
-    except expat.ExpatError as error:
-        raise FormatError(f"XML: {error}") from None
-    return target.root
+        root = ET.XML(text)  # without a document type nothing can be declared: nothing expands, and nothing is fetched
+    except ET.ParseError as error:
+        raise BrokenSyntaxError(f"XML: {error}") from None
+    if text.count("<") + text.count("=") > MAX_NODES:  # counting signs is a hundredth of the work
+        _check_nodes(root)
+    return {root.tag: _content(root, 1)}
 
 
-def _refuse_doctype(*_declared: object) -> None:
-    """Refuse the declaration, before which no entity can be declared: nothing expands, and nothing is fetched."""
-    raise FormatError("XML: a document type or entity, neither is read")
+def _refuse_doctype(text: str) -> None:
+    """Refuse a document type, before anything in it is read; what only looks like one (in a comment) is none."""
+
+    def refuse(*_declared: object) -> None:
+        raise FormatError("XML: a document type or entity, neither is read")
+
+    parser = expat.ParserCreate("utf-8")
+    parser.StartDoctypeDeclHandler = refuse
+    with suppress(expat.ExpatError):
+        parser.Parse(text, True)
 
 
-def _named(name: str) -> str:
-    """Return a name as `{namespace}name`; expat leaves the first brace out."""
-    return f"{{{name}" if "}" in name else name
-
-
-@dataclass(slots=True)
-class _Open:
-    tag: str
-    content: dict[str, Value]
-    tags: list[str] = field(default_factory=list)
-    text: list[str] = field(default_factory=list)
-
-
-class _Target:
-    """Receives the parser's events and builds the value, within the bounds."""
-
-    def __init__(self) -> None:
-        self.root: dict[str, Value] = {}
-        self.open: list[_Open] = []
-        self.nodes = 0
-
-    def start(self, tag: str, attributes: dict[str, str]) -> None:
-        """Open an element. Raises FormatError when it lies too deep or is one too many."""
-        self.nodes += 1 + len(attributes)
-        if self.nodes > MAX_NODES:
+def _check_nodes(root: ET.Element) -> None:
+    nodes = 0
+    for element in root.iter():
+        nodes += 1 + len(element.keys())
+        if nodes > MAX_NODES:
             raise FormatError(f"XML: more than {MAX_NODES} elements")
-        if len(self.open) >= MAX_DEPTH:
-            raise FormatError(f"XML: nested deeper than {MAX_DEPTH} levels")
-        self.open.append(_Open(_named(tag), {f"@{_named(name)}": text for name, text in attributes.items()}))
-
-    def data(self, text: str) -> None:
-        """Take a piece of text."""
-        self.open[-1].text.append(text)
-
-    def end(self, _tag: str) -> None:
-        """Close an element and place its value in its parent."""
-        element = self.open.pop()
-        value = _value(element)
-        if not self.open:
-            self.root[element.tag] = value
-            return
-        parent = self.open[-1]
-        parent.tags.append(element.tag)
-        key = element.tag
-        if key in parent.content:
-            key = f"{key}#{len(parent.tags)}"
-        parent.content[key] = value
 
 
-def _value(element: _Open) -> Value:
-    text = "".join(element.text).strip()
-    if not element.content:
+def _content(element: ET.Element, depth: int) -> Value:
+    if depth > MAX_DEPTH:
+        raise FormatError(f"XML: nested deeper than {MAX_DEPTH} levels")
+    content: dict[str, Value] = {f"@{name}": text for name, text in element.items()}
+    pieces = [element.text or ""]
+    is_list = not content
+    for number, child in enumerate(element, start=1):
+        tag = child.tag
+        is_list = is_list and tag == ITEM
+        content[f"{tag}#{number}" if tag in content else tag] = _content(child, depth + 1)
+        pieces.append(child.tail or "")
+    text = "".join(pieces).strip()
+    if not content:
         return text
-    if not text and len(element.tags) == len(element.content) and set(element.tags) == {ITEM}:
-        return list(element.content.values())
+    if is_list and not text:
+        return list(content.values())
     if text:
-        element.content["#text"] = text
-    return element.content
+        content["#text"] = text
+    return content

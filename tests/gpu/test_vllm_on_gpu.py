@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tanren.evaluate.predictions import read_predictions
 from tests.integration.grpo_runs import lines_of, numbers_of, write_work
 
 pytestmark = pytest.mark.gpu
@@ -52,12 +53,18 @@ def test_a_run_with_vllm_learns(tmp_path: Path, level: int) -> None:
     write_work(tmp_path)
     _write_model(tmp_path / "model", "qwen3")
     flags = ["--model.name", "model", "--model.dtype", "bfloat16", "--rollout.engine", "vllm", "--vllm.enforce-eager"]
+    flags += ["--evaluation.enabled", "--evaluation.max-new-tokens", "8"]  # longer than what is trained
     done = _run(tmp_path, *flags, "--vllm.sleep-level", str(level), "--output.run-dir", "run")
     assert done.returncode == 0, done.stderr[-3000:]
     assert "vLLM follows the trainer" in done.stderr
     steps = numbers_of(tmp_path / "run")
     rewards = [step["reward"] for step in steps]
     assert sum(rewards[-3:]) / 3 > sum(rewards[:3]) / 3 + 0.3
+    base, trained = (
+        read_predictions(tmp_path / "run/evaluation" / name / "predictions.jsonl") for name in ("base", "trained")
+    )
+    assert base != trained
+    assert all(one.completion_tokens == 8 or one.finish_reason == "stop" for one in [*base, *trained])
     # The head and the embeddings are one tensor, and the adapter changes the head alone: both reach vLLM.
     assert max(step["log_prob_gap_kl"] for step in steps if step["log_prob_gap_kl"] is not None) < 2e-3
 

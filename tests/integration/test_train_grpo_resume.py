@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import sys
@@ -96,3 +97,27 @@ def test_a_preempted_run_writes_a_checkpoint_and_says_how_to_go_on(letters: Path
     done = len(numbers_of(run))
     assert (run / "checkpoints" / f"step-{done}").is_dir()
     assert {line["step"] for line in lines_of(run)} == set(range(1, done + 1))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_resuming_is_verified_against_a_straight_piece_and_the_run_itself(
+    train_grpo: Command, letters: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = letters / "run"
+    assert train_grpo(*FLAGS, "--output.run-dir", run) == 0
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    capsys.readouterr()
+    assert train_grpo(run / "config.toml", "--resume", run, "--verify") == 0
+    told = capsys.readouterr().err
+    assert "stopped and resumed / straight: weights, optimizer, rate and random states after step" in told
+    assert "straight / the run itself: completions, reward, loss, grad_norm, lr of steps" in told
+    assert "is bit for bit" in told
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+
+    log = run / "generations.jsonl"
+    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    last = max(line["step"] for line in lines)
+    changed = [line | {"completion": "another"} if line["step"] == last else line for line in lines]
+    log.write_text("".join(json.dumps(line) + "\n" for line in changed), encoding="utf-8")
+    assert train_grpo(run / "config.toml", "--resume", run, "--verify") == 1
+    assert f"different: straight / the run itself: completions of step {last}: " in capsys.readouterr().err

@@ -10,6 +10,7 @@ from tanren.common.errors import UserError
 from tanren.common.task_contract import Row, Verdict
 from tasks.structured import task
 from tasks.structured.answers import find_answer
+from tasks.structured.lenient import is_syntax_valid
 
 _VALUE = {"total": 12, "name": "Ann", "paid": True, "tags": ["a", "b"]}
 _RECORDS = [{"n": 1, "s": "x"}, {"n": 2.5, "s": "007"}]
@@ -24,6 +25,14 @@ _JSON = '{"total": 12, "name": "Ann", "paid": true, "tags": ["a", "b"]}'
 _TAGS = "<tags><item>a</item><item>b</item></tags>"
 _XML = f"<order><total>12</total><name>Ann</name><paid>true</paid>{_TAGS}</order>"
 
+_WRITTEN = {
+    "json": _JSON,
+    "yaml": "total: 12\nname: Ann\npaid: true\ntags: [a, b]",
+    "toml": 'total = 12\nname = "Ann"\npaid = true\ntags = ["a", "b"]',
+    "xml": _XML,
+    "csv": "n,s\n1,x\n2.5,007",
+}
+
 
 @pytest.mark.parametrize(
     ("completion", "answer"),
@@ -33,9 +42,9 @@ _XML = f"<order><total>12</total><name>Ann</name><paid>true</paid>{_TAGS}</order
         ("  a: 1\n  b: 2\n", "  a: 1\n  b: 2"),
         ("Here:\n```json\n{}\n```\nThat is it.", "{}"),
         ("```\n{}\n```\n```\n[]\n```", "{}"),
-        ("```yaml\na: 1\n", "a: 1"),
+        ("```json\n{}\n```\nLike this:\n```json\n{", "{}"),
         ("  ```toml\na = 1\n  ```", "a = 1"),
-        ("```json", ""),
+        ("```json\n```", ""),
         ("``` ```", "``` ```"),
         ("", ""),
         (" \n ", ""),
@@ -43,6 +52,34 @@ _XML = f"<order><total>12</total><name>Ann</name><paid>true</paid>{_TAGS}</order
 )
 def test_the_answer_is_the_first_code_block_or_the_whole_completion(completion: str, answer: str) -> None:
     assert find_answer(completion) == answer
+
+
+@pytest.mark.parametrize(
+    ("group", "completion", "line"),
+    [
+        ("json", f"```json\n{_JSON}", 1),
+        ("json", f"```json\n{_JSON}```", 1),  # beside the document it is no line that closes
+        ("json", f"{_JSON}\n```", 2),
+        ("json", "```json", 1),
+        ("yaml", "Sure:\n\n```yaml\ntotal: 12\nname: Ann\npaid: true\ntags: [a, b]\n", 3),
+        ("xml", f"  ```xml\n{_XML}\n", 1),
+        ("csv", "```\nn,s\n1,x\n2.5,007\n", 1),
+        ("toml", 'Here: ```toml\ntotal = 12\n```', 3),
+    ],
+)  # fmt: skip
+def test_an_answer_in_a_code_block_that_is_not_closed_is_unparsable(group: str, completion: str, line: int) -> None:
+    parsed = task.parse(completion, _row(group))
+    error = f"a code block is opened on line {line}, and no line closes it"
+    assert (parsed.verdict, parsed.error) == (Verdict.UNPARSABLE, error)
+    assert task.reward([completion], [_row(group)]) == [0.0]
+
+
+@pytest.mark.parametrize("group", ["json", "yaml", "toml", "xml", "csv"])
+@pytest.mark.parametrize("around", ["{}", "```\n{}\n```", "```\n{}\n```\n```\n", "Here:\n```x\n{}\n```\nSo."])
+def test_what_is_correct_is_valid_in_the_mode_lenient(group: str, around: str) -> None:
+    completion = around.replace("{}", _WRITTEN[group])
+    assert task.parse(completion, _row(group)).correct
+    assert is_syntax_valid(completion, group)
 
 
 @pytest.mark.parametrize(

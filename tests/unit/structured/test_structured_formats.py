@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -251,3 +252,12 @@ def test_yaml_quotes_numbers_of_either_version_and_every_time_of_day() -> None:
     value: Any = {"a": "0989", "b": "1e5", "c": "0o7", "d": "08:45", "e": "12:30"}
     text = "a: '0989'\nb: '1e5'\nc: '0o7'\nd: '08:45'\ne: '12:30'"
     assert FORMATS["yaml"].write(value, one_line=False) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["0", "-0", "12", "007", "1.50", "-0.0", "00", "1e5", "1.5e+3", "1_000", "12:30", "0x1f", "0b1", "-12.5", "+1", ".5", "5.", "9" * 30, "0.1" + "1" * 30],
+)  # fmt: skip
+def test_an_unquoted_number_of_yaml_means_what_safe_load_reads(text: str) -> None:
+    found = FORMATS["yaml"].parse(f"- {text}")
+    assert repr(found) == repr(yaml.safe_load(f"- {text}"))

@@ -52,6 +52,7 @@ def task(name: str, output_type: str, source: str = "", **more: Any) -> Row:
         ("toml", 'a = { "b": 1 }', False),
         ("xml", "<a><b/><b/></a>", True),
         ("xml", "<!DOCTYPE a><a/>", True),
+        ("xml", "<!-- <!DOCTYPE a [ --><a>b<!-- x --> c</a>", True),
         ("xml", "<a>&nbsp;</a>", False),
         ("xml", "<a/><b/>", False),
         ("csv", "one line of prose", True),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -53,3 +53,7 @@ class Completion:
     structured, temperature, top_p, top_k and min_p make of it."""
     finish_reason: Literal["stop", "length"]
     """stop: it ends with a stop token; length: it was truncated."""
+
+
+Answers = Callable[[Sequence[Tokens], Sampling], list[Completion]]
+"""Gives one completion of each prompt, by weights that stand ready somewhere."""

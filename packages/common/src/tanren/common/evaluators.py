@@ -10,6 +10,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from tanren.common.completions import Answers
 from tanren.common.config import GenerationConfig
 from tanren.common.console import Console
 from tanren.common.errors import UserError
@@ -30,9 +31,17 @@ class Evaluator(Protocol):
         """Prepare to evaluate candidates on `rows`."""
 
     def evaluate(
-        self, candidate: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path
+        self,
+        candidate: str,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        folder: Path,
+        answers: Answers | None = None,
     ) -> None:
-        """Generate with one candidate ("base", "trained"), judge, and write its predictions below `folder`."""
+        """Generate with one candidate ("base", "trained"), judge, and write its predictions below `folder`.
+
+        `answers`: what generates by the weights of `model` in its place.
+        """
 
     def scores(self, candidate: str) -> Mapping[str, Any]:
         """Return the scores of a candidate that was evaluated: n, and by group the shares of valid and correct answers."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from tanren.common.chat import prompt_hash, render_prompt
-from tanren.common.completions import Sampling
+from tanren.common.completions import Completion, Sampling
 from tanren.common.task_contract import Row
 
 if TYPE_CHECKING:
@@ -66,6 +66,12 @@ class CompletionText:
     """stop: it ended by itself; length: it was cut at max_new_tokens; else what a server said."""
     prompt_tokens: int
     completion_tokens: int
+
+
+def text_of(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, made: Completion) -> CompletionText:
+    """Return a completion's text, without special tokens."""
+    text = tokenizer.decode(list(made.token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return CompletionText(str(text), made.finish_reason, len(prompt.token_ids), len(made.token_ids))
 
 
 Done = Callable[[Sequence[tuple[Slot, CompletionText]]], None]

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tanren.common.completions import Answers
 from tanren.common.config import GenerationConfig
 from tanren.common.console import Bar, Console
 from tanren.common.run import write_atomically
@@ -53,15 +54,24 @@ class GenerationEvaluator:
         self._scores: dict[str, Mapping[str, Any]] = {}
 
     def evaluate(
-        self, candidate: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path
+        self,
+        candidate: str,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        folder: Path,
+        answers: Answers | None = None,
     ) -> None:
         """Generate with one candidate, judge, and write `<folder>/<candidate>/predictions.jsonl` and its scores.
 
-        Predictions that a resumed run made before are used again if they answer the very same prompts.
+        `answers`: what generates by the weights of `model` in its place. Predictions that a resumed run made before are used
+        again if they answer the very same prompts.
         """
+        from tanren.evaluate.asked_engine import AskedEngine
         from tanren.evaluate.generation import TransformersEngine
 
-        engine = TransformersEngine(model, tokenizer, self._settings)
+        engine: Engine = TransformersEngine(model, tokenizer, self._settings)
+        if answers is not None:
+            engine = AskedEngine(answers, model, tokenizer)
         self.evaluate_with(candidate, prompts_of(tokenizer, self._rows), lambda: nullcontext(engine), folder)
 
     def evaluate_with(

@@ -8,10 +8,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tanren.common.adapted import base_of
-from tanren.common.completions import Completion
 from tanren.common.console import Console
 from tanren.common.models.decoding import stop_token_ids
-from tanren.evaluate.engine import CompletionText, Done, Draws, Prompt, Slot
+from tanren.evaluate.engine import Done, Draws, Prompt, Slot, text_of
 from tanren.evaluate.generation import check_room
 
 if TYPE_CHECKING:
@@ -96,15 +95,11 @@ class VllmEngine:
             found = vllm.generate([prompts[index].token_ids for index in part], draws.samples, asked, seeds)
             done(
                 [
-                    (Slot(index, number), self._completion(prompts[index], one))
+                    (Slot(index, number), text_of(self._tokenizer, prompts[index], one))
                     for index, made in zip(part, found, strict=True)
                     for number, one in enumerate(made)
                 ]
             )
-
-    def _completion(self, prompt: Prompt, one: Completion) -> CompletionText:
-        text = self._tokenizer.decode(list(one.token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return CompletionText(str(text), one.finish_reason, len(prompt.token_ids), len(one.token_ids))
 
 
 def _seed(seed: int, prompt: Prompt) -> int:

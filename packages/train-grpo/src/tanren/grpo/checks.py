@@ -12,6 +12,7 @@ def check_effects(loaded: Loaded[GrpoConfig]) -> tuple[str, ...]:
     """Refuse settings that would have no effect, and numbers that do not divide; return warnings."""
     config, origins = loaded.config, loaded.origins
     check_server(config)
+    _check_ahead(config)
     _check_division(config)
     train, rollout, loss = config.train, config.rollout, config.loss
     if config.model.quantisation == "fp8":
@@ -35,12 +36,31 @@ def check_effects(loaded: Loaded[GrpoConfig]) -> tuple[str, ...]:
         for name in sorted(origins)
         if (name.startswith("vllm.") and rollout.engine in ("transformers", "vllm-server"))
         or (name.startswith("server.") and rollout.engine != "vllm-server")
-        or (name == "rollout.batch_size" and rollout.engine in ("vllm", "vllm-server"))
+        or (
+            name in ("rollout.batch_size", "evaluation.batch_size", "evaluation.attention")
+            and rollout.engine in ("vllm", "vllm-server")
+        )
     ]
     for name, used, told in idle:
         if name in origins and not used:
             raise UserError(f"{name} ({origins[name]}) has no effect with {told}; remove one of the two")
     return _warnings(config)
+
+
+def _check_ahead(config: GrpoConfig) -> None:
+    """Raise UserError where completions cannot be generated while the model learns, or are taken for newer than they are."""
+    if not config.rollout.ahead:
+        return
+    if config.rollout.engine != "vllm-server":
+        raise UserError(
+            f"rollout.ahead = 1 needs an engine that works beside the trainer: vllm-server, found rollout.engine = {config.rollout.engine}; "
+            "write rollout.ahead = 0, or start a server (docs/train-grpo.md)"
+        )
+    if config.loss.correction == "none":
+        raise UserError(
+            "rollout.ahead = 1: completions are one step old, and with loss.correction = none they are taken for those of the newest weights; "
+            'write loss.correction = "token" or "sequence"'
+        )
 
 
 def _check_division(config: GrpoConfig) -> None:

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Sequence
 
 from tanren.common.command import run_command
-from tanren.common.errors import UserError
 from tanren.common.recipe_command import read_arguments
 from tanren.grpo.command import COMMAND
 
@@ -23,13 +22,13 @@ def _main(arguments: Sequence[str]) -> int:
     request = read_arguments(COMMAND, arguments)
     if request is None:
         return 0
-    if request.verify:
-        raise UserError(
-            "--verify proves that a run of train-sft can be resumed bit for bit; train-grpo has no such proof yet"
-        )
     from tanren.grpo.plan import make_plan
 
     plan = make_plan(request.loaded, request.resume)
+    if request.verify:
+        from tanren.grpo.verify import run_verify
+
+        return run_verify(plan, request.resume or "latest")
     if request.dry_run:
         request.print_plan(plan.facts(), plan.warnings)
         return 0

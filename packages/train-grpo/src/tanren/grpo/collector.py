@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from tanren.common.completions import Sampling
+from tanren.common.completions import Completion, Sampling
 from tanren.grpo.advantages import advantages_of, has_spread
 from tanren.grpo.config import GrpoConfig
 from tanren.grpo.engine import Engine
@@ -40,15 +40,25 @@ class Collector:
         self._seconds: dict[str, float] = {}
 
     def collect(self, model: Any) -> Rollout:
-        """Return the completions of one step.
+        """Return the completions of one step by the weights that `model` has now."""
+        handed_over = self.hand_over(model)
+        rollout = self.gather()
+        return replace(rollout, seconds={**rollout.seconds, "sync": rollout.seconds["sync"] + handed_over})
+
+    def hand_over(self, model: Any) -> float:
+        """Wake the engine and give it the weights of `model`; return the seconds that it took."""
+        begun = time.perf_counter()
+        self._engine.wake()
+        self._engine.sync(model)
+        return time.perf_counter() - begun
+
+    def gather(self) -> Rollout:
+        """Return the completions of one step by the weights that the engine has, and let it sleep.
 
         Groups without spread are replaced by those of further prompts, as often as rollout.refills says.
         """
         self._seconds = dict.fromkeys(("sync", "generate", "reward"), 0.0)
         rollout = self._config.rollout
-        with self._timed("sync"):
-            self._engine.wake()
-            self._engine.sync(model)
         before = self.order.drawn
         chosen = self.order.take(rollout.prompts_per_step)
         groups = self._answer(chosen)
@@ -63,19 +73,46 @@ class Collector:
             chosen += further
         with self._timed("sync"):
             self._engine.sleep()
+        return self._rollout(groups, self.order.drawn - before)
+
+    def kept(self, rollout: Rollout) -> dict[str, Any]:
+        """Return what a checkpoint keeps of completions that nothing was learned from yet; `again` takes it up."""
+        numbers = {prompt.row.id: number for number, prompt in enumerate(self._prompts)}
+        n = self._config.rollout.completions_per_prompt
+        groups = [rollout.completions[first : first + n] for first in range(0, len(rollout.completions), n)]
+        return {
+            "drawn": rollout.drawn,
+            "prompts": [numbers[group[0].prompt.row.id] for group in groups],
+            "completions": [[asdict(one.completion) for one in group] for group in groups],
+        }
+
+    def again(self, kept: Mapping[str, Any]) -> Rollout:
+        """Return the completions of a checkpoint, judged again."""
+        self._seconds = dict.fromkeys(("sync", "generate", "reward"), 0.0)
+        prompts = [self._prompts[number] for number in kept["prompts"]]
+        answered = [[Completion(**one) for one in group] for group in kept["completions"]]
+        return self._rollout(self._rate(prompts, answered), kept["drawn"])
+
+    def _rollout(self, groups: Sequence[Sequence[Rated]], drawn: int) -> Rollout:
+        """Give each completion its group and its advantage."""
         found = advantages_of([[one.reward for one in group] for group in groups], self._config.loss.scale)
         completions = [
             replace(one, group=number, advantage=advantage)
             for number, (group, values) in enumerate(zip(groups, found.values, strict=True))
             for one, advantage in zip(group, values, strict=True)
         ]
-        return Rollout(completions, found, self.order.drawn - before, dict(self._seconds))
+        return Rollout(completions, found, drawn, dict(self._seconds))
 
     def _answer(self, chosen: Sequence[int]) -> list[list[Rated]]:
         """Return the completions of prompts with their rewards, group by group, without advantages."""
         n, prompts = self._config.rollout.completions_per_prompt, [self._prompts[number] for number in chosen]
         with self._timed("generate"):
             answered = self._engine.generate([prompt.token_ids for prompt in prompts], n, self._sampling)
+        return self._rate(prompts, answered)
+
+    def _rate(self, prompts: Sequence[Prompt], answered: Sequence[Sequence[Completion]]) -> list[list[Rated]]:
+        """Return the completions of prompts with their rewards, group by group, without advantages."""
+        n = self._config.rollout.completions_per_prompt
         with self._timed("reward"):
             pairs = [(prompt, one) for prompt, group in zip(prompts, answered, strict=True) for one in group]
             texts = [

@@ -94,6 +94,10 @@ class RolloutConfig(ConfigModel):
     batch_size: Positive = 64
     """Completions decoded together by the engine transformers; memory grows with it."""
 
+    ahead: Literal[0, 1] = 0
+    """Steps whose completions are generated while the model learns. 0: every step samples with the newest weights. 1: a step's
+    completions are generated during the step before, by the weights that this one begins with (docs/train-grpo.md)."""
+
     truncated: Truncated = "keep"
     """What happens to a truncated completion. keep: it is rewarded as any other. mask: it is left out of its group's mean and of
     the loss. penalise: its reward is rollout.truncated_reward."""

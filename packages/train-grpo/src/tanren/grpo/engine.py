@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from tanren.common.completions import Completion, Sampling, Structured, Tokens
+from tanren.common.completions import Answers, Completion, Sampling, Structured, Tokens
 from tanren.grpo.config import RolloutConfig
 
 
@@ -47,3 +47,16 @@ class Engine(Protocol):
 
     def take_up(self, state: Mapping[str, Any]) -> None:
         """Take up the state of a checkpoint."""
+
+
+def answers_of(engine: Engine, model: Any) -> Answers:
+    """Return how an engine answers an evaluation: by the weights that `model` has when it is asked, awake for as long as it takes."""
+
+    def answer(prompts: Sequence[Tokens], sampling: Sampling) -> list[Completion]:
+        engine.wake()
+        engine.sync(model)
+        found = [one for (one,) in engine.generate(prompts, 1, sampling)]
+        engine.sleep()
+        return found
+
+    return answer

@@ -74,10 +74,11 @@ def open_engine(
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Prompt],
+    heldout_tokens: int,
     run: RunDirectory,
     console: Console,
 ) -> Engine:
-    """Return the engine that was chosen, ready to take over the weights of `model`."""
+    """Return the engine that was chosen, ready to take over the weights of `model`; held-out prompts have at most so many tokens."""
     console.line(choice.line())
     longest = max(prompts, key=lambda one: len(one.token_ids)).token_ids
     if choice.name == "vllm-server":
@@ -93,7 +94,8 @@ def open_engine(
     if choice.name == "vllm":
         from tanren.grpo.vllm_engine import VllmEngine
 
-        settings = vllm_settings(config, model, prompts, console)
+        prompt_tokens = max(len(longest), heldout_tokens)
+        settings = vllm_settings(config, model, prompt_tokens, console)
         with console.phase("start vLLM", "with empty weights; they come from the trained model"):
             engine = VllmEngine(model, settings, longest, grammars)
         console.line(f"vLLM follows the trainer: {engine.proof}")
@@ -107,7 +109,7 @@ def open_engine(
     )
 
 
-def vllm_settings(config: GrpoConfig, model: Any, prompts: Sequence[Prompt], console: Console) -> Settings:
+def vllm_settings(config: GrpoConfig, model: Any, prompt_tokens: int, console: Console) -> Settings:
     """Return what vLLM is started with: a cache for all completions of a step, or as much of that as there is room for.
 
     Raises MachineError where there is no room for one sequence.
@@ -115,10 +117,11 @@ def vllm_settings(config: GrpoConfig, model: Any, prompts: Sequence[Prompt], con
     from tanren.common.vllm import fit_settings
 
     rollout, level = config.rollout, config.vllm.sleep_level
+    evaluated = config.evaluation.max_new_tokens if config.evaluation.enabled else 0
     fitted = fit_settings(
         model,
-        prompt_tokens=max(len(prompt.token_ids) for prompt in prompts),
-        new_tokens=rollout.max_new_tokens,
+        prompt_tokens=prompt_tokens,
+        new_tokens=max(rollout.max_new_tokens, evaluated),
         prompts=rollout.prompts_per_step,
         samples=rollout.completions_per_prompt,
         share=None if config.vllm.gpu_memory_utilization == AUTO else config.vllm.gpu_memory_utilization,

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from tanren.common.config import AUTO, dump_toml
+from tanren.common.config import dump_toml
 from tanren.common.console import Console
 from tanren.common.errors import ExitCode
 from tanren.common.evaluators import Evaluator, find_evaluator, find_report_writer
@@ -27,14 +28,13 @@ from tanren.common.run import (
 )
 from tanren.common.session import failure_recorded, recorded
 from tanren.common.tracking import Tracker, open_tracker
+from tanren.grpo.engine import answers_of
 from tanren.grpo.ground import MAY_DIFFER_ON_RESUME, SAME_ON_RESUME
 from tanren.grpo.memory import settle_memory, take_recorded
 from tanren.grpo.plan import Plan
 from tanren.grpo.summary import make_summary, write_views
 
 if TYPE_CHECKING:
-    from tanren.common.attention import Choice
-    from tanren.common.models.load import LoadedModel
     from tanren.grpo.prepare import Prepared
 
 BASE, TRAINED = "base", "trained"
@@ -92,38 +92,28 @@ def _run(
     resumed: bool,
 ) -> int:
     """Do the run in its directory: evaluate, train, evaluate, save, report."""
-    from tanren.common.adapter import attach_lora, save_adapter
+    from tanren.common.adapter import save_adapter
     from tanren.common.chat import template_hash
-    from tanren.common.coverage import say_coverage
     from tanren.grpo.ground import describe_ground
+    from tanren.grpo.method import load_base, make_trainable
     from tanren.grpo.prepare import make_loop, open_rewards
 
     config, begun = plan.config, time.time()
-    loaded, attention = _load(plan, prepared, console)
+    loaded, attention = load_base(plan, prepared, console)
     template = template_hash(prepared.tokenizer)
-    environment = describe_ground(
-        prepared.prompts,
-        prepared.device,
-        attention,
-        loaded,
-        plan.parents(prepared.device.dtype),
-        template,
-        prepared.engine,
-        plan.structured,
-    )
+    environment = describe_ground(plan, prepared, attention, loaded, template)
     if resumed:
         check_same_ground(run, environment, console, SAME_ON_RESUME)
     else:
         write_atomically(run.config, dump_toml(plan.loaded.values(), plan.loaded.origins))
         run.write_json(run.environment, environment)
-    if evaluator is not None:
+    # What generates by weights of its own answers the evaluations, too: it is faster, and its base is the model with a fresh adapter.
+    beside = prepared.engine.name != "transformers"
+    if evaluator is not None and not beside:
         evaluator.evaluate(BASE, loaded.model, prepared.tokenizer, run.evaluation)
 
-    with console.phase("attach LoRA", f"rank {config.lora.rank} on {config.lora.target_modules}"):
-        model = attach_lora(loaded, config.lora, config.seed)
-    say_coverage(model, config.lora, console)
-    shared = _choose_ways(plan, prepared, model, attention, console)
-    with open_rewards(plan, run.path / REWARDS_LOG) as rewards, watch_for_interruption(console) as interruption:
+    model, shared = make_trainable(plan, prepared, loaded, attention, console)
+    with open_rewards(plan, run.path / REWARDS_LOG) as rewards:
         loop = make_loop(
             plan,
             prepared,
@@ -132,72 +122,41 @@ def _run(
             run,
             console,
             tracker,
-            interruption,
             packs=attention.packs,
             shared=shared,
         )
-        try:
-            done = loop.train(resumed=resumed)
-        finally:
-            loop.engine.close()
-    write_views(run, config)
-    if interruption.status is not None:
-        tracker.finish({}, "KILLED")
-        run.write_json(run.summary, make_summary(plan, run, console, interruption.status, begun, {}))
-        return say_stopped(interruption, done, config.train.steps, run, console)
-
-    with console.phase("save adapter", str(run.adapter)):
-        save_adapter(
-            model,
-            run,
-            source=plan.source,
-            loaded=loaded,
-            parents=plan.parents(prepared.device.dtype),
-            recipe=config.name,
-            rank=config.lora.rank,
-            template=template,
-            device=prepared.device,
-        )
-    comparison: Mapping[str, Any] = {}
-    if evaluator is not None:
-        evaluator.evaluate(TRAINED, model, prepared.tokenizer, run.evaluation)
-        comparison = evaluator.compare(BASE, TRAINED)
+        answers = answers_of(loop.engine, model) if beside else None
+        with closing(loop.engine):
+            if evaluator is not None and beside:
+                evaluator.evaluate(BASE, model, prepared.tokenizer, run.evaluation, answers)
+            with watch_for_interruption(console) as interruption:
+                done = loop.train(interruption, resumed=resumed)
+            write_views(run, config)
+            if interruption.status is not None:
+                tracker.finish({}, "KILLED")
+                run.write_json(run.summary, make_summary(plan, run, console, interruption.status, begun, {}))
+                return say_stopped(interruption, done, config.train.steps, run, console)
+            with console.phase("save adapter", str(run.adapter)):
+                save_adapter(
+                    model,
+                    run,
+                    source=plan.source,
+                    loaded=loaded,
+                    parents=plan.parents(prepared.device.dtype),
+                    recipe=config.name,
+                    rank=config.lora.rank,
+                    template=template,
+                    device=prepared.device,
+                )
+            comparison: Mapping[str, Any] = {}
+            if evaluator is not None:
+                evaluator.evaluate(TRAINED, model, prepared.tokenizer, run.evaluation, answers)
+                comparison = evaluator.compare(BASE, TRAINED)
     summary = make_summary(plan, run, console, "done", begun, comparison)
     tracker.finish({name: summary[name] for name in ENDS if summary[name] is not None}, "FINISHED")
     run.write_json(run.summary, summary)
     _tell(run, console, summary, "" if evaluator is None else evaluator.table(BASE, TRAINED))
     return ExitCode.DONE
-
-
-def _load(plan: Plan, prepared: Prepared, console: Console) -> tuple[LoadedModel, Choice]:
-    """Load the model and choose how it attends in training; say both."""
-    from tanren.common.attention.training import choose_training_attention
-    from tanren.common.models.start import load_start
-
-    config = plan.config
-    loaded = load_start(plan.source, prepared.device, config.model.quantisation, plan.parent, console)
-    with console.phase("prove attention", config.train.attention):
-        attention = choose_training_attention(loaded.model, config.train.attention)
-    for line in attention.lines():
-        console.line(line)
-    return loaded, attention
-
-
-def _choose_ways(plan: Plan, prepared: Prepared, model: Any, attention: Choice, console: Console) -> bool:
-    """Choose how experts and layers are computed, and whether a group shares its prompt in training, which is returned; say all."""
-    from tanren.common.experts import choose_experts
-    from tanren.common.fused import choose_route
-    from tanren.grpo.sharing import choose_sharing
-
-    train = plan.config.train
-    assert train.gradient_checkpointing != AUTO, "settled before"
-    experts = choose_experts(model, train.experts)
-    if experts is not None:
-        console.line(experts.line())
-    console.line(choose_route(model, train.layers, train.gradient_checkpointing, prepared.device.device).line())
-    sharing = choose_sharing(model, train.share_prompts, attention)
-    console.line(sharing.line())
-    return sharing.shared
 
 
 def _tell(run: RunDirectory, console: Console, summary: Mapping[str, Any], table: str) -> None:

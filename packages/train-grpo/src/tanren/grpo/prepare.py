@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tanren.common.chat import template_hash
+from tanren.common.chat import render_prompt, template_hash
 from tanren.common.console import Console
 from tanren.common.coverage import check_before_loading
-from tanren.common.interruption import Interruption
 from tanren.common.models.decoding import stop_token_ids
 from tanren.common.models.device import DevicePlan, plan_device
 from tanren.common.models.load import load_tokenizer
@@ -20,6 +19,7 @@ from tanren.common.parent import check_parent_template
 from tanren.common.plan.trace import read_shape
 from tanren.common.run import RunDirectory
 from tanren.common.tracking import Tracker
+from tanren.grpo.ahead import Ahead
 from tanren.grpo.collector import Collector
 from tanren.grpo.config import Truncated
 from tanren.grpo.engine import sampling_of
@@ -44,6 +44,8 @@ class Prepared:
     device: DevicePlan
     engine: EngineChoice
     prompts: list[Prompt]
+    heldout_tokens: int
+    """Of the longest prompt that the evaluation asks; 0 without one."""
 
 
 def prepare(plan: Plan, console: Console) -> Prepared:
@@ -72,7 +74,8 @@ def prepare(plan: Plan, console: Console) -> Prepared:
     difficulties_of(prompts, config.data.curriculum)  # a row without its number is told before anything is written
     lengths = sorted(len(prompt.token_ids) for prompt in prompts)
     console.line(f"prompts: {lengths[0]} to {lengths[-1]} tokens, half of them up to {lengths[len(lengths) // 2]}")
-    return Prepared(tokenizer, device, engine, prompts)
+    heldout = [tokenizer(render_prompt(tokenizer, row.prompt), add_special_tokens=False) for row in plan.heldout_rows]
+    return Prepared(tokenizer, device, engine, prompts, max((len(one["input_ids"]) for one in heldout), default=0))
 
 
 def open_rewards(plan: Plan, log: Path) -> Rewards:
@@ -94,15 +97,21 @@ def make_loop(
     run: RunDirectory,
     console: Console,
     tracker: Tracker,
-    interruption: Interruption,
     *,
     packs: bool,
     shared: bool,
+    until: int | None = None,
 ) -> Loop:
-    """Return the loop of a run; `packs` says whether completions may share a pass, `shared` whether also their prompt."""
+    """Return the loop of a run, or of its steps up to `until`.
+
+    `packs` says whether completions may share a pass, `shared` whether also their prompt.
+    """
     config, tokenizer = plan.config, prepared.tokenizer
-    engine = open_engine(prepared.engine, config, model, tokenizer, prepared.prompts, run, console)
+    engine = open_engine(
+        prepared.engine, config, model, tokenizer, prepared.prompts, prepared.heldout_tokens, run, console
+    )
     sampling = sampling_of(config.rollout, stop_token_ids(model.get_base_model(), tokenizer), plan.structured)
     collector = Collector(config, prepared.prompts, engine, sampling, rewards, tokenizer)
     trainer = GrpoTrainer(model, config, make_optimizer(model, config), packs=packs, shared=shared)
-    return Loop(config, model, collector, engine, trainer, run, console, tracker, interruption)
+    ahead = Ahead(collector) if config.rollout.ahead else None
+    return Loop(config, model, collector, engine, trainer, run, console, tracker, ahead, until)

@@ -55,6 +55,8 @@ class Rollout:
     """Prompts that were drawn, those that a refill replaced included."""
     seconds: Mapping[str, float] = field(default_factory=dict)
     """By what it was spent on: generate, sync, reward."""
+    behind: float | None = None
+    """Seconds of generating and judging behind the learning from the step before, which nobody waited for (rollout.ahead)."""
 
     @property
     def included(self) -> list[Rated]:
@@ -94,6 +96,7 @@ class Rollout:
             "completion_length": _mean([float(length) for length in lengths]),
             "prompts": self.drawn,
             "groups_without_signal": self.advantages.without_signal,
+            **({} if self.behind is None else {"seconds_behind": self.behind}),
         }
 
 

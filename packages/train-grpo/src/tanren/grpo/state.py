@@ -1,7 +1,7 @@
 """A checkpoint: everything that the steps after it depend on, so that a resumed run takes the same ones bit for bit.
 
-Between two steps no completion is in flight: a step that was broken off is done again from the state before it, and
-samples the same completions.
+A step that was broken off is done again from the state before it, and samples the same completions. Those that are under way for
+the next step (rollout.ahead) were sampled with weights that are gone by then: the checkpoint has them.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tanren.common.run import RunDirectory, folder_written_aside
+from tanren.grpo.ahead import Ahead
 from tanren.grpo.collector import Collector
 from tanren.grpo.engine import Engine
 from tanren.grpo.trainer import GrpoTrainer
@@ -23,14 +24,22 @@ WEIGHTS, OPTIMIZER, STATE = "trained.safetensors", "optimizer.pt", "state.pt"
 
 
 def save_checkpoint(
-    run: RunDirectory, step: int, model: Any, trainer: GrpoTrainer, collector: Collector, engine: Engine
+    run: RunDirectory,
+    step: int,
+    model: Any,
+    trainer: GrpoTrainer,
+    collector: Collector,
+    engine: Engine,
+    ahead: Ahead | None,
 ) -> None:
-    """Write the checkpoint after `step` aside, and rename it."""
+    """Write the checkpoint after `step` aside, and rename it; completions under way are waited for first."""
+    under_way = dict(ahead.state()) if ahead is not None else {}
     weights = {name: weight.detach().contiguous() for name, weight in model.named_parameters() if weight.requires_grad}
     state = {
         "order": collector.order.state(),
         "engine": dict(engine.state()),
         "trainer": dict(trainer.state()),
+        "ahead": under_way,
         "random": _random_states(),
     }
     with folder_written_aside(run.checkpoint(step)) as folder:
@@ -39,7 +48,9 @@ def save_checkpoint(
         torch.save(state, folder / STATE)
 
 
-def restore_checkpoint(folder: Path, model: Any, trainer: GrpoTrainer, collector: Collector, engine: Engine) -> None:
+def restore_checkpoint(
+    folder: Path, model: Any, trainer: GrpoTrainer, collector: Collector, engine: Engine, ahead: Ahead | None
+) -> None:
     """Take everything up as it was after the checkpoint's step."""
     weights, named = load_file(folder / WEIGHTS), dict(model.named_parameters())
     with torch.no_grad():
@@ -50,6 +61,8 @@ def restore_checkpoint(folder: Path, model: Any, trainer: GrpoTrainer, collector
     collector.order.take_up(state["order"])
     engine.take_up(state["engine"])
     trainer.take_up(state["trainer"])
+    if ahead is not None:
+        ahead.take_up(state["ahead"])
     _take_up_random(state["random"])
 
 

@@ -27,7 +27,7 @@ AVERAGED = (
 )
 """Columns that metrics.csv has a running mean of, too."""
 SPENT = ("generate", "sync", "reward", "score", "train", "other")
-"""What the seconds of a step are spent on."""
+"""What the seconds of a step are spent on; `seconds_behind` (rollout.ahead) are no part of them."""
 # Steps at both ends whose mean reward is compared: one alone is mostly chance.
 ENDS = 5
 
@@ -108,6 +108,11 @@ def _account(steps: Sequence[Mapping[str, Any]], spent: Mapping[str, float], pro
         f"{total['micro_batches']} micro-batches, {total['updates']} updates",
         f"where the time went: {shares}",
     ]
+    if any("seconds_behind" in step for step in steps):
+        behind = sum(step.get("seconds_behind", 0.0) for step in steps)
+        lines.append(
+            f"generated and judged while the model learned, without a wait: {behind:.1f} s; such completions are one step old"
+        )
     if first is not None and last is not None:
         count = min(ENDS, len(steps))
         lines.append(f"mean reward: {first:.3f} in the first {count} steps, {last:.3f} in the last {count}")

@@ -139,12 +139,16 @@ def draw(
 
     `logits`, (rows, words), are the model's; `allowed` are the same with -inf for the words that are not to be drawn.
     """
-    chosen = torch.multinomial(probabilities(allowed, sampling), 1, generator=generator)
+    chosen = (
+        allowed.argmax(dim=-1, keepdim=True)
+        if sampling.greedy
+        else torch.multinomial(probabilities(allowed, sampling), 1, generator=generator)
+    )
     return chosen[:, 0], logits.log_softmax(dim=-1).gather(1, chosen)[:, 0]
 
 
 def probabilities(logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:
-    """Return the distribution that is sampled, (rows, words)."""
+    """Return the distribution that is sampled, (rows, words), at a temperature above 0."""
     logits = logits / sampling.temperature
     if sampling.top_k:
         least = logits.topk(min(sampling.top_k, logits.shape[1]), dim=-1).values[:, -1:]
