@@ -140,7 +140,7 @@ def test_circles_and_missing_dependencies_are_named() -> None:
 def test_every_task_of_the_workspace_runs_without_pixi() -> None:
     tasks = index_run.read_tasks(ROOT / "pixi.toml")
     assert all(index_run.order(tasks, name) for name in tasks)
-    assert tasks["test"].command == ("pytest", "-m", "not gpu and not locks")
+    assert tasks["test"].command[-2:] == ("-m", "not gpu and not locks")
 
 
 def test_an_interrupt_reaches_the_task_and_is_its_exit_code(tasks: Workspace) -> None:
