@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 
 
@@ -10,5 +11,8 @@ def pytest_configure() -> None:
 
     A shell without job control starts background processes with SIGINT ignored, and their children inherit that.
     """
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        # Threads of several workers that wait for one another on the same cores make every step ten times as long.
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -16,6 +16,7 @@ import pytest
 
 from .conftest import ROOT, SCRIPTS
 
+pytestmark = pytest.mark.timeout(900)  # a real training, on one thread
 # Half of the quickstart's rows and a third of its items: enough to learn by a wide margin, in half the time.
 SMALLER = ("--task.options.train_rows", "128", "--task.options.heldout_rows", "20", "--evaluation.max-new-tokens", "56")
 RECIPE = ROOT / "tasks" / "structured" / "recipes" / "quickstart.toml"
