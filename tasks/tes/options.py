@@ -41,7 +41,8 @@ class Options(TaskOptions):
     """Episodes of each weather. The first follows the optimum; the others begin anywhere and go astray now and then."""
 
     prompt: Literal["full", "short"] = "full"
-    """full: the forecast hour by hour, the plant and the aim, in about 1500 characters. short: the state in five lines."""
+    """full: the forecast hour by hour, the plant and the aim, in about 1500 characters. short: the state in one
+    line of rounded numbers, for small models that are trained on it."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -21,7 +21,7 @@ def build_prompt(weather: Weather, hour: int, energy: float, style: Style = "ful
     """Return the turns that ask for the decision at an hour (from the beginning) with so much energy (kWh) in the storage.
 
     Loads and energy are exact to 0.1, CO2 factors to 0.001; hours that are past are named, without their numbers. `short`
-    sums up what is ahead in a few lines, for small models.
+    sums up what is ahead in one line of rounded numbers, for small models that are trained to answer it.
     """
     if style == "short":
         return (Message("user", _short(weather, hour, energy)),)
@@ -59,15 +59,10 @@ def build_prompt(weather: Weather, hour: int, energy: float, style: Style = "ful
 def _short(weather: Weather, hour: int, energy: float) -> str:
     day = hour // 24
     left, tomorrow = slice(hour, weather.business_hours(day).stop), weather.business_hours(day + 1)
-    outputs = ", ".join(f"[{action}] {OUTPUT_KW * level:.0f}" for action, level in enumerate(LEVELS))
-    return "\n".join(
-        (
-            f"{hour % 24}:00, day {day + 1} of {DAYS}. Stored: {energy:.1f} of {STORAGE_KWH:.0f} kWh.",
-            f"Now: load {weather.load[hour]:.1f} kW, CO2 {weather.co2[hour]:.3f}.",
-            f"Until {CLOSING_HOUR}:00: load {weather.load[left].sum():.1f} kWh, lowest CO2 {weather.co2[left].min():.3f}.",
-            f"Next day: load {weather.load[tomorrow].sum():.1f} kWh, low CO2 {weather.low_co2(day + 1):.3f}.",
-            f"Heat pump, kW: {outputs}. Which action? Answer with its number in brackets, such as [2].",
-        )
+    return (
+        f"Hour {hour % 24}, day {day + 1} of {DAYS}. CO2 {weather.co2[hour]:.2f}, lowest ahead {weather.co2[left].min():.2f}, "
+        f"tomorrow {weather.low_co2(day + 1):.2f}. Stored {energy:.0f} kWh, needed {weather.load[left].sum():.0f}, "
+        f"tomorrow {weather.load[tomorrow].sum():.0f}. Action 0 to 3?"
     )
 
 
