@@ -16,7 +16,7 @@ from typing import Any
 
 from tanren.common.console import Console
 from tanren.common.errors import ExitCode, UserError
-from tanren.common.run import RunDirectory, open_run
+from tanren.common.run import MetricsWriter, RunDirectory, open_run
 
 # Enough for a stop in between with steps on both sides; each costs what a step of the run costs, twice.
 STEPS = 4
@@ -33,8 +33,10 @@ class Resumable:
     run: RunDirectory
     steps: int
     """Of the whole run."""
-    train: Callable[[RunDirectory, Path, int], None]
-    """Trains in a folder from a checkpoint up to a step, on a model that is loaded anew, and leaves a checkpoint there."""
+    train: Callable[[RunDirectory, Path, int, Console], None]
+    """Trains in a folder from a checkpoint up to a step, on a model that is loaded anew, and leaves a checkpoint there.
+
+    What the console records are the folder's metrics."""
     numbers: Callable[[RunDirectory], Numbers]
     """Of each step that a run has recorded."""
     state_files: Sequence[str]
@@ -74,7 +76,10 @@ def prove_resuming(resumable: Resumable, console: Console) -> int:
             (stopped, stopped.checkpoint(stop), end),
         ):
             console.line(f"{folder.path.name}: from {checkpoint.name} to step {until}")
-            resumable.train(folder, checkpoint, until)
+            own, metrics = Console(stream=console.stream, started=console.started), MetricsWriter(folder.metrics)
+            own.attach(metrics)
+            resumable.train(folder, checkpoint, until, own)
+            metrics.close()
         span = range(start + 1, end + 1)
         differences = [
             *_compare("stopped and resumed", stopped, "straight", straight, span, resumable, console),

@@ -99,7 +99,7 @@ def _main(arguments: Sequence[str]) -> int:
             "model": candidates[0].source.describe(),
             "candidates": [one.line() for one in candidates],
             "task": pack.description.name,
-            "items": len(rows) if listed is None else f"{len(rows)} {listed.title[0].lower()}{listed.title[1:]}",
+            "items": len(rows) if listed is None else f"{len(rows)} {listed.items}",
             "completions": len(rows) * config.generation.samples * len(candidates),
         }
         replace(request, loaded=loaded).print_plan(facts, warnings)

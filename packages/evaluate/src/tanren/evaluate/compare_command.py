@@ -230,7 +230,7 @@ def _tables(result: Mapping[str, Any]) -> list[str]:
 
     scores = result["candidates"]
     tables = [
-        candidates_table(result["group"], scores, "as generated", metric, "Items") for metric in shown_metrics(scores)
+        candidates_table(result["group"], scores, "as generated", metric, "items") for metric in shown_metrics(scores)
     ]
     tables.append(ranking_table(result["ranking"], scores, result["differences"]))
     if "samples" in next(iter(scores.values())):

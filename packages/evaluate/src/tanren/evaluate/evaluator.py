@@ -21,7 +21,7 @@ from tanren.evaluate.measures import answers_of, pack_differences, pack_scores, 
 from tanren.evaluate.predictions import Prediction, write_tasks
 from tanren.evaluate.samples import VoteKey, by_value
 from tanren.evaluate.scoring import Judged, compare, judge, score
-from tanren.evaluate.table import comparison_table
+from tanren.evaluate.table import HELDOUT, comparison_table
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -43,7 +43,7 @@ class GenerationEvaluator:
         settings: GenerationConfig,
         console: Console,
         draws: Draws | None = None,
-        items: str = "held-out items",
+        items: str = HELDOUT,
     ) -> None:
         """Prepare to evaluate candidates on `rows`, which are called `items`, greedily unless `draws` says otherwise."""
         self._items = items

@@ -64,8 +64,7 @@ def run_job(
     """
     console, config, begun = Console(), loaded.config, time.time()
     names = ", ".join(one.name for one in candidates)
-    title = HELDOUT if listed is None else listed.title
-    items = f"{title[0].lower()}{title[1:]}"
+    items = HELDOUT if listed is None else listed.items
     console.line(f"evaluate {config.name}: {names}; {len(rows)} {items}")
     for warning in warnings:
         console.warn(warning)
@@ -97,7 +96,7 @@ def run_job(
             "evaluation": evaluation,
         }
         run.write_json(run.summary, summary)
-        _tell(console, evaluation, evaluator.how, title, run)
+        _tell(console, evaluation, evaluator.how, items, run)
         metrics.close()
     return ExitCode.DONE
 

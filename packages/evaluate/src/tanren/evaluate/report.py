@@ -98,7 +98,7 @@ def _of_items(run: str, evaluated: Evaluated) -> dict[str, Any]:
         "legend": legend(list(scores)),
         "modes": _modes(evaluated),
         "judged_by": scores[first]["judged_by"],
-        "items": HELDOUT.lower() if evaluated.listed is None else f"tasks of {evaluated.listed.path.name}",
+        "items": HELDOUT if evaluated.listed is None else evaluated.listed.items,
         "failures": failures(evaluated),
         "shown_kinds": SHOWN_KINDS,
         "group": evaluated.pack.description.group,

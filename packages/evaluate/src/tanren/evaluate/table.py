@@ -13,7 +13,7 @@ from tanren.evaluate.modes import mode_shares
 from tanren.evaluate.ranking import letters
 from tanren.evaluate.scoring import METRICS, POOLED
 
-HELDOUT = "Held-out items"
+HELDOUT = "held-out items"
 
 
 def percent(share: Mapping[str, Any]) -> str:
@@ -40,7 +40,7 @@ def comparison_table(
     items: str = HELDOUT,
 ) -> str:
     """Return a text table: one line per group, the pooled one last. `how`: how the answers were generated, `items`: to what."""
-    table = Table(title=f"{items}, {how}: percent [95 % interval]; {second} minus {first} in points, paired")
+    table = Table(title=f"{_capital(items)}, {how}: percent [95 % interval]; {second} minus {first} in points, paired")
     table.add_column(heading)
     table.add_column(_numbers(scores[first]), justify="right")
     for metric in ("valid", "correct"):
@@ -61,7 +61,7 @@ def candidates_table(
     heading: str, scores: Mapping[str, Any], how: str, metric: str = "correct", items: str = HELDOUT
 ) -> str:
     """Return a text table of many candidates: the share of correct (or valid) answers, a line per group, the pooled one last."""
-    table = Table(title=f"{items}, {how}: percent {metric} [95 % interval]")
+    table = Table(title=f"{_capital(items)}, {how}: percent {metric} [95 % interval]")
     for column in (heading, "n", *scores):
         table.add_column(column, justify="left" if column == heading else "right")
     first = next(iter(scores.values()))["by_group"]
@@ -71,6 +71,10 @@ def candidates_table(
         shares = [one["by_group"][group][metric] for one in scores.values()]
         table.add_row(group, str(first[group][metric]["n"]), *map(percent, shares))
     return render(table)
+
+
+def _capital(items: str) -> str:
+    return items[0].upper() + items[1:]
 
 
 def shown_metrics(scores: Mapping[str, Any]) -> tuple[str, ...]:

@@ -27,22 +27,25 @@ class TaskList:
     """A benchmark's own form, a JSON list; else rows of the pack."""
 
     @property
-    def title(self) -> str:
-        """What tables call the items."""
-        return f"Tasks of {self.path.name}"
+    def items(self) -> str:
+        """What the items are called."""
+        return f"tasks of {self.path.name}"
+
+    @property
+    def compared(self) -> int:
+        """Of how many the right content is known."""
+        return sum(row.compared for row in self.rows)
 
     def record(self) -> dict[str, Any]:
         """Return what `summary.json` says of it."""
-        compared = sum(row.compared for row in self.rows)
-        return {"file": str(self.path), "sha256": sha256_of(self.path), "n": len(self.rows), "compared": compared}
+        return {"file": str(self.path), "sha256": sha256_of(self.path), "n": len(self.rows), "compared": self.compared}
 
     def told(self) -> str:
         """Say in a sentence what is known of the items, for the report."""
-        compared = sum(row.compared for row in self.rows)
         rest = (
             ""
-            if compared == len(self.rows)
-            else f"Of {compared} of them the right content is known; the others are judged by their form alone."
+            if self.compared == len(self.rows)
+            else f"Of {self.compared} of them the right content is known; the others are judged by their form alone."
         )
         return f"The items are the {len(self.rows)} tasks of {self.path.name}: what training data share with them is not known. {rest}".rstrip()
 

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from tanren.common.chat import render_prompt
 from tanren.common.config import AUTO
 from tanren.common.console import Console
 from tanren.common.errors import UserError
 from tanren.common.grammar import Grammars
 from tanren.common.run import RunDirectory
+from tanren.common.task_contract import Row
 from tanren.common.vllm_memory import vllm_refusal
 from tanren.grpo.config import GrpoConfig, StructuredConfig
 from tanren.grpo.engine import Engine
@@ -74,11 +76,11 @@ def open_engine(
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Prompt],
-    heldout_tokens: int,
+    heldout: Sequence[Row],
     run: RunDirectory,
     console: Console,
 ) -> Engine:
-    """Return the engine that was chosen, ready to take over the weights of `model`; held-out prompts have at most so many tokens."""
+    """Return the engine that was chosen, ready to take over the weights of `model` and to answer the prompts of either kind."""
     console.line(choice.line())
     longest = max(prompts, key=lambda one: len(one.token_ids)).token_ids
     if choice.name == "vllm-server":
@@ -94,7 +96,8 @@ def open_engine(
     if choice.name == "vllm":
         from tanren.grpo.vllm_engine import VllmEngine
 
-        prompt_tokens = max(len(longest), heldout_tokens)
+        asked = [tokenizer(render_prompt(tokenizer, row.prompt), add_special_tokens=False) for row in heldout]
+        prompt_tokens = max([len(longest), *(len(one["input_ids"]) for one in asked)])
         settings = vllm_settings(config, model, prompt_tokens, console)
         with console.phase("start vLLM", "with empty weights; they come from the trained model"):
             engine = VllmEngine(model, settings, longest, grammars)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from tanren.common.chain import Link, TrainedAdapter
@@ -44,10 +43,6 @@ class Plan:
     def config(self) -> GrpoConfig:
         """The resolved configuration."""
         return self.loaded.config
-
-    def with_values(self, values: Mapping[str, Any]) -> Plan:
-        """Return the plan with other settings that change no number."""
-        return replace(self, loaded=self.loaded.with_values(values, "verify"))
 
     def parents(self, dtype: str) -> tuple[Link, ...]:
         """Return the adapters that are merged first, in this order, into weights of that precision."""

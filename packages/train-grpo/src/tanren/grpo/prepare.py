@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tanren.common.chat import render_prompt, template_hash
+from tanren.common.chat import template_hash
 from tanren.common.console import Console
 from tanren.common.coverage import check_before_loading
 from tanren.common.models.decoding import stop_token_ids
@@ -44,8 +44,6 @@ class Prepared:
     device: DevicePlan
     engine: EngineChoice
     prompts: list[Prompt]
-    heldout_tokens: int
-    """Of the longest prompt that the evaluation asks; 0 without one."""
 
 
 def prepare(plan: Plan, console: Console) -> Prepared:
@@ -74,8 +72,7 @@ def prepare(plan: Plan, console: Console) -> Prepared:
     difficulties_of(prompts, config.data.curriculum)  # a row without its number is told before anything is written
     lengths = sorted(len(prompt.token_ids) for prompt in prompts)
     console.line(f"prompts: {lengths[0]} to {lengths[-1]} tokens, half of them up to {lengths[len(lengths) // 2]}")
-    heldout = [tokenizer(render_prompt(tokenizer, row.prompt), add_special_tokens=False) for row in plan.heldout_rows]
-    return Prepared(tokenizer, device, engine, prompts, max((len(one["input_ids"]) for one in heldout), default=0))
+    return Prepared(tokenizer, device, engine, prompts)
 
 
 def open_rewards(plan: Plan, log: Path) -> Rewards:
@@ -107,9 +104,7 @@ def make_loop(
     `packs` says whether completions may share a pass, `shared` whether also their prompt.
     """
     config, tokenizer = plan.config, prepared.tokenizer
-    engine = open_engine(
-        prepared.engine, config, model, tokenizer, prepared.prompts, prepared.heldout_tokens, run, console
-    )
+    engine = open_engine(prepared.engine, config, model, tokenizer, prepared.prompts, plan.heldout_rows, run, console)
     sampling = sampling_of(config.rollout, stop_token_ids(model.get_base_model(), tokenizer), plan.structured)
     collector = Collector(config, prepared.prompts, engine, sampling, rewards, tokenizer)
     trainer = GrpoTrainer(model, config, make_optimizer(model, config), packs=packs, shared=shared)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from tanren.common.errors import UserError
 from tanren.common.ground import check_same_config, check_same_ground
 from tanren.common.interruption import Interruption
 from tanren.common.resuming_proof import Numbers, Resumable, find_checkpointed, prove_resuming
-from tanren.common.run import MetricsWriter, RunDirectory, read_steps
+from tanren.common.run import RunDirectory, read_steps
 from tanren.common.tracking import NoTracker
 from tanren.grpo.generations import read_generations
 from tanren.grpo.ground import MAY_DIFFER_ON_RESUME, SAME_ON_RESUME, describe_ground
@@ -43,10 +44,11 @@ def run_verify(plan: Plan, which: str) -> int:
             "--verify: vLLM does not draw the same completions twice; what can be resumed bit for bit is a run of the engine transformers"
         )
     # What is done beside the steps changes no number.
-    alone = plan.with_values({"checkpoint.every_steps": 0, "checkpoint.keep": 2})
+    off = {"checkpoint.every_steps": 0, "checkpoint.keep": 2}
+    alone = replace(plan, loaded=plan.loaded.with_values(off, "verify"))
 
-    def train(folder: RunDirectory, checkpoint: Path, until: int) -> None:
-        _train(folder, checkpoint, until, alone, prepared, run, console)
+    def train(folder: RunDirectory, checkpoint: Path, until: int, own: Console) -> None:
+        _train(folder, checkpoint, until, alone, prepared, run, own)
 
     resumable = Resumable(run, plan.config.train.steps, train, _numbers, (OPTIMIZER, STATE), _read_state)
     return prove_resuming(resumable, console)
@@ -59,7 +61,7 @@ def _train(
     plan: Plan,
     prepared: Prepared,
     run: RunDirectory,
-    console: Console,
+    own: Console,
 ) -> None:
     """Train in `folder` from a checkpoint up to a step, on a model that is loaded anew."""
     from tanren.common.chat import template_hash
@@ -67,9 +69,6 @@ def _train(
 
     if checkpoint.parent.parent != folder.path:
         shutil.copytree(checkpoint, folder.checkpoint(int(checkpoint.name.removeprefix("step-"))))
-    own = Console(stream=console.stream, started=console.started)
-    metrics = MetricsWriter(folder.metrics)
-    own.attach(metrics)
     loaded, attention = load_base(plan, prepared, own)
     template = template_hash(prepared.tokenizer)
     check_same_ground(run, describe_ground(plan, prepared, attention, loaded, template), own, SAME_ON_RESUME)
@@ -91,7 +90,6 @@ def _train(
             loop.train(Interruption(), resumed=True)
         finally:
             loop.engine.close()
-    metrics.close()
 
 
 def _numbers(run: RunDirectory) -> Numbers:

@@ -10,7 +10,7 @@ from tanren.common.console import Console
 from tanren.common.ground import check_same_config, check_same_ground
 from tanren.common.interruption import Interruption
 from tanren.common.resuming_proof import Numbers, Resumable, find_checkpointed, prove_resuming
-from tanren.common.run import MetricsWriter, RunDirectory, read_steps
+from tanren.common.run import RunDirectory, read_steps
 from tanren.common.tracking import NoTracker
 from tanren.sft.ground import MAY_DIFFER_ON_RESUME, SAME_ON_RESUME, describe_ground
 from tanren.sft.memory import Settled, take_recorded
@@ -36,8 +36,8 @@ def run_verify(plan: Plan, which: str) -> int:
     steps, alone = plan.steps(prepared.samples.sizes), _alone(plan)
     prepared = replace(prepared, validation=[])
 
-    def train(folder: RunDirectory, checkpoint: Path, until: int) -> None:
-        _train(folder, checkpoint, until, alone, prepared, run, console)
+    def train(folder: RunDirectory, checkpoint: Path, until: int, own: Console) -> None:
+        _train(folder, checkpoint, until, alone, prepared, run, own)
 
     return prove_resuming(Resumable(run, steps, train, _numbers, STATE_FILES, _read_state), console)
 
@@ -60,16 +60,13 @@ def _train(
     plan: Plan,
     prepared: Prepared,
     run: RunDirectory,
-    console: Console,
+    own: Console,
 ) -> None:
     """Train in `folder` from a checkpoint up to a step, on a model that is loaded anew."""
     from tanren.common.chat import template_hash
     from tanren.sft.loop import make_trainer, train
     from tanren.sft.method import choose_attention, load_base, make_trainable
 
-    own = Console(stream=console.stream, started=console.started)
-    metrics = MetricsWriter(folder.metrics)
-    own.attach(metrics)
     loaded = load_base(plan, prepared.device, prepared.samples, own)
     attention = choose_attention(plan, loaded, own)
     template = template_hash(prepared.tokenizer)
@@ -88,7 +85,6 @@ def _train(
         until=until,
     )
     train(trainer, Settled(plan, None), own, checkpoint, probe=False)
-    metrics.close()
 
 
 def _read_state(path: Path) -> Any:
