@@ -153,7 +153,7 @@ def test_a_disk_that_fills_up_ends_the_run_with_one_message_and_whole_files(work
         assert checkpoints
         assert all((path / "trainer_state.json").stat().st_size for path in checkpoints)
     finally:
-        subprocess.run(["umount", str(small_disk)], check=True)
+        subprocess.run(["umount", "--lazy", str(small_disk)], check=True)
 
 
 def test_a_diverging_run_stops_and_says_what_to_do(
