@@ -45,11 +45,7 @@ def score_modes(completions: Sequence[str], rows: Sequence[Row]) -> dict[str, di
     """
     sources = [source_of(row) for row in rows]
     verdicts = [read_modes(*item) for item in zip(completions, rows, sources, strict=True)]
-    scores = [
-        verdict.compatible.final_eval_score
-        for verdict, row in zip(verdicts, rows, strict=True)
-        if row.metadata.get("raw_output_metric")
-    ]
+    scores = [score for score in _scores(verdicts, rows) if score is not None]
     compared = sum(source is not None or row.expected is not None for source, row in zip(sources, rows, strict=True))
     return {
         "lenient": _counts([verdict.lenient for verdict in verdicts], rows),
@@ -57,6 +53,27 @@ def score_modes(completions: Sequence[str], rows: Sequence[Row]) -> dict[str, di
         "compatible": _counts([verdict.compatible.render_score == 1 for verdict in verdicts], rows)
         | {"score": round(sum(scores) / len(scores), 4) if scores else None, "scored": len(scores)},
     }
+
+
+def mode_values(completions: Sequence[str], rows: Sequence[Row]) -> dict[str, list[float | None]]:
+    """Return for each mode what every answer is worth: 1 where it is valid, else 0; in `compatible` its StructEval-T score.
+
+    None is what a mode does not judge: a task without paths has no such score.
+    """
+    verdicts = [read_modes(text, row, source_of(row)) for text, row in zip(completions, rows, strict=True)]
+    return {
+        "lenient": [float(verdict.lenient) for verdict in verdicts],
+        "strict": [float(verdict.strict is None) for verdict in verdicts],
+        "compatible": _scores(verdicts, rows),
+    }
+
+
+def _scores(verdicts: Sequence[ModeVerdicts], rows: Sequence[Row]) -> list[float | None]:
+    """Return the StructEval-T scores; None for the tasks that have no paths."""
+    return [
+        verdict.compatible.final_eval_score if row.metadata.get("raw_output_metric") else None
+        for verdict, row in zip(verdicts, rows, strict=True)
+    ]
 
 
 def _counts(valid: Sequence[bool], rows: Sequence[Row]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from .generate import stream
 from .options import Options
 from .structeval_tasks import read_tasks
 
-__all__ = ["Options", "parse", "read_tasks", "reward", "rows", "score_modes"]
+__all__ = ["Options", "mode_values", "parse", "read_tasks", "reward", "rows", "score_modes"]
 
 _REWARDS = {Verdict.CORRECT: 1.0, Verdict.WRONG: 0.2, Verdict.UNPARSABLE: 0.0, Verdict.ABSENT: 0.0}
 """Valid but wrong earns a fifth: enough to learn the syntax from, too little to settle for."""
@@ -41,3 +41,10 @@ def score_modes(completions: Sequence[str], rows: Sequence[Row]) -> dict[str, di
     from .modes import score_modes as scored  # what training does not need is not loaded for it
 
     return scored(completions, rows)
+
+
+def mode_values(completions: Sequence[str], rows: Sequence[Row]) -> dict[str, list[float | None]]:
+    """Return what each answer is worth in the same modes (modes.py)."""
+    from .modes import mode_values as valued
+
+    return valued(completions, rows)

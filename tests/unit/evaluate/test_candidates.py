@@ -136,6 +136,7 @@ def test_a_run_that_is_not_there_is_not_looked_for_in_the_network(
         (["--generation.top-p", "0.9"], "generation.top_p has no effect on greedy answers"),
         (["--generation.seed", "3"], "generation.seed has no effect: nothing is drawn"),
         (["--generation.selection", "0.5"], "generation.selection has no effect on one candidate"),
+        (["--rank-by", "valid"], "rank_by has no effect on one candidate"),
         (["--generation.server", "http://127.0.0.1:1"], "generation.server has no effect with generation.engine"),
         (["--requests.parallel", "3"], "requests.parallel has no effect with generation.engine"),
         (["--generation.engine", "server"], "needs its address: generation.server ="),

@@ -130,6 +130,35 @@ def test_candidates_are_ranked_by_valid_answers_where_not_all_can_be_compared(
     assert "Percent valid [95 % interval] in 3 modes" in table
 
 
+def test_candidates_are_ranked_by_the_mode_that_is_asked_for(
+    generated: RunDirectory, evaluate: Evaluate, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer(generated, base=FENCED, trained=GOOD)
+    assert evaluate("compare", "run", "--rank-by", "lenient", "--selection", "0.5", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [(one["name"], one["value"]) for one in found["ranking"]["order"]] == [
+        ("run/trained", 1),
+        ("run/base", 0.75),
+    ]
+    assert (found["ranking"]["metric"], found["selection"]["metric"]) == ("lenient", "lenient")
+    assert evaluate("compare", "run", "--rank-by", "strict") == 0
+    table = capsys.readouterr().out
+    assert "Ranking by strict" in table
+    assert "+100 [" in table
+    assert evaluate("compare", "run", "--rank-by", "compatible") == 2
+    assert "rank_by = 'compatible': none of the 4 items is judged by it" in capsys.readouterr().err
+    assert (
+        evaluate(
+            "outside.toml", "--candidate", "twin=builtin:tiny-qwen3", "--rank-by", "lenient", "--output.run-dir", "two"
+        )
+        == 0
+    )
+    assert "Ranking by lenient" in capsys.readouterr().err
+    found = json.loads(Path("two/summary.json").read_text())["evaluation"]
+    assert (found["ranking"]["metric"], found["ranking"]["pairs"][0]["p"]) == ("lenient", 1.0)
+    assert "<h3>Ranking</h3>" in Path("two/report.html").read_text(encoding="utf-8")
+
+
 def test_the_report_and_the_viewer_show_the_list(generated: RunDirectory) -> None:
     answer(generated, base=FENCED, trained=GOOD)
     page = write_report(generated).read_text(encoding="utf-8")

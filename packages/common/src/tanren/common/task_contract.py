@@ -11,6 +11,7 @@ and, where a pack has them, for `evaluate`, `evaluate score` and `evaluate submi
 
     def read_tasks(records: Sequence[Any], where: str) -> list[Row]   # tasks of an outside benchmark, a JSON list
     def score_modes(completions: Sequence[str], rows: Sequence[Row]) -> dict[str, dict]  # other readings, by name
+    def mode_values(completions: Sequence[str], rows: Sequence[Row]) -> dict[str, list[float | None]]  # to rank by
     def vote_key(parsed: Parsed, row: Row) -> str | None              # answers of one key are the same in a majority vote; None: no vote
 
 and, for metrics of its own beside the shares of valid and correct answers, in every evaluation:

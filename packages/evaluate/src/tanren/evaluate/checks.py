@@ -30,22 +30,8 @@ def check_settings(loaded: Loaded[EvaluateConfig], candidates: int) -> list[str]
         if idle
         else []
     )
-    if generation.samples > 1 and not generation.temperature:
-        raise UserError(
-            f"generation.samples = {generation.samples}: greedy answers are all the same; draw them with generation.temperature = 0.8 "
-            "(generation.top_p = 0.95), or leave samples at 1"
-        )
-    for name in ("top_p",) if not generation.temperature else ():
-        if f"generation.{name}" in loaded.origins:
-            raise UserError(
-                f"generation.{name} has no effect on greedy answers; draw them with generation.temperature, or leave it out"
-            )
-    if generation.selection and candidates == 1:
-        raise UserError("generation.selection has no effect on one candidate: there is nothing to choose; leave it out")
-    if "generation.seed" in loaded.origins and not generation.temperature and not generation.selection:
-        raise UserError(
-            "generation.seed has no effect: nothing is drawn (generation.temperature, generation.selection)"
-        )
+    _check_draws(loaded)
+    _check_choice(loaded, candidates)
     if generation.engine == "server":
         return warnings + list(_check_server(loaded))
     for name in ("generation.batch_size", "generation.attention") if generation.engine == "vllm" else ():
@@ -64,6 +50,33 @@ def check_settings(loaded: Loaded[EvaluateConfig], candidates: int) -> list[str]
                 f"candidate {one.name}: served has no effect with generation.engine = {generation.engine!r}; leave it out"
             )
     return warnings
+
+
+def _check_draws(loaded: Loaded[EvaluateConfig]) -> None:
+    generation = loaded.config.generation
+    if generation.samples > 1 and not generation.temperature:
+        raise UserError(
+            f"generation.samples = {generation.samples}: greedy answers are all the same; draw them with generation.temperature = 0.8 "
+            "(generation.top_p = 0.95), or leave samples at 1"
+        )
+    for name in ("top_p",) if not generation.temperature else ():
+        if f"generation.{name}" in loaded.origins:
+            raise UserError(
+                f"generation.{name} has no effect on greedy answers; draw them with generation.temperature, or leave it out"
+            )
+    if "generation.seed" in loaded.origins and not generation.temperature and not generation.selection:
+        raise UserError(
+            "generation.seed has no effect: nothing is drawn (generation.temperature, generation.selection)"
+        )
+
+
+def _check_choice(loaded: Loaded[EvaluateConfig], candidates: int) -> None:
+    for name, given in (
+        ("generation.selection", loaded.config.generation.selection),
+        ("rank_by", loaded.config.rank_by),
+    ):
+        if given and candidates == 1:
+            raise UserError(f"{name} has no effect on one candidate: there is nothing to choose; leave it out")
 
 
 def _check_server(loaded: Loaded[EvaluateConfig]) -> Iterator[str]:

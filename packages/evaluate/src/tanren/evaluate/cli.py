@@ -22,6 +22,7 @@ from tanren.common.task_packs import load_pack
 from tanren.evaluate.answer_commands import score_command, submit_command
 from tanren.evaluate.checks import check_settings
 from tanren.evaluate.config import EvaluateConfig
+from tanren.evaluate.ranking import check_rank_by
 from tanren.evaluate.roster import FLAG, add_named, settle_candidates, settle_latest
 
 RESUME = "--resume"
@@ -94,6 +95,7 @@ def _main(arguments: Sequence[str]) -> int:
     if not rows:
         raise UserError(f"the task pack {config.task.name} gave no held-out row to evaluate on; raise its option")
     warnings = check_settings(loaded, len(candidates))
+    check_rank_by(pack, rows, loaded.config.rank_by)
     if request.dry_run:
         facts = {
             "model": candidates[0].source.describe(),

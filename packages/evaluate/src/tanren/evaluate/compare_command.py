@@ -22,7 +22,7 @@ from tanren.evaluate.listing import candidate_names
 from tanren.evaluate.measures import answers_of, pack_differences, pack_scores, pack_tables
 from tanren.evaluate.modes import modes_of
 from tanren.evaluate.predictions import read_predictions, read_tasks
-from tanren.evaluate.ranking import choice_warning, rank, select
+from tanren.evaluate.ranking import choice_warning, rank, select, standings
 from tanren.evaluate.scoring import Judged, compare, judge, score
 
 _LISTED = 5
@@ -46,6 +46,7 @@ def compare_command(
     allow_other_prompts: tyro.conf.FlagCreatePairsOff[bool] = False,
     selection: Annotated[float, tyro.conf.arg(metavar="SHARE")] = 0.0,
     seed: int = 0,
+    rank_by: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None,
     as_json: Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(name="json")] = False,
 ) -> int:
     """Compare what several runs have left on the same items, and rank it; nothing is generated.
@@ -58,6 +59,8 @@ def compare_command(
         allow_other_prompts: Compare all the same where items have the same ids, but the models read other prompts.
         selection: Share of the items on which the best is chosen; it is reported on the others. 0: nothing is chosen.
         seed: Of the split of `selection`.
+        rank_by: What they are ranked and chosen by: correct, valid, or a mode of the pack. Not set: correct where every item can be compared
+            with something, else valid.
         as_json: Print one JSON object instead of the tables.
     """
     if not 0 <= selection < 1:
@@ -66,7 +69,9 @@ def compare_command(
         raise UserError(f"--seed {seed} has no effect without --selection; leave it out")
     controlled = [one for one in runs if is_controlled(one)]
     if controlled:
-        _check_controlled(runs, controlled, allow_other_prompts=allow_other_prompts, selection=selection)
+        _check_controlled(
+            runs, controlled, allow_other_prompts=allow_other_prompts, selection=selection, rank_by=rank_by
+        )
         return compare_controlled(runs, as_json=as_json)
     stored = [one for named in runs for one in _find(named)]
     kept, notes = _without_repeats(stored)
@@ -82,9 +87,10 @@ def compare_command(
     judged = {one.name: judge(rows, read_predictions(one.path), pack.parse, str(one.path)) for one in kept}
     _check_samples(judged)
     notes += _check_prompts(judged, allowed=allow_other_prompts)
-    result = _result(judged, pack)
+    ranked = standings(judged, pack, rank_by)
+    result = _result(judged, pack) | {"ranking": rank(ranked)}
     if selection:
-        result["selection"] = select(judged, selection, seed, first.name)
+        result["selection"] = select(ranked, selection, seed, first.name)
     elif warning := choice_warning(len(judged)):
         notes.append(f"warning: {warning} (--selection 0.3)")
     for note in notes:
@@ -98,7 +104,12 @@ def compare_command(
 
 
 def _check_controlled(
-    runs: Sequence[Path], controlled: Sequence[Path], *, allow_other_prompts: bool, selection: float
+    runs: Sequence[Path],
+    controlled: Sequence[Path],
+    *,
+    allow_other_prompts: bool,
+    selection: float,
+    rank_by: str | None,
 ) -> None:
     """Refuse what does not go together with runs of `evaluate control`."""
     others = [one for one in runs if one not in controlled]
@@ -106,7 +117,8 @@ def _check_controlled(
         raise UserError(
             f"{controlled[0]} is a run of evaluate control, and {others[0]} is none: they cannot be compared"
         )
-    for flag, given in (("--allow-other-prompts", allow_other_prompts), ("--selection", selection)):
+    flags = {"--allow-other-prompts": allow_other_prompts, "--selection": selection, "--rank-by": rank_by}
+    for flag, given in flags.items():
         if given:
             raise UserError(f"{flag} has no effect on runs of evaluate control; leave it out")
 
@@ -213,7 +225,6 @@ def _result(judged: Mapping[str, list[Judged]], pack: TaskPack) -> dict[str, Any
         "measures_differences": {
             name: pack_differences(pack, answers_of(judged[first]), answers_of(judged[name])) for name in others
         },
-        "ranking": rank(judged),
         "modes": {name: modes_of(pack, items) for name, items in judged.items()},
     }
 
@@ -232,7 +243,7 @@ def _tables(result: Mapping[str, Any]) -> list[str]:
     tables = [
         candidates_table(result["group"], scores, "as generated", metric, "items") for metric in shown_metrics(scores)
     ]
-    tables.append(ranking_table(result["ranking"], scores, result["differences"]))
+    tables.append(ranking_table(result["ranking"], scores))
     if "samples" in next(iter(scores.values())):
         tables.append(samples_table(scores))
     if len(shown_metrics(scores)) > 1 and any(result["modes"].values()):

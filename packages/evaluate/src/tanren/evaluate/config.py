@@ -99,6 +99,10 @@ class EvaluateConfig(ConfigModel):
     tasks: Path | None = None
     """A file of tasks in place of the pack's held-out rows: an outside benchmark's JSON list, where the pack reads one, or a tasks.jsonl."""
 
+    rank_by: str | None = None
+    """What candidates are ranked and chosen by: `correct`, `valid`, or a mode of the pack (`lenient` of structured). Not set: correct where every
+    item can be compared with something, else valid."""
+
     allow_other_template: bool = False
     """Evaluate a candidate although it was trained with another chat template than its tokenizer's, and compare candidates whose prompts differ."""
 

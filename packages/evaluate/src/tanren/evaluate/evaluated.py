@@ -33,6 +33,9 @@ class Evaluated:
     listed: TaskList | None = None
     """The list of tasks that was answered; None: the pack's own held-out rows."""
 
+    rank_by: str | None = None
+    """What the run ranks its candidates by, where it says so."""
+
 
 def predictions_of(run: RunDirectory, candidate: str) -> Path:
     """Return where the answers of a candidate are."""
@@ -65,7 +68,7 @@ def read_evaluated(run: RunDirectory) -> Evaluated:
     told = _summary(run).get("evaluation", {})
     second = told["second"] if told.get("second") in names else names[-1]
     listed = TaskList(Path(tasks), rows, outside=True) if tasks is not None else None
-    return Evaluated(pack, rows, candidates, (names[0], second), listed)
+    return Evaluated(pack, rows, candidates, (names[0], second), listed, config.get("rank_by"))
 
 
 def _instead(run: RunDirectory) -> str:

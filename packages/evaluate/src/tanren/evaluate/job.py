@@ -28,10 +28,10 @@ from tanren.evaluate.evaluator import GenerationEvaluator
 from tanren.evaluate.listing import write_candidates
 from tanren.evaluate.measures import pack_tables
 from tanren.evaluate.modes import modes_of
-from tanren.evaluate.ranking import choice_warning, rank, select
+from tanren.evaluate.ranking import choice_warning, rank, select, standings
 from tanren.evaluate.report import write_report
 from tanren.evaluate.roster import Candidate
-from tanren.evaluate.scoring import compare
+from tanren.evaluate.scoring import METRICS, compare
 from tanren.evaluate.table import (
     HELDOUT,
     candidate_modes_table,
@@ -83,7 +83,7 @@ def run_job(
             run.write_json(run.environment, environment)
         evaluator = GenerationEvaluator(pack, rows, config.generation, console, draws_of(config), items)
         _generate(evaluator, backend, candidates, rows, run, console)
-        evaluation = _evaluation(evaluator, config, [one.name for one in candidates])
+        evaluation = _evaluation(evaluator, pack, config, [one.name for one in candidates])
         evaluation["modes"] = {one.name: modes_of(pack, evaluator.judged[one.name]) for one in candidates}
         if listed is not None:
             evaluation |= {"tasks": listed.record(), "heldout": listed.told()}
@@ -140,7 +140,9 @@ def _generate(
         backend.close()
 
 
-def _evaluation(evaluator: GenerationEvaluator, config: EvaluateConfig, names: Sequence[str]) -> dict[str, Any]:
+def _evaluation(
+    evaluator: GenerationEvaluator, pack: TaskPack, config: EvaluateConfig, names: Sequence[str]
+) -> dict[str, Any]:
     """Return what `summary.json` records: the scores of all, each beside the first, the ranking, the selection.
 
     `second`, which stands beside the first in detail, is the best of the others.
@@ -149,7 +151,8 @@ def _evaluation(evaluator: GenerationEvaluator, config: EvaluateConfig, names: S
     first, *others = names
     if not others:
         return evaluator.subject() | {"candidates": {first: evaluator.scores(first)}}
-    ranking = rank(judged)
+    ranked = standings(judged, pack, config.rank_by)
+    ranking = rank(ranked)
     second = next(one["name"] for one in ranking["order"] if one["name"] != first)
     found = dict(evaluator.compare(first, second))
     found["candidates"] = {name: evaluator.scores(name) for name in names}
@@ -157,7 +160,7 @@ def _evaluation(evaluator: GenerationEvaluator, config: EvaluateConfig, names: S
     found["measures_differences"] = {name: evaluator.measures_difference(first, name) for name in others}
     found["ranking"] = ranking
     if config.generation.selection:
-        found["selection"] = select(judged, config.generation.selection, config.generation.seed, first)
+        found["selection"] = select(ranked, config.generation.selection, config.generation.seed, first)
     return found
 
 
@@ -170,10 +173,12 @@ def _tables(evaluation: Mapping[str, Any], how: str, items: str) -> Iterator[str
     elif len(names) == 2:
         first, second = names
         yield comparison_table(group, scores, evaluation["difference"], first, second, how, items)
+        if evaluation["ranking"]["metric"] not in METRICS:  # which the table above does not show
+            yield ranking_table(evaluation["ranking"], scores)
     else:
         for metric in shown_metrics(scores):
             yield candidates_table(group, scores, how, metric, items)
-        yield ranking_table(evaluation["ranking"], scores, evaluation["differences"])
+        yield ranking_table(evaluation["ranking"], scores)
     if "samples" in scores[names[0]]:
         yield samples_table(scores)
     if "tasks" in evaluation and any(modes.values()):  # of the pack's own rows report and summary.json have them

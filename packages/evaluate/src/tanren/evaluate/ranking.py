@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any
 
-from tanren.evaluate.scoring import Judged, judging_metric
+from tanren.common.errors import UserError
+from tanren.common.task_contract import Row
+from tanren.common.task_packs import TaskPack
+from tanren.evaluate.modes import item_values, values_by_mode
+from tanren.evaluate.scoring import METRICS, Judged, counted, judging_metric
 from tanren.evaluate.statistics import holm, mean_of, paired_difference_of_means
 
 LEVEL = 0.05
@@ -16,30 +20,72 @@ LEVEL = 0.05
 _NO_CHOICE = 2
 
 
-def rank(judged: Mapping[str, Sequence[Judged]]) -> dict[str, Any]:
-    """Return the candidates by their share of correct answers, the best first, and every pair's difference.
+@dataclass(frozen=True)
+class Standings:
+    """What candidates are ranked by: the value of every item for each of them, from 0 to 1, the items in the order of `ids`."""
 
-    Where not every item can be compared with something it is the share of valid answers (`metric` says which).
+    metric: str
+    ids: Sequence[str]
+    values: Mapping[str, Sequence[float]]
+
+
+def check_rank_by(pack: TaskPack, rows: Sequence[Row], by: str | None) -> None:
+    """Raise UserError for a name of nothing that candidates can be ranked by, on these items."""
+    if by is None:
+        return
+    modes = values_by_mode(pack, [""] * len(rows), rows)
+    judged = {mode: [value is not None for value in values] for mode, values in modes.items()}
+    judged = {"valid": [True] * len(rows), "correct": [row.compared for row in rows]} | judged
+    if by not in judged:
+        raise UserError(
+            f"rank_by = {by!r}: with the pack {pack.description.name} candidates can be ranked by {', '.join(judged)}"
+        )
+    if not any(judged[by]):
+        raise UserError(f"rank_by = {by!r}: none of the {len(rows)} items is judged by it")
+
+
+def standings(judged: Mapping[str, Sequence[Judged]], pack: TaskPack, by: str | None = None) -> Standings:
+    """Return what is ranked: by the share of correct answers; where not every item can be compared with something, of valid ones.
+
+    `by`: a metric, or one of the pack's modes; over the items that it judges. Raises UserError where there is none.
+    """
+    items = next(iter(judged.values()))
+    check_rank_by(pack, [item.row for item in items], by)
+    metric = judging_metric(items) if by is None else by
+    if metric in METRICS:
+        ids = [item.row.id for item in counted(items, metric)]
+        shares = {name: [item.value(metric) for item in counted(own, metric)] for name, own in judged.items()}
+        return Standings(metric, ids, shares)
+    values = {name: item_values(pack, own, metric) for name, own in judged.items()}
+    ids = [item.row.id for item, value in zip(items, next(iter(values.values())), strict=True) if value is not None]
+    return Standings(metric, ids, {name: [value for value in own if value is not None] for name, own in values.items()})
+
+
+def rank(standings: Standings) -> dict[str, Any]:
+    """Return the candidates by the mean over their items, the best first, and every pair's difference.
 
     p is that of McNemar's exact test (of several samples: the exact sign test), corrected by Holm for the number of pairs.
+    `differences` are those of the others to the first, the `reference`.
     `groups` are the largest sets of candidates that cannot be told apart from one another; one may be in several.
     """
-    metric = _metric(judged)
-    values = {name: [item.value(metric) for item in items] for name, items in judged.items()}
+    values = standings.values
     means = {name: mean_of(numbers) for name, numbers in values.items()}
     order = sorted(values, key=lambda name: -means[name].value)
     pairs = list(combinations(order, 2))
     found = [paired_difference_of_means(values[worse], values[better]) for better, worse in pairs]
+    reference, *others = values
     adjusted = holm([difference.p for difference in found])
     alike = {frozenset(pair) for pair, p in zip(pairs, adjusted, strict=True) if p >= LEVEL}
     return {
-        "metric": metric,
+        "metric": standings.metric,
         "level": LEVEL,
         "order": [{"name": name, **asdict(means[name])} for name in order],
         "pairs": [
             {"better": better, "worse": worse, **asdict(difference), "p_holm": p}
             for (better, worse), difference, p in zip(pairs, found, adjusted, strict=True)
         ],
+        "reference": reference,
+        "differences": {name: asdict(paired_difference_of_means(values[reference], values[name])) for name in others},
         "groups": _groups(order, alike),
     }
 
@@ -59,29 +105,27 @@ def choice_warning(candidates: int) -> str:
     )
 
 
-def select(judged: Mapping[str, Sequence[Judged]], share: float, seed: int, reference: str) -> dict[str, Any]:
+def select(standings: Standings, share: float, seed: int, reference: str) -> dict[str, Any]:
     """Choose the best candidate on a share of the items, drawn by the seed, and judge it on the others.
 
     Of equal ones it is the first. `difference` is over the others, the chosen minus `reference`.
     """
-    items, metric = next(iter(judged.values())), _metric(judged)
-    n = len(items)
+    values, n = standings.values, len(standings.ids)
     count = min(max(1, round(share * n)), n - 1)
     drawn = set(random.Random(f"{seed}-selection").sample(range(n), count))  # noqa: S311 (a split, not a secret)
     means = {
         part: {
-            name: mean_of([item.value(metric) for index, item in enumerate(items) if (index in drawn) == inside])
-            for name, items in judged.items()
+            name: mean_of([value for index, value in enumerate(own) if (index in drawn) == inside])
+            for name, own in values.items()
         }
         for part, inside in (("selection", True), ("rest", False))
     }
-    chosen = max(judged, key=lambda name: means["selection"][name].value)
+    chosen = max(values, key=lambda name: means["selection"][name].value)
     rest = {
-        name: [item.value(metric) for index, item in enumerate(judged[name]) if index not in drawn]
-        for name in (reference, chosen)
+        name: [value for index, value in enumerate(values[name]) if index not in drawn] for name in (reference, chosen)
     }
     return {
-        "metric": metric,
+        "metric": standings.metric,
         "share": share,
         "seed": seed,
         "chosen": chosen,
@@ -89,12 +133,8 @@ def select(judged: Mapping[str, Sequence[Judged]], share: float, seed: int, refe
         "on_selection": {name: asdict(mean) for name, mean in means["selection"].items()},
         "on_rest": {name: asdict(mean) for name, mean in means["rest"].items()},
         "difference": asdict(paired_difference_of_means(rest[reference], rest[chosen])),
-        "selection_ids": [items[index].row.id for index in sorted(drawn)],
+        "selection_ids": [standings.ids[index] for index in sorted(drawn)],
     }
-
-
-def _metric(judged: Mapping[str, Sequence[Judged]]) -> str:
-    return judging_metric(next(iter(judged.values())))
 
 
 def _letter(number: int) -> str:

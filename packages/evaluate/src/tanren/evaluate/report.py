@@ -19,7 +19,7 @@ from tanren.evaluate.items import embedded, failures, page_data
 from tanren.evaluate.measures_section import measures_section
 from tanren.evaluate.modes import mode_shares, modes_of
 from tanren.evaluate.plots import curve, legend, seconds_of_steps, share_plot
-from tanren.evaluate.ranking import letters, rank
+from tanren.evaluate.ranking import letters, rank, standings
 from tanren.evaluate.scoring import compare, score
 from tanren.evaluate.table import HELDOUT, percent, points, selection_line
 
@@ -92,7 +92,9 @@ def _of_items(run: str, evaluated: Evaluated) -> dict[str, Any]:
         "reference": first,
         "differences": {name: compare(judged[first], judged[name]) for name in others},
         "chosen": evaluated.pair[1],
-        "ranking": rank(judged) if len(others) > 1 else None,
+        "ranking": rank(standings(judged, evaluated.pack, evaluated.rank_by))
+        if len(others) > (evaluated.rank_by is None)
+        else None,
         "metrics": dict(sorted(METRICS.items(), key=lambda item: item[0] != scores[first]["judged_by"])),
         "plots": {metric: share_plot(title, scores, metric) for metric, title in METRICS.items()},
         "legend": legend(list(scores)),

@@ -82,25 +82,23 @@ def shown_metrics(scores: Mapping[str, Any]) -> tuple[str, ...]:
     return ("correct",) if next(iter(scores.values()))["judged_by"] == "correct" else METRICS
 
 
-def ranking_table(ranking: Mapping[str, Any], scores: Mapping[str, Any], differences: Mapping[str, Any]) -> str:
-    """Return a text table: the best candidate first, with letters of those that cannot be told apart.
-
-    `differences`: of each candidate to the first that was evaluated, by name.
-    """
+def ranking_table(ranking: Mapping[str, Any], scores: Mapping[str, Any]) -> str:
+    """Return a text table: the best candidate first, with letters of those that cannot be told apart."""
     pairs = len(ranking["pairs"])
     table = Table(
         title=f"Ranking by {ranking['metric']}: percent [95 % interval]; candidates that share a letter cannot be told apart "
         f"(exact test, Holm's correction for {pairs} pair{'s' * (pairs != 1)})"
     )
-    reference = next(name for name in scores if name not in differences)
-    for column in ("candidate", "n", "valid", "correct", f"minus {reference}, points", "letter"):
+    metrics = METRICS if ranking["metric"] in METRICS else (ranking["metric"],)
+    for column in ("candidate", "n", *metrics, f"minus {ranking['reference']}, points", "letter"):
         table.add_column(column, justify="left" if column in ("candidate", "letter") else "right")
     for one in ranking["order"]:
         name = one["name"]
-        pooled = scores[name]["by_group"][POOLED]
-        cells = [percent(pooled[metric]) for metric in METRICS]
-        difference = points(differences[name][POOLED][ranking["metric"]]) if name in differences else ""
-        table.add_row(name, str(one["n"]), *cells, difference, letters(ranking["groups"], name))
+        pooled = scores[name]["by_group"][POOLED] | {ranking["metric"]: one}
+        cells = [percent(pooled[metric]) for metric in metrics]
+        difference = ranking["differences"].get(name)
+        told = points(difference) if difference else ""
+        table.add_row(name, str(one["n"]), *cells, told, letters(ranking["groups"], name))
     counting = sum(pair["p_holm"] < ranking["level"] for pair in ranking["pairs"])
     return f"{render(table)}\n{counting} of {pairs} differences are more than noise (p below {ranking['level']:g} after the correction)"
 
