@@ -98,3 +98,11 @@ def test_words_are_drawn_as_often_as_they_are_probable() -> None:
     # Squared and normed: 0.25, 0.09 and 0.04 of 0.38.
     assert [shares[word] / 20_000 for word in range(3)] == pytest.approx([0.6579, 0.2368, 0.1053], abs=0.01)
     torch.testing.assert_close(log_probs, logits[0].log_softmax(0)[words])
+
+
+def test_words_that_are_left_out_are_never_drawn() -> None:
+    logits = torch.tensor([[-torch.inf, 0.0, -torch.inf, -20.0, -torch.inf]]).expand(5_000, 5)
+    words, _ = draw(logits, logits, Sampling(1), torch.Generator().manual_seed(0))
+    assert set(words.tolist()) <= {1, 3}
+    last = torch.tensor([[0.0, -torch.inf]]).expand(5_000, 2)
+    assert set(draw(last, last, Sampling(1), torch.Generator().manual_seed(0))[0].tolist()) == {0}

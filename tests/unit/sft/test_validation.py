@@ -19,10 +19,11 @@ from tanren.common.interruption import Interruption
 from tanren.common.models.tiny import tiny_model
 from tanren.common.run import RunDirectory, read_steps, read_validations
 from tanren.sft.config import ValidationConfig
+from tanren.sft.loop import finish_validation
 from tanren.sft.loss import packed_loss
 from tanren.sft.packing import MicroBatch, Steps, lay_out
 from tanren.sft.trainer import SftTrainer
-from tanren.sft.validation import Validation, finish_validation
+from tanren.sft.validation import Validation
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 MakeSample = Callable[..., Sample]

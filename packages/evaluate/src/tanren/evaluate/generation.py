@@ -11,11 +11,10 @@ from transformers import GenerationConfig as HfGenerationConfig
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 from tanren.common.adapted import base_of
-from tanren.common.attention.packed import inference_attention
 from tanren.common.completions import Sampling
 from tanren.common.config import GenerationConfig
 from tanren.common.errors import UserError
-from tanren.common.models.decoding import contiguous_head, stop_token_ids
+from tanren.common.models.decoding import decoding, stop_token_ids
 from tanren.common.task_contract import Row
 from tanren.evaluate.engine import CompletionText, Done, Draws, Prompt, Slot, prompts_of
 from tanren.evaluate.predictions import Prediction
@@ -130,16 +129,9 @@ def _decoding(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: GenerationConfig
 ) -> Iterator[list[int]]:
     """Make a model ready to decode, give the tokens that end a turn, and give the model back as it was."""
-    was_training, eos = model.training, stop_token_ids(model, tokenizer)
-    model.eval()
-    with (
-        torch.inference_mode(),
-        inference_attention(model, settings.attention),
-        contiguous_head(model),
-        _no_checkpoint_settings(model),
-    ):
+    eos = stop_token_ids(model, tokenizer)
+    with decoding(model, settings.attention), _no_checkpoint_settings(model):
         yield eos
-    model.train(was_training)
 
 
 @contextmanager

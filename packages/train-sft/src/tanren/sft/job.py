@@ -82,10 +82,9 @@ def _run(
 ) -> int:
     """Do the run in its directory: evaluate, train, evaluate, save, report."""
     from tanren.common.chat import template_hash
-    from tanren.sft.loop import make_trainer, train
+    from tanren.sft.loop import finish_validation, make_trainer, train
     from tanren.sft.method import choose_attention, load_base, make_trainable, save_trained
     from tanren.sft.step_evaluation import step_evaluation_of
-    from tanren.sft.validation import finish_validation
 
     plan = settled.plan
     begun = time.time()
@@ -114,7 +113,9 @@ def _run(
             tracker,
             interruption,
             packs=attention.packs,
-            step_evaluation=step_evaluation_of(plan, prepared, run, console),
+            step_evaluation=step_evaluation_of(
+                plan, prepared.tokenizer, plan.steps(prepared.samples.sizes), run, console
+            ),
         )
         checkpoint = run.checkpoint(run.checkpoint_steps()[-1]) if resumed else None
         memory = train(trainer, settled, console, checkpoint)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,3 +103,25 @@ def train(
     finally:
         torch.use_deterministic_algorithms(False)
     return memory
+
+
+def finish_validation(trainer: SftTrainer, run: RunDirectory, console: Console) -> dict[str, Any]:
+    """Say which step was best and why training ended; give the model that step's weights back if asked to.
+
+    Returns what `summary.json` records: the losses, the best step, why it stopped, and whose weights were kept.
+    """
+    validation = trainer.between.validation
+    if validation is None:
+        return {}
+    state, done = validation.state, trainer.state.global_step
+    stopped = "no step was left" if done == trainer.args.max_steps else "validation.patience"
+    if stopped == "validation.patience":
+        console.line(f"stopped early after step {done}: {validation.verdict()}")
+    if state.best_loss is not None and state.baseline_loss is not None and state.best_loss >= state.baseline_loss:
+        console.warn(f"no step was better than the untrained model, whose validation loss is {state.baseline_loss:.4f}")
+    kept = done
+    if trainer.config.validation.restore_best and state.best_step not in (None, done):
+        kept = int(state.best_step or 0)
+        trainer.restore(run.checkpoint(kept))
+        console.line(f"the weights of step {kept} are taken, the best by validation loss: {state.best_loss:.4f}")
+    return asdict(state) | {"stopped_by": stopped, "weights_of_step": kept}

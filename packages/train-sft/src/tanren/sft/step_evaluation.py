@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from tanren.sft.plan import Plan
-    from tanren.sft.prepare import Prepared
 
 
 def rows_of_steps(rows: Sequence[Row], config: EvaluationConfig, seed: int) -> list[Row]:
@@ -71,16 +70,18 @@ class StepEvaluation:
         return found | {"seconds": time.perf_counter() - begun}
 
 
-def step_evaluation_of(plan: Plan, prepared: Prepared, run: RunDirectory, console: Console) -> StepEvaluation | None:
-    """Return what evaluates between the steps of a run, if it is asked for."""
+def step_evaluation_of(
+    plan: Plan, tokenizer: PreTrainedTokenizerBase, steps: int, run: RunDirectory, console: Console
+) -> StepEvaluation | None:
+    """Return what evaluates between the `steps` of a run, if it is asked for."""
     evaluation = plan.config.evaluation
     if not evaluation.every_steps or plan.pack is None:
         return None
     rows = rows_of_steps(plan.heldout_rows, evaluation, plan.config.seed)
     return StepEvaluation(
         find_evaluator()(plan.pack, rows, evaluation, console),
-        prepared.tokenizer,
+        tokenizer,
         run.evaluation / "steps",
         every=evaluation.every_steps,
-        steps=plan.steps(prepared.samples.sizes),
+        steps=steps,
     )

@@ -11,15 +11,12 @@ from typing import Any
 import torch
 
 from tanren.common.chat import Sample
-from tanren.common.console import Console
 from tanren.common.errors import FoundWantingError
 from tanren.common.first_fit import first_fit
 from tanren.common.interruption import Interruption
-from tanren.common.run import RunDirectory
 from tanren.common.untouched import untouched
 from tanren.sft.config import ValidationConfig
 from tanren.sft.packing import MicroBatch
-from tanren.sft.trainer import SftTrainer
 
 LossOf = Callable[[torch.nn.Module, MicroBatch], torch.Tensor]
 """The summed cross entropy of a micro-batch's supervised tokens, as the trainer computes it."""
@@ -122,25 +119,3 @@ class Validation:
             state.best_step, state.best_loss, state.without_improvement = step, loss, 0
         else:
             state.without_improvement += 1
-
-
-def finish_validation(trainer: SftTrainer, run: RunDirectory, console: Console) -> dict[str, Any]:
-    """Say which step was best and why training ended; give the model that step's weights back if asked to.
-
-    Returns what `summary.json` records: the losses, the best step, why it stopped, and whose weights were kept.
-    """
-    validation = trainer.between.validation
-    if validation is None:
-        return {}
-    state, done = validation.state, trainer.state.global_step
-    stopped = "no step was left" if done == trainer.args.max_steps else "validation.patience"
-    if stopped == "validation.patience":
-        console.line(f"stopped early after step {done}: {validation.verdict()}")
-    if state.best_loss is not None and state.baseline_loss is not None and state.best_loss >= state.baseline_loss:
-        console.warn(f"no step was better than the untrained model, whose validation loss is {state.baseline_loss:.4f}")
-    kept = done
-    if trainer.config.validation.restore_best and state.best_step not in (None, done):
-        kept = int(state.best_step or 0)
-        trainer.restore(run.checkpoint(kept))
-        console.line(f"the weights of step {kept} are taken, the best by validation loss: {state.best_loss:.4f}")
-    return asdict(state) | {"stopped_by": stopped, "weights_of_step": kept}
