@@ -19,8 +19,8 @@ MASK = torch.tensor([[1, 1, 1, 1], [0, 0, 1, 1]])
 
 
 def _adapted(name: str = "tiny-qwen3", dtype: torch.dtype = torch.float32, **settings: Any) -> Any:
-    settings = {"r": 4, "lora_alpha": 12, "target_modules": "all-linear"} | settings
-    return get_peft_model(tiny_model(name, dtype), LoraConfig(**settings)).eval()
+    every: dict[str, Any] = {"r": 4, "lora_alpha": 12, "target_modules": "all-linear"}
+    return get_peft_model(tiny_model(name, dtype), LoraConfig(**every | settings)).eval()
 
 
 def _bare(model: Any) -> int:
