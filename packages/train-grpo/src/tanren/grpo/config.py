@@ -139,7 +139,8 @@ class LossConfig(ConfigModel):
     """Largest such weight."""
 
     max_gap: Annotated[float, Field(ge=0)] = 0.015
-    """Stop where the mean divergence between engine and trainer (nats per token) is above this; 0: never. prime-rl has this limit."""
+    """Stop where the mean divergence between engine and trainer (nats per token), less two standard errors, is above this; 0: never. prime-rl
+    has this limit."""
 
 
 class TrainConfig(ConfigModel):

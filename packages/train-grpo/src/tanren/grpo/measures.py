@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 
 from tanren.grpo.losses import Terms, divergence
 
-COUNTED = ("loss", "tokens", "entropy", "clipped", "ratio", "gap", "gap_kl", "reference_kl")
+COUNTED = ("loss", "tokens", "entropy", "clipped", "ratio", "gap", "gap_kl", "gap_kl_squared", "reference_kl")
 
 
 class Measures:
@@ -28,6 +29,7 @@ class Measures:
         """Add a micro-batch: each token's share of the loss, and its log-probability by trainer and engine, (tokens,)."""
         gap = trainer - engine
         self._has_reference |= terms.reference_kl is not None
+        gap_kl = divergence(gap.double())
         counted = (
             loss,
             torch.ones_like(gap),
@@ -35,7 +37,8 @@ class Measures:
             terms.clipped,
             terms.ratio,
             gap.abs(),
-            divergence(gap),
+            gap_kl,
+            gap_kl.square(),
             torch.zeros_like(gap) if terms.reference_kl is None else terms.reference_kl,
         )
         self._sums += torch.stack([one.detach().double().sum() for one in counted])
@@ -46,11 +49,13 @@ class Measures:
         """The sum of the updates' losses so far."""
         return float(self._sums[COUNTED.index("loss")])
 
-    @property
-    def gap_kl(self) -> float:
-        """Mean divergence between engine and trainer so far, in nats per token."""
-        tokens, gap = self._sums[[COUNTED.index("tokens"), COUNTED.index("gap_kl")]].tolist()
-        return float(gap / max(1.0, tokens))
+    def gap_kl(self) -> tuple[float, float]:
+        """Return the mean divergence between engine and trainer so far, in nats per token, and its standard error."""
+        wanted = [COUNTED.index(name) for name in ("tokens", "gap_kl", "gap_kl_squared")]
+        tokens, total, squares = self._sums[wanted].tolist()
+        mean = total / max(1.0, tokens)
+        spread = max(0.0, squares - tokens * mean * mean)
+        return mean, math.sqrt(spread / (tokens * (tokens - 1))) if tokens > 1 else math.inf
 
     def numbers(self, updates: int) -> dict[str, Any]:
         """Return the step's numbers; `updates` are those that the loss is a mean over. None where no token was computed."""

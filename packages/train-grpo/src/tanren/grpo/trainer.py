@@ -163,17 +163,20 @@ class GrpoTrainer:
         return tensors_of(batch, self._device, shared=self._shared)
 
     def _refuse_gap(self, measures: Measures, step: int) -> None:
-        """Raise FoundWantingError where engine and trainer disagree: what is learned then is not what was sampled."""
-        limit, found = self._config.loss.max_gap, measures.gap_kl
-        if limit and found > limit:
+        """Raise FoundWantingError where engine and trainer disagree: what is learned then is not what was sampled.
+
+        A few tokens say little: one of them can make the mean. So it is the mean less two standard errors that counts.
+        """
+        limit, (found, error) = self._config.loss.max_gap, measures.gap_kl()
+        if limit and not found - 2 * error <= limit:
             advice = (
                 "The completions are one step old (rollout.ahead), and a step moves the model so far: lower optim.lr, or raise the limit"
                 if self._config.rollout.ahead
                 else "Look whether the engine has the trainer's weights, or set loss.correction, or raise the limit"
             )
             raise FoundWantingError(
-                f"step {step}: engine and trainer disagree on the completions: mean divergence {found:.4f} nats per token, the limit "
-                f"is loss.max_gap = {limit:g}; the weights are as before this update. {advice}"
+                f"step {step}: engine and trainer disagree on the completions: mean divergence {found:.4f} nats per token (standard error "
+                f"{error:.4f}), the limit is loss.max_gap = {limit:g}; the weights are as before this update. {advice}"
             )
 
     def _wait(self) -> None:

@@ -12,6 +12,7 @@ from tanren.common.fused._choice import last_hidden, library_logits, route_of
 from tanren.common.fused._loss import LOGITS
 from tanren.common.fused._model import FusedModel, plain_head
 from tanren.common.fused._operations import cross_entropy_
+from tanren.common.fused._projections import product32
 
 CPU_LOGITS = 2**25
 """As LOGITS, on a CPU: its products are as fast on a few hundred tokens, and float32 copies stand beside them there."""
@@ -39,13 +40,15 @@ class _LinearLogProbs(torch.autograd.Function):
         assert not wants_weight, "the output head is frozen: an adapter does not reach it"
         stored = hidden.new_empty(len(predicting), hidden.shape[1]) if wants_hidden else None
         log_probs, entropies = [], []
-        first, rows = 0, max(1, (CPU_LOGITS if hidden.device.type == "cpu" else LOGITS) // len(weight))
+        on_cpu = hidden.device.type == "cpu"
+        first, rows = 0, max(1, (CPU_LOGITS if on_cpu else LOGITS) // len(weight))
         for places, words in zip(predicting.split(rows), targets.split(rows), strict=True):
-            logits = torch.mm(hidden[places], weight.t())
+            # On a CPU in float32, as generation has them there: rounded to bfloat16, logits above 16 are an eighth of a nat apart.
+            logits = (product32 if on_cpu else torch.mm)(hidden[places], weight.t())
             entropies.append(_entropies(logits))
             log_probs.append(-cross_entropy_(logits, words))
             if stored is not None:
-                torch.mm(logits, weight, out=stored[first : first + len(places)])
+                torch.mm(logits.to(weight.dtype), weight, out=stored[first : first + len(places)])
             first += len(places)
         ctx.save_for_backward(stored, predicting)
         ctx.tokens = len(hidden)
