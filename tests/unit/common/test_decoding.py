@@ -113,3 +113,14 @@ def test_a_decoding_step_is_the_plain_models(name: str) -> None:
         model(input_ids=torch.tensor([[10**6]]))
     assert model.training
     assert model.config._attn_implementation == own
+
+
+@pytest.mark.parametrize("name", ["tiny-qwen3", "tiny-gpt-oss"])
+def test_logits_of_a_bfloat16_model_on_a_cpu_are_not_rounded(name: str) -> None:
+    model = tiny_model(name, torch.bfloat16).eval()
+    with decoding(model):
+        hidden = model.model(input_ids=IDS).last_hidden_state
+        found = model(input_ids=IDS).logits
+    exact = hidden.double() @ model.lm_head.weight.double().T
+    torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=1e-5)
+    assert model(input_ids=IDS).logits.dtype == torch.bfloat16

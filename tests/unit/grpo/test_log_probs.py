@@ -97,6 +97,22 @@ def test_logits_in_parts_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
         torch.testing.assert_close(found.log_probs, log_probs.gather(1, targets[:, None])[:, 0])
 
 
+def test_log_probs_of_bfloat16_are_as_exact_as_float32_allows() -> None:
+    generator = torch.Generator().manual_seed(2)
+    hidden, weight = (torch.randn(rows, 64, generator=generator).bfloat16() for rows in (6, 200))
+    predicting, targets = torch.arange(6), torch.tensor([3, 199, 0, 7, 7, 50])
+    wide = hidden.double().requires_grad_()
+    logits = wide @ weight.double().t()
+    assert float(logits.detach().abs().max()) > 16  # bfloat16 has steps of an eighth there
+    exact = logits.log_softmax(-1).gather(1, targets[:, None])[:, 0]
+    (expected,) = torch.autograd.grad(exact.sum(), wide)
+    hidden.requires_grad_()
+    found = linear_log_probs(hidden, weight, predicting, targets)
+    (got,) = torch.autograd.grad(found.log_probs.sum(), hidden)
+    torch.testing.assert_close(found.log_probs.double(), exact, rtol=0, atol=2e-5)
+    assert float((got.double() - expected).norm() / expected.norm()) < 2**-7
+
+
 def test_micro_batches_keep_to_their_budget_and_lose_nothing(rated: MakeRated) -> None:
     completions = [rated([1] * (1 + index % 5), [2] * (1 + index % 7), group=index) for index in range(20)]
     batches = micro_batches(completions, 16)
