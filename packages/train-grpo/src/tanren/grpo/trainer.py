@@ -172,7 +172,8 @@ class GrpoTrainer:
             advice = (
                 "The completions are one step old (rollout.ahead), and a step moves the model so far: lower optim.lr, or raise the limit"
                 if self._config.rollout.ahead
-                else "Look whether the engine has the trainer's weights, or set loss.correction, or raise the limit"
+                else "Look whether the engine has the trainer's weights; if it has, raise the limit, and weight by the difference "
+                "(loss.correction)"
             )
             raise FoundWantingError(
                 f"step {step}: engine and trainer disagree on the completions: mean divergence {found:.4f} nats per token (standard error "
