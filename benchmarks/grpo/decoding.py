@@ -24,10 +24,11 @@ import torch
 from tanren.common.adapter import attach_lora
 from tanren.common.attention.decoding import grouped_attention
 from tanren.common.attention.packed import inference_attention
+from tanren.common.bare_adapters import bare_adapters
 from tanren.common.chat import render_prompt
 from tanren.common.completions import Sampling
 from tanren.common.config import LoraConfig, ModelConfig
-from tanren.common.models.decoding import bare_adapters, full_head
+from tanren.common.models.decoding import full_head
 from tanren.common.models.device import plan_device
 from tanren.common.models.load import load_model, load_tokenizer
 from tanren.common.models.source import resolve_source

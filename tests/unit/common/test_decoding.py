@@ -1,4 +1,4 @@
-"""A pass for one token of each row: LoRA's products alone, and heads that share keys as one product."""
+"""A pass for one token of each row: heads that share keys as one product, an output head in float32."""
 
 from __future__ import annotations
 
@@ -6,81 +6,19 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
 from torch.nn.functional import scaled_dot_product_attention
 
-from tanren.common.adapted import adapters_at_work
 from tanren.common.attention.decoding import attend_grouped
-from tanren.common.models.decoding import bare_adapters, decoding
+from tanren.common.models.decoding import decoding
 from tanren.common.models.tiny import tiny_model
 
 IDS = torch.tensor([[5, 6, 7, 8], [0, 0, 9, 10]])
 MASK = torch.tensor([[1, 1, 1, 1], [0, 0, 1, 1]])
 
 
-def _adapted(name: str = "tiny-qwen3", dtype: torch.dtype = torch.float32, **settings: Any) -> Any:
-    every: dict[str, Any] = {"r": 4, "lora_alpha": 12, "target_modules": "all-linear"}
-    return get_peft_model(tiny_model(name, dtype), LoraConfig(**every | settings)).eval()
-
-
-def _bare(model: Any) -> int:
-    return sum("forward" in vars(module) for module in model.modules())
-
-
 def _logits(model: Any) -> torch.Tensor:
     found: torch.Tensor = model(input_ids=IDS, attention_mask=MASK).logits
     return found
-
-
-@torch.no_grad()
-def test_an_adapter_computed_bare_is_the_librarys() -> None:
-    model = _adapted(rank_pattern={"q_proj": 2})
-    with adapters_at_work(model):
-        expected = _logits(model)
-        with model.disable_adapter():
-            without = _logits(model)
-        with bare_adapters(model):
-            assert _bare(model) == 2 * 7
-            found = _logits(model)
-        assert _bare(model) == 0
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
-    assert float((without - expected).abs().max()) > 100 * float((found - expected).abs().max())
-
-
-@torch.no_grad()
-def test_in_bfloat16_it_is_as_near_to_the_exact_values_as_the_librarys() -> None:
-    model, exact = _adapted(dtype=torch.bfloat16), _adapted()
-    with adapters_at_work(model), adapters_at_work(exact):
-        exact.load_state_dict(model.state_dict())
-        reference, theirs = _logits(exact), _logits(model).float()
-        with bare_adapters(model):
-            ours = _logits(model).float()
-    assert float((ours - reference).abs().mean()) < 1.2 * float((theirs - reference).abs().mean())
-
-
-@pytest.mark.parametrize("settings", [{"use_dora": True}, {"lora_bias": True}])
-@torch.no_grad()
-def test_layers_that_do_more_are_left_to_the_library(settings: dict[str, Any]) -> None:
-    with bare_adapters(model := _adapted(**settings)):
-        assert _bare(model) == 0
-
-
-@torch.no_grad()
-def test_adapters_that_are_merged_switched_off_or_two_are_left_to_the_library() -> None:
-    model = _adapted()
-    model.merge_adapter()
-    with bare_adapters(model):
-        assert _bare(model) == 0
-    model.unmerge_adapter()
-    with model.disable_adapter(), bare_adapters(model):
-        assert _bare(model) == 0
-    model.add_adapter("second", LoraConfig(r=2, target_modules="all-linear"))
-    model.base_model.set_adapter(["default", "second"])
-    with bare_adapters(model):
-        assert _bare(model) == 0
-    model.set_adapter("second")
-    with bare_adapters(model):
-        assert _bare(model) == 14
 
 
 @pytest.mark.parametrize("shared", [1, 2, 6])

@@ -10,6 +10,7 @@ import torch
 
 from tanren.common.adapted import base_of
 from tanren.common.attention.packed import is_packed, packing_arguments
+from tanren.common.bare_adapters import make_bare
 from tanren.common.config import AUTO, Checkpointing, Layers
 from tanren.common.errors import UserError
 from tanren.common.fused._loss import linear_cross_entropy
@@ -57,6 +58,9 @@ def choose_route(model: Any, named: Layers, checkpointing: Checkpointing, device
             fused, why = None, str(error)
     if fused is None:
         enable_checkpointing(model, checkpointing)
+        if named == AUTO and device == "cpu":
+            bare = len(make_bare(model))
+            why += f"; {bare} adapters computed bare" if bare else ""
     in_parts = plain_head(model) is not None and (fused is not None or (named != "plain" and device != "cpu"))
     route = Route(fused, in_parts, why)
     setattr(model, _ROUTE, route)

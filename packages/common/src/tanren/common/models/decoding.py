@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch.nn import functional
 
 from tanren.common.attention.decoding import grouped_attention
 from tanren.common.attention.packed import inference_attention
+from tanren.common.bare_adapters import bare_adapters
 from tanren.common.config import AUTO
 
 if TYPE_CHECKING:
@@ -59,45 +60,3 @@ def full_head(model: PreTrainedModel) -> Iterator[None]:
             vars(head)["forward"] = lambda x: functional.linear(x.float(), weight, bias)
             stack.callback(head.__dict__.pop, "forward")
         yield
-
-
-@contextmanager
-def bare_adapters(model: PreTrainedModel) -> Iterator[None]:
-    """Compute LoRA's products alone, in the model's precision, where the library's layer does nothing else either.
-
-    Its layer checks, casts to float32 and back, and adds in steps: 0.4 ms of the host's time for each of 210 layers and every token,
-    as much as all the rest of SmolLM2's pass (benchmarks/LOG.md). Other layers (DoRA, several adapters, merged ones) stay as they are.
-    """
-    with ExitStack() as stack:
-        for module in model.modules():
-            bare = _bare(module, model.dtype)
-            if bare is not None:
-                module.forward = bare
-                stack.callback(module.__dict__.pop, "forward")
-        yield
-
-
-def _bare(module: Any, dtype: torch.dtype) -> Callable[[torch.Tensor], torch.Tensor] | None:
-    """Return what a plain LoRA layer computes, its factors in `dtype`, or None for any other module."""
-    if not hasattr(module, "lora_A"):  # PEFT is not imported for a model without an adapter
-        return None
-    from peft.tuners.lora.layer import Linear
-
-    if type(module) is not Linear or module.disable_adapters or module.merged:
-        return None
-    layer: Any = module  # whose parts are Any to the type checker, too
-    active = [name for name in layer.active_adapters if name in layer.lora_A]
-    if len(active) != 1 or layer.lora_variant:
-        return None
-    base, scale = layer.base_layer, float(layer.scaling[active[0]])
-    factors = layer.lora_A[active[0]], layer.lora_B[active[0]]
-    if any(one.bias is not None for one in factors):
-        return None
-    down, up = (one.weight.detach().to(dtype) for one in factors)
-
-    def forward(x: torch.Tensor) -> torch.Tensor:
-        result: torch.Tensor = base(x)
-        low = functional.linear(x, down).flatten(0, -2)
-        return torch.addmm(result.flatten(0, -2), low, up.T, alpha=scale).view_as(result)
-
-    return forward
