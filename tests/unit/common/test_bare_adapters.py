@@ -114,7 +114,7 @@ def test_an_adapter_that_is_merged_switched_off_or_not_alone_is_the_librarys() -
 
 def test_training_on_a_cpu_has_them_bare_unless_plain_layers_are_asked_for() -> None:
     model = _adapted()
-    assert "14 adapters computed bare" in choose_route(model, "auto", "none", "cpu").line()
+    assert "of 14 LoRA layers the products alone" in choose_route(model, "auto", "none", "cpu").line()
     assert _bare(model) == LAYERS
     plain = _adapted()
     choose_route(plain, "plain", "none", "cpu")

@@ -60,7 +60,7 @@ def choose_route(model: Any, named: Layers, checkpointing: Checkpointing, device
         enable_checkpointing(model, checkpointing)
         if named == AUTO and device == "cpu":
             bare = len(make_bare(model))
-            why += f"; {bare} adapters computed bare" if bare else ""
+            why += f"; of {bare} LoRA layers the products alone" if bare else ""
     in_parts = plain_head(model) is not None and (fused is not None or (named != "plain" and device != "cpu"))
     route = Route(fused, in_parts, why)
     setattr(model, _ROUTE, route)
