@@ -45,8 +45,14 @@ def test_values_and_gradients_are_the_librarys() -> None:
             without = _logits(model).detach()
         with bare_adapters(model):
             assert _bare(model) == LAYERS
-            found, ours = _logits(model).detach(), _gradients(model)
+            decoded = _logits(model).detach()
         assert _bare(model) == 0
+        assert len(make_bare(model)) == LAYERS
+        found, ours = _logits(model).detach(), _gradients(model)
+        with bare_adapters(model):
+            assert torch.equal(_logits(model).detach(), decoded)
+        assert torch.equal(_logits(model).detach(), found)
+    torch.testing.assert_close(decoded, expected, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
     assert float((without - expected).abs().max()) > 100 * float((found - expected).abs().max())
     assert len(gradients) == 2 * LAYERS
@@ -59,8 +65,8 @@ def test_in_bfloat16_they_are_as_near_to_the_exact_ones_as_the_librarys() -> Non
     with adapters_at_work(model), adapters_at_work(exact):
         exact.load_state_dict(model.state_dict())
         reference, theirs = (_logits(exact), _gradients(exact)), (_logits(model).float(), _gradients(model))
-        with bare_adapters(model):
-            ours = _logits(model).float(), _gradients(model)
+        make_bare(model)
+        ours = _logits(model).float(), _gradients(model)
     assert all(one.dtype == torch.float32 for one in ours[1].values())
 
     def far(found: tuple[torch.Tensor, dict[str, torch.Tensor]]) -> list[float]:

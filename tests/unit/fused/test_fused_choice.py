@@ -120,7 +120,13 @@ def test_what_cannot_be_fused_keeps_the_librarys_way_and_says_why(adapted: MakeM
         ("auto", "cuda", True, True, "layers: fused (proven on this model: hidden states within"),
         ("fused", "cuda", True, True, "layers: fused (proven on this model: hidden states within"),
         ("fused", "cpu", True, True, "layers: fused (proven on this model: hidden states within"),
-        ("auto", "cpu", False, False, "layers: the library's (auto fuses on a GPU; of 21 LoRA layers the products alone)"),
+        (
+            "auto",
+            "cpu",
+            False,
+            False,
+            "layers: the library's (auto fuses on a GPU; of 21 LoRA layers the products alone)",
+        ),
         ("plain", "cuda", False, False, "layers: the library's (train.layers = plain)"),
     ],
 )

@@ -17,13 +17,20 @@ from torch.nn import functional
 
 @contextmanager
 def bare_adapters(model: Any) -> Iterator[None]:
-    """Compute a model's adapters so, and give PEFT's layers back."""
-    changed = make_bare(model)
+    """Compute a model's adapters so, and give the layers back as they were; the adapter's weights must not change meanwhile."""
+    before = {}
+    for module in model.modules():
+        name = _plain_adapter(module)
+        if name is not None:
+            before[module] = vars(module).get("forward")
+            vars(module)["forward"] = _bare(module, name, frozen=model.dtype)
     try:
         yield
     finally:
-        for module in changed:
+        for module, forward in before.items():
             del module.forward
+            if forward is not None:
+                vars(module)["forward"] = forward
 
 
 def make_bare(model: Any) -> list[torch.nn.Module]:
@@ -53,17 +60,21 @@ def _plain_adapter(module: Any) -> str | None:
     return None if any(one.bias is not None for one in factors) else str(active[0])
 
 
-def _bare(module: Any, name: str) -> Callable[..., torch.Tensor]:
+def _bare(module: Any, name: str, frozen: torch.dtype | None = None) -> Callable[..., torch.Tensor]:
+    """Return what the layer computes; `frozen`: the precision in which its factors are taken now, and for good."""
     base, scale, dropout = module.base_layer, float(module.scaling[name]), module.lora_dropout[name]
-    down, up = module.lora_A[name], module.lora_B[name]
+    factors = module.lora_A[name].weight, module.lora_B[name].weight
+    if frozen is not None:
+        factors = tuple(one.detach().to(frozen) for one in factors)
+    down, up = factors
 
     def forward(x: torch.Tensor, *arguments: Any, **named: Any) -> torch.Tensor:
         if arguments or named or module.disable_adapters or module.merged or module.active_adapters != [name]:
             library: torch.Tensor = type(module).forward(module, x, *arguments, **named)
             return library
         result: torch.Tensor = base(x)
-        low = functional.linear(dropout(x), down.weight.to(x.dtype)).flatten(0, -2)
-        rows = torch.addmm(result.flatten(0, -2), low, up.weight.to(x.dtype).t(), alpha=scale)
+        low = functional.linear(dropout(x), down.to(x.dtype)).flatten(0, -2)
+        rows = torch.addmm(result.flatten(0, -2), low, up.to(x.dtype).t(), alpha=scale)
         return rows.view_as(result)
 
     return forward

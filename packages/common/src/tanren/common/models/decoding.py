@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn import functional
@@ -51,12 +51,21 @@ def full_head(model: PreTrainedModel) -> Iterator[None]:
     row: measured with 60 prompts of 100 tokens 3.5 s and 3 GiB, against 0.02 s (benchmarks/LOG.md). Rounded to bfloat16, logits
     above 16 are an eighth of a nat apart: words tie that do not, and what training computes of them is elsewhere by as much.
     """
-    head = model.get_output_embeddings()
+    head: Any = model.get_output_embeddings()
     with ExitStack() as stack:
         hook = head.register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(), *inputs[1:]))
         stack.callback(hook.remove)
         if type(head) is torch.nn.Linear and head.weight.device.type == "cpu" and head.weight.dtype != torch.float32:
-            weight, bias = head.weight.float(), None if head.bias is None else head.bias.float()
-            vars(head)["forward"] = lambda x: functional.linear(x.float(), weight, bias)
-            stack.callback(head.__dict__.pop, "forward")
+            vars(head)["forward"] = _linear32(head)
+            stack.callback(vars(head).pop, "forward")
         yield
+
+
+def _linear32(head: torch.nn.Linear) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return a linear layer in float32, on a CPU."""
+    weight, bias = head.weight.detach().float(), None if head.bias is None else head.bias.detach().float()
+    if not torch.backends.mkldnn.is_available():
+        return lambda x: functional.linear(x.float(), weight, bias)
+    # oneDNN's product takes 10 ms for 24 rows of 49,152 words where torch's own for float32 takes 28 (an AMD EPYC).
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight)
+    return lambda x: torch.ops.mkldnn._linear_pointwise(x.float(), packed, bias, "none", [], "")
