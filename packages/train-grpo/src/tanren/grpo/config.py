@@ -160,7 +160,8 @@ class TrainConfig(ConfigModel):
     """Attention kernel. auto: the fastest that proves right on this machine. A named one that cannot run is an error."""
 
     layers: Layers = "auto"
-    """How the layers are computed (docs/speed.md). auto: fused on a GPU where the model can have it."""
+    """How the layers are computed (docs/speed.md). auto: fused on a GPU where the model can have it; on a CPU the library's, with LoRA's
+    products alone in place of PEFT's layers."""
 
     experts: Experts = "auto"
     """How the fused experts of a mixture are computed, in generation, too. grouped: one product for all experts, and the adapters beside

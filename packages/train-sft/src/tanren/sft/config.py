@@ -141,7 +141,8 @@ class TrainConfig(ConfigModel):
 
     layers: Layers = "auto"
     """How the layers are computed. fused: ours, with fewer passes over memory, for Llama, Mistral, Qwen2 and Qwen3 with LoRA, held
-    against the library's on the model before step 1; plain: the library's. auto: fused on a GPU where the model can have it."""
+    against the library's on the model before step 1; plain: the library's. auto: fused on a GPU where the model can have it; on a CPU the
+    library's, with LoRA's products alone in place of PEFT's layers."""
 
     experts: Experts = "auto"
     """How the fused experts of a mixture are computed. grouped: ours, one product for all experts and the adapters beside the weights,
