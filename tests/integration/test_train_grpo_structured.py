@@ -33,9 +33,8 @@ def test_a_run_learns_which_choice_is_rewarded(
     assert sum(step["truncated_share"] for step in steps) == 0
     # Masked words are no gap between engine and trainer: both tell the model's own log-probabilities.
     assert max(step["log_prob_gap_largest"] for step in steps) < 1e-3
-    summary = summary_of(run)
-    assert summary["first_reward"] < 0.6
-    assert summary["last_reward"] > 0.9
+    assert steps[0]["reward"] < 0.5  # one choice of four is right, and 32 were drawn
+    assert summary_of(run)["last_reward"] > 0.9
 
 
 @pytest.mark.filterwarnings("ignore")
