@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import index_run
@@ -152,9 +151,7 @@ def test_an_interrupt_reaches_the_task_and_is_its_exit_code(tasks: Workspace) ->
         assert process.stdout is not None
         assert process.stdout.readline() == "up\n"
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole group
-        start = time.monotonic()
-        assert process.wait(timeout=10) == 130
-        assert time.monotonic() - start < 5
+        assert process.wait(timeout=25) == 130  # it would sleep for 30
 
 
 def test_a_folder_that_is_not_ours_is_never_replaced(tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def test_leaving_the_doctor_early_ends_its_children(tmp_path: Path) -> None:
     assert next(answers)[0] == "quick"
     begun = time.monotonic()
     answers.close()
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 50  # the slow one would sleep for 60
     assert not (Path("/proc") / pid.read_text()).exists()  # not even to be waited for
 
 
