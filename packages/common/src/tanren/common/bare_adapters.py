@@ -1,8 +1,7 @@
 """LoRA's products alone, in the model's precision, where PEFT's layer computes nothing else either.
 
-Its layer casts the input to float32, multiplies, scales and adds there, and casts back: on a CPU that takes as long in decoding as all
-the rest of SmolLM2's pass, and in training a third of a step (benchmarks/LOG.md). DoRA, biases, several adapters at once and other kinds
-of layers stay PEFT's.
+Its layer casts the input to float32, multiplies, scales and adds there, and casts back: a fifth of a training step of SmolLM2 on a CPU
+(benchmarks/LOG.md). DoRA, biases, several adapters at once and other kinds of layers stay PEFT's.
 """
 
 from __future__ import annotations

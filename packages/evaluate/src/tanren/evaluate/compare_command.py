@@ -22,7 +22,7 @@ from tanren.evaluate.listing import candidate_names
 from tanren.evaluate.measures import answers_of, pack_differences, pack_scores, pack_tables
 from tanren.evaluate.modes import modes_of
 from tanren.evaluate.predictions import read_predictions, read_tasks
-from tanren.evaluate.ranking import choice_warning, rank, select, standings
+from tanren.evaluate.ranking import check_rank_by, choice_warning, rank, select, standings
 from tanren.evaluate.scoring import Judged, compare, judge, score
 
 _LISTED = 5
@@ -84,6 +84,7 @@ def compare_command(
     pack = _pack(first.run)
     for one in kept[1:]:
         _check_same(first, one, rows)
+    check_rank_by(pack, rows, rank_by)
     judged = {one.name: judge(rows, read_predictions(one.path), pack.parse, str(one.path)) for one in kept}
     _check_samples(judged)
     notes += _check_prompts(judged, allowed=allow_other_prompts)

@@ -47,10 +47,9 @@ def check_rank_by(pack: TaskPack, rows: Sequence[Row], by: str | None) -> None:
 def standings(judged: Mapping[str, Sequence[Judged]], pack: TaskPack, by: str | None = None) -> Standings:
     """Return what is ranked: by the share of correct answers; where not every item can be compared with something, of valid ones.
 
-    `by`: a metric, or one of the pack's modes; over the items that it judges. Raises UserError where there is none.
+    `by`: a metric, or one of the pack's modes (`check_rank_by`); over the items that it judges.
     """
     items = next(iter(judged.values()))
-    check_rank_by(pack, [item.row for item in items], by)
     metric = judging_metric(items) if by is None else by
     if metric in METRICS:
         ids = [item.row.id for item in counted(items, metric)]

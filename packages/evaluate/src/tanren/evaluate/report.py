@@ -87,14 +87,13 @@ def _of_items(run: str, evaluated: Evaluated) -> dict[str, Any]:
     judged = evaluated.candidates
     scores = {name: score(items, vote_key_of(evaluated.pack)) for name, items in judged.items()}
     first, *others = judged
+    ranked = len(others) > 1 or (others and evaluated.rank_by is not None)
     return {
         "scores": scores,
         "reference": first,
         "differences": {name: compare(judged[first], judged[name]) for name in others},
         "chosen": evaluated.pair[1],
-        "ranking": rank(standings(judged, evaluated.pack, evaluated.rank_by))
-        if len(others) > (evaluated.rank_by is None)
-        else None,
+        "ranking": rank(standings(judged, evaluated.pack, evaluated.rank_by)) if ranked else None,
         "metrics": dict(sorted(METRICS.items(), key=lambda item: item[0] != scores[first]["judged_by"])),
         "plots": {metric: share_plot(title, scores, metric) for metric, title in METRICS.items()},
         "legend": legend(list(scores)),

@@ -1,7 +1,7 @@
 """Attention of one new token of each row over its cache, on a CPU: the heads that share keys are one product.
 
 torch's kernel for the CPU reads keys and values that were first copied once for each query head, and works one query at a
-time: with 24 rows of 100 tokens half of a decoding step's time outside the layers' products (benchmarks/LOG.md).
+time: with 24 rows of 100 tokens a quarter of SmolLM2's decoding step (benchmarks/LOG.md).
 """
 
 from __future__ import annotations
